@@ -1,0 +1,21 @@
+//! The wire contract of the system: messages and services of package `hgat.v1`, generated from `hgat/v1/*.proto`.
+//!
+//! This crate must not know what any message means: no conversions, no defaults, no logic.
+
+#![allow(missing_docs, reason = "documented in the .proto files, which prost copies")]
+
+/// Package `hgat.v1`: `RunService` for people, `WorkerService` and `StoreService` for workers.
+#[allow(clippy::all, reason = "generated code")]
+pub mod v1 {
+    tonic::include_proto!("hgat.v1");
+
+    /// The compiled descriptors of the package, for gRPC reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hgat.v1.bin"));
+}
+
+/// The largest message either side sends or accepts, in bytes. Everything bigger is cut into chunks, so that
+/// unconfigured gRPC clients (4 MiB) can read every answer.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Bytes of payload in one chunk of a streaming RPC: half the limit, which leaves room for the other fields.
+pub const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 2;
