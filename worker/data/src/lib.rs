@@ -1,6 +1,19 @@
 //! Pictures and labels of a COCO-format data set: reads the annotation files into a compact index, checks and
 //! decodes the JPEG files, draws the augmentation and hands out batches of pixels; also draws synthetic scenes.
 //!
+//! ```text
+//! instances_*.json -> coco::Dataset -> Split::encode ~ bytes ~ Split::decode -> loader::Loader -> Batch [B, S, S, 3]
+//!                                                                                 |-- jpeg: bytes to RGB
+//!                                                                                 |-- augment: (seed, epoch, id) to a crop
+//!                                                                                 `-- transform: crop to S x S
+//! ```
+//!
 //! Must not know: tensors or libtorch, the network, ranks, plans or who asked for a sample.
 
+pub mod augment;
+pub mod coco;
+pub mod files;
+pub mod jpeg;
+pub mod loader;
 pub mod scenes;
+pub mod transform;
