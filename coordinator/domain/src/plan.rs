@@ -1,0 +1,439 @@
+//! From an epoch to micro-batches to ranks.
+//!
+//! A step takes the next `global_batch` samples of the epoch's permutation and cuts them, in
+//! order, into micro-batches of `micro_batch`. Only then come ranks: each is handed whole
+//! micro-batches, as evenly as they go. So what batch normalisation sees never depends on how many
+//! workers there are.
+//!
+//! Tails: the last step of an epoch takes what is left. A micro-batch of one sample is never
+//! formed, because batch normalisation over one value per channel has no variance (libtorch writes
+//! NaN into `running_var` without an error): a single sample left over joins the micro-batch before
+//! it, if need be the last one of the step before.
+//!
+//! A *sample id* here is the sample's position in its split, `0..samples`, in annotation-file order.
+
+use std::ops::Range;
+
+use crate::permutation::permutation;
+
+/// Why a run cannot be planned, or a question to a plan has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A count that must be at least one is zero.
+    #[error("{key} is 0: set it to at least 1")]
+    Zero {
+        /// The config key.
+        key: &'static str,
+    },
+    /// There is nothing to train on, or nothing to evaluate on.
+    #[error(
+        "the {split} split holds no image: check the annotation file and the image folder of this split"
+    )]
+    EmptySplit {
+        /// "training" or "validation".
+        split: &'static str,
+    },
+    /// A micro-batch does not fit into a step.
+    #[error(
+        "train.micro_batch = {micro_batch} is larger than train.global_batch = {global_batch}: \
+         lower train.micro_batch or raise train.global_batch to a multiple of it"
+    )]
+    MicroBatchTooLarge {
+        /// `train.global_batch`, in samples.
+        global_batch: u32,
+        /// `train.micro_batch`, in samples.
+        micro_batch: u32,
+    },
+    /// A step would not be a whole number of micro-batches.
+    #[error(
+        "train.global_batch = {global_batch} is not a multiple of train.micro_batch = {micro_batch}: \
+         set train.global_batch to {below} or another multiple, or train.micro_batch to a divisor of {global_batch}",
+        below = global_batch - global_batch % micro_batch
+    )]
+    NotAMultiple {
+        /// `train.global_batch`, in samples.
+        global_batch: u32,
+        /// `train.micro_batch`, in samples.
+        micro_batch: u32,
+    },
+    /// Every micro-batch would be one sample, over which batch normalisation has no variance.
+    #[error(
+        "step {step}, micro-batch {slice} would be a slice of one sample \
+         (train.global_batch = {global_batch}, train.micro_batch = 1, workers = {workers}): \
+         batch normalisation needs at least two, set train.micro_batch to 2 or more"
+    )]
+    MicroBatchOfOne {
+        /// `train.global_batch`, in samples.
+        global_batch: u32,
+        /// How many workers the run starts with.
+        workers: u32,
+        /// The first global step where it would happen.
+        step: u64,
+        /// The index of the micro-batch in that step.
+        slice: u32,
+    },
+    /// The whole training split is one sample.
+    #[error(
+        "step {step}, micro-batch {slice} would be a slice of one sample \
+         (train.global_batch = {global_batch}, workers = {workers}): the training split holds \
+         1 image and batch normalisation needs at least two, add images to the split"
+    )]
+    SplitOfOne {
+        /// `train.global_batch`, in samples.
+        global_batch: u32,
+        /// How many workers the run starts with.
+        workers: u32,
+        /// The first global step where it would happen.
+        step: u64,
+        /// The index of the micro-batch in that step.
+        slice: u32,
+    },
+    /// A rank that this world does not have.
+    #[error("rank {rank} does not exist in a world of {world_size}: ask for a lower rank")]
+    NoSuchRank {
+        /// The rank asked for.
+        rank: u32,
+        /// The world size it was asked in.
+        world_size: u32,
+    },
+    /// A stretch of steps that reaches over the end of what is planned.
+    #[error("steps {first}..{end} are not all in {from}..{to}: ask for a stretch inside")]
+    StepsOutOfRange {
+        /// The first step asked for.
+        first: u64,
+        /// One past the last step asked for.
+        end: u64,
+        /// The first step there is.
+        from: u64,
+        /// One past the last step there is.
+        to: u64,
+    },
+}
+
+/// How an epoch falls into steps and micro-batches, the same for every epoch and every world size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochShape {
+    samples: u32,
+    global_batch: u32,
+    micro_batch: u32,
+}
+
+/// One step of an epoch, cut into micro-batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepShape {
+    /// The step's number in its epoch, from 0.
+    pub step_in_epoch: u32,
+    /// Ranges into the epoch's permutation, in order and touching; each holds at least two samples.
+    pub micro_batches: Vec<Range<u32>>,
+}
+
+impl StepShape {
+    /// How many samples the step trains on, over all ranks.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.micro_batches
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
+    }
+}
+
+impl EpochShape {
+    /// The shape of an epoch over `samples` samples.
+    ///
+    /// `workers` shapes nothing; it is named in errors.
+    ///
+    /// # Errors
+    /// The first of [`EpochShape::mistakes`].
+    pub fn new(
+        samples: u32,
+        global_batch: u32,
+        micro_batch: u32,
+        workers: u32,
+    ) -> Result<Self, PlanError> {
+        match Self::mistakes(samples, global_batch, micro_batch, workers)
+            .into_iter()
+            .next()
+        {
+            Some(mistake) => Err(mistake),
+            None => Ok(Self {
+                samples,
+                global_batch,
+                micro_batch,
+            }),
+        }
+    }
+
+    /// Everything that keeps these figures from being an epoch, all at once.
+    #[must_use]
+    pub fn mistakes(
+        samples: u32,
+        global_batch: u32,
+        micro_batch: u32,
+        workers: u32,
+    ) -> Vec<PlanError> {
+        let mut mistakes = Vec::new();
+        match samples {
+            0 => mistakes.push(PlanError::EmptySplit { split: "training" }),
+            1 => mistakes.push(PlanError::SplitOfOne {
+                global_batch,
+                workers,
+                step: 0,
+                slice: 0,
+            }),
+            _ => {}
+        }
+        match (global_batch, micro_batch) {
+            (0, 0) => mistakes.extend([
+                PlanError::Zero {
+                    key: "train.global_batch",
+                },
+                PlanError::Zero {
+                    key: "train.micro_batch",
+                },
+            ]),
+            (0, _) => mistakes.push(PlanError::Zero {
+                key: "train.global_batch",
+            }),
+            (_, 0) => mistakes.push(PlanError::Zero {
+                key: "train.micro_batch",
+            }),
+            (_, 1) => mistakes.push(PlanError::MicroBatchOfOne {
+                global_batch,
+                workers,
+                step: 0,
+                slice: 0,
+            }),
+            _ if micro_batch > global_batch => {
+                mistakes.push(PlanError::MicroBatchTooLarge {
+                    global_batch,
+                    micro_batch,
+                });
+            }
+            _ if !global_batch.is_multiple_of(micro_batch) => {
+                mistakes.push(PlanError::NotAMultiple {
+                    global_batch,
+                    micro_batch,
+                });
+            }
+            _ => {}
+        }
+        mistakes
+    }
+
+    /// How many samples an epoch visits.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// M, the micro-batches of a full step; ranks beyond M are spares.
+    #[must_use]
+    pub fn micro_batches_per_step(&self) -> u32 {
+        self.global_batch / self.micro_batch
+    }
+
+    /// How many steps an epoch has, the shorter last one included.
+    #[must_use]
+    pub fn steps_per_epoch(&self) -> u32 {
+        // A single sample left over joins the step before; the constructor refused a split of one.
+        self.samples / self.global_batch + u32::from(self.samples % self.global_batch >= 2)
+    }
+
+    /// The step `step_in_epoch` (from 0), or `None` past the epoch's end.
+    #[must_use]
+    pub fn step(&self, step_in_epoch: u32) -> Option<StepShape> {
+        let steps = self.steps_per_epoch();
+        if step_in_epoch >= steps {
+            return None;
+        }
+        let start = step_in_epoch * self.global_batch;
+        let end = if step_in_epoch + 1 == steps {
+            self.samples
+        } else {
+            start + self.global_batch
+        };
+        Some(StepShape {
+            step_in_epoch,
+            micro_batches: cut(start..end, self.micro_batch),
+        })
+    }
+
+    /// All steps of the epoch in order.
+    pub fn steps(self) -> impl Iterator<Item = StepShape> {
+        (0..self.steps_per_epoch()).map_while(move |step| self.step(step))
+    }
+}
+
+/// Cuts a step of at least two samples into micro-batches; one sample left over joins the last.
+fn cut(step: Range<u32>, micro_batch: u32) -> Vec<Range<u32>> {
+    let len = step.end - step.start;
+    let pieces = len / micro_batch + u32::from(len % micro_batch >= 2);
+    (0..pieces)
+        .map(|piece| {
+            let start = step.start + piece * micro_batch;
+            let end = if piece + 1 == pieces {
+                step.end
+            } else {
+                start + micro_batch
+            };
+            start..end
+        })
+        .collect()
+}
+
+/// Hands `count` things in order to `world_size` ranks: contiguous ranges whose lengths differ by
+/// at most one, the longer ones first. Ranks beyond `count` get an empty range.
+#[must_use]
+pub fn assign(count: usize, world_size: u32) -> Vec<Range<usize>> {
+    let world = world_size as usize;
+    let (each, longer) = match world {
+        0 => (0, 0),
+        _ => (count / world, count % world),
+    };
+    (0..world)
+        .map(|rank| {
+            let start = rank * each + rank.min(longer);
+            start..start + each + usize::from(rank < longer)
+        })
+        .collect()
+}
+
+/// Which validation samples each rank scores: contiguous ranges of `0..samples`.
+#[must_use]
+pub fn assign_evaluation(samples: u32, world_size: u32) -> Vec<Range<u32>> {
+    assign(samples as usize, world_size)
+        .into_iter()
+        .map(|range| range.start as u32..range.end as u32)
+        .collect()
+}
+
+/// Which of the samples that still lack a score each rank scores, for when ranks were lost in the
+/// middle of an evaluation.
+#[must_use]
+pub fn assign_evaluation_of(unscored: &[u32], world_size: u32) -> Vec<&[u32]> {
+    assign(unscored.len(), world_size)
+        .into_iter()
+        .map(|range| &unscored[range])
+        .collect()
+}
+
+/// Samples that one rank takes through forward and backward in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// The micro-batch's number in its step, from 0, over all ranks.
+    pub index: u32,
+    /// The samples, in the permutation's order; at least two.
+    pub sample_ids: Vec<u32>,
+}
+
+/// What one rank does in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankStep {
+    /// The step's number in the run, from 0.
+    pub step: u64,
+    /// The epoch it belongs to, from 0.
+    pub epoch: u32,
+    /// This rank's micro-batches; empty where there are fewer than ranks, and the rank then
+    /// contributes zeros to the all-reduce.
+    pub micro_batches: Vec<MicroBatch>,
+    /// How many samples the step has over all ranks: the weight's denominator.
+    pub samples_in_step: u32,
+}
+
+/// One epoch with its permutation drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochPlan {
+    shape: EpochShape,
+    epoch: u32,
+    permutation: Vec<u32>,
+}
+
+impl EpochPlan {
+    /// Draws the epoch's permutation: O(samples) time, 4 bytes a sample.
+    #[must_use]
+    pub fn new(shape: EpochShape, seed: u64, epoch: u32) -> Self {
+        Self {
+            shape,
+            epoch,
+            permutation: permutation(seed, epoch, shape.samples()),
+        }
+    }
+
+    /// The epoch's number, from 0.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The run's number of this epoch's first step.
+    #[must_use]
+    pub fn first_step(&self) -> u64 {
+        u64::from(self.epoch) * u64::from(self.shape.steps_per_epoch())
+    }
+
+    /// The sample ids of one step over all ranks in order; empty past the epoch's end.
+    #[must_use]
+    pub fn samples_of_step(&self, step_in_epoch: u32) -> &[u32] {
+        let Some(step) = self.shape.step(step_in_epoch) else {
+            return &[];
+        };
+        match (step.micro_batches.first(), step.micro_batches.last()) {
+            (Some(first), Some(last)) => &self.permutation[first.start as usize..last.end as usize],
+            _ => &[],
+        }
+    }
+
+    /// What `rank` of `world_size` does in the run's steps `steps`, which lie in this epoch.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchRank`]; [`PlanError::StepsOutOfRange`] for steps of another epoch.
+    pub fn rank_steps(
+        &self,
+        steps: Range<u64>,
+        rank: u32,
+        world_size: u32,
+    ) -> Result<Vec<RankStep>, PlanError> {
+        if rank >= world_size {
+            return Err(PlanError::NoSuchRank { rank, world_size });
+        }
+        let from = self.first_step();
+        let to = from + u64::from(self.shape.steps_per_epoch());
+        if steps.start < from || steps.end > to {
+            return Err(PlanError::StepsOutOfRange {
+                first: steps.start,
+                end: steps.end,
+                from,
+                to,
+            });
+        }
+        Ok(steps
+            .filter_map(|step| {
+                let shape = self.shape.step((step - from) as u32)?;
+                Some(self.rank_step(step, &shape, rank, world_size))
+            })
+            .collect())
+    }
+
+    fn rank_step(&self, step: u64, shape: &StepShape, rank: u32, world_size: u32) -> RankStep {
+        let mine = assign(shape.micro_batches.len(), world_size)[rank as usize].clone();
+        let first = mine.start as u32;
+        let micro_batches = shape.micro_batches[mine]
+            .iter()
+            .zip(first..)
+            .map(|(range, index)| MicroBatch {
+                index,
+                sample_ids: self.permutation[range.start as usize..range.end as usize].to_vec(),
+            })
+            .collect();
+        RankStep {
+            step,
+            epoch: self.epoch,
+            micro_batches,
+            samples_in_step: shape.samples(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
