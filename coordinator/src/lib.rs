@@ -1,0 +1,19 @@
+//! The coordinator: one process that serves one training run.
+//!
+//! It hands each worker its share of every step, gathers scores into one exact figure, owns every checkpoint write
+//! and says at any time what the run is doing or waiting for. What to do is decided by the crate `domain`; here are
+//! the clock, sockets, files and processes that carry it out.
+//!
+//! ```text
+//! cli -> config -> run::serve --- grpc (sessions, scores, checkpoints, store, status) ---\
+//!                     |---------- launch (worker processes) ---------- messages ---------- driver -- domain::run::step
+//!                     |---------- store (redb), checkpoint, evaluation <-- effects -------/   |
+//!                     `---------- observer (events for the terminal, the status view) <-------'
+//! ```
+//!
+//! This crate must not know: tensors or libtorch (it starts in milliseconds and runs anywhere), how a worker computes,
+//! or any rule about who may do what when: that is `domain`'s.
+
+pub mod evaluation;
+pub mod observer;
+pub mod run;
