@@ -14,4 +14,5 @@ pub mod permutation;
 pub mod plan;
 pub mod retention;
 pub mod run_plan;
+pub mod score_table;
 pub mod scores;

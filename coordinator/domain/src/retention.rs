@@ -89,8 +89,8 @@ mod tests {
             .into_iter()
             .zip(1..)
             .map(|(map, n)| checkpoint(10 * n, Some(map)))
-            .rev()
             .collect();
+        checkpoints.reverse();
         checkpoints[2].named = true;
 
         // When the last two are to stay
