@@ -1,0 +1,344 @@
+//! Who takes part: the workers a run knows, what is known of each, and their ranks in the present generation.
+//!
+//! A *member* is a worker the run counts on. What decides its fate are facts (its process ended, its stream broke, it
+//! said so itself); not being heard from is a fact too, but never by itself a death.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::{LeaveReason, Millis, ProcessEnd};
+
+/// A worker's name, unique in its run. Ordered as people count: `worker-2` before `worker-10`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(String);
+
+impl WorkerId {
+    /// The worker of this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name that a local launcher gives its worker number `index`.
+    #[must_use]
+    pub fn local(index: u32) -> Self {
+        Self(format!("worker-{index}"))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name without its trailing number, and that number; a number of 20 digits or more counts as text.
+    fn parts(&self) -> (&str, Option<u64>) {
+        let text = self.0.trim_end_matches(|c: char| c.is_ascii_digit());
+        match self.0[text.len()..].parse() {
+            Ok(number) => (text, Some(number)),
+            Err(_) => (&self.0, None),
+        }
+    }
+}
+
+impl Ord for WorkerId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts()
+            .cmp(&other.parts())
+            .then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for WorkerId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A list of workers as a sentence needs it: `worker-1, worker-3 and worker-7`; long lists are cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a>(pub &'a [WorkerId]);
+
+/// More names than this are counted instead of listed.
+const NAMES_LISTED: usize = 8;
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("nobody"),
+            [one] => write!(f, "{one}"),
+            all if all.len() > NAMES_LISTED => {
+                for name in &all[..NAMES_LISTED] {
+                    write!(f, "{name}, ")?;
+                }
+                write!(f, "and {} more", all.len() - NAMES_LISTED)
+            }
+            [first @ .., last] => {
+                let first: Vec<_> = first.iter().map(WorkerId::as_str).collect();
+                write!(f, "{} and {last}", first.join(", "))
+            }
+        }
+    }
+}
+
+/// A worker's session stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Session {
+    /// It has not joined.
+    #[default]
+    Never,
+    /// It has joined and its stream is open.
+    Open,
+    /// Its stream ended or broke.
+    Lost,
+}
+
+/// A worker's process, as far as this coordinator started it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Process {
+    /// Started by someone else: only its stream tells whether it lives.
+    #[default]
+    Elsewhere,
+    /// To be started, or started, here.
+    Here,
+    /// Started here, and over.
+    Ended(ProcessEnd),
+}
+
+/// What the run knows of one worker.
+#[derive(Debug, Clone, Default)]
+pub struct Member {
+    /// Its process.
+    pub process: Process,
+    /// Its stream.
+    pub session: Session,
+    /// Its rank in the present generation.
+    pub rank: Option<u32>,
+    /// Whether its state is in place for the present generation.
+    pub ready: bool,
+    /// The next step it will report.
+    pub next_step: u64,
+    /// When it last said anything.
+    pub heard: Millis,
+    /// Whether it has been quiet for too long.
+    pub silent: bool,
+    /// That it is leaving, why, and after how many committed steps.
+    pub leaving: Option<(LeaveReason, u64)>,
+}
+
+impl Member {
+    /// Whether nothing of it is left that this run could wait for.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.session != Session::Open && self.process != Process::Here
+    }
+}
+
+/// Why a worker cannot join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinRefusal {
+    /// Someone of this name is here.
+    #[error("a worker named {0} has joined already: give every worker its own --worker-id")]
+    NameTaken(WorkerId),
+    /// A stranger in a run that starts its own workers.
+    #[error(
+        "{0} is not one of this run's workers, which its coordinator starts itself: start workers by `coordinator start --workers N`"
+    )]
+    Stranger(WorkerId),
+    /// The world is complete.
+    #[error("the run has its {0} workers: start more only for a run that wants more")]
+    Full(u32),
+    /// A world that is fixed has begun.
+    #[error(
+        "generation {0} has begun without {1} and its world is fixed: join the run when it is resumed"
+    )]
+    Begun(u64, WorkerId),
+    /// The end has begun.
+    #[error("the run is ending: try again when it is resumed")]
+    Ending,
+}
+
+impl JoinRefusal {
+    /// The exit code the refused worker ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NameTaken(_) | Self::Stranger(_) => 64,
+            Self::Full(_) | Self::Begun(..) | Self::Ending => 75,
+        }
+    }
+}
+
+/// All workers of a run.
+#[derive(Debug, Clone)]
+pub struct Roster {
+    members: BTreeMap<WorkerId, Member>,
+    wanted: u32,
+    /// Whether the run starts its workers itself, and so knows their names beforehand.
+    local: bool,
+}
+
+impl Roster {
+    /// A roster for `wanted` workers; `local` ones are known by name before they join.
+    #[must_use]
+    pub fn new(wanted: u32, local: bool) -> Self {
+        let members = if local {
+            (0..wanted)
+                .map(|index| {
+                    let member = Member {
+                        process: Process::Here,
+                        ..Member::default()
+                    };
+                    (WorkerId::local(index), member)
+                })
+                .collect()
+        } else {
+            BTreeMap::new()
+        };
+        Self {
+            members,
+            wanted,
+            local,
+        }
+    }
+
+    /// How many workers the run wants.
+    #[must_use]
+    pub fn wanted(&self) -> u32 {
+        self.wanted
+    }
+
+    /// Whether the run starts its workers itself.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// One worker.
+    #[must_use]
+    pub fn get(&self, worker: &WorkerId) -> Option<&Member> {
+        self.members.get(worker)
+    }
+
+    /// One worker, to change.
+    pub(crate) fn get_mut(&mut self, worker: &WorkerId) -> Option<&mut Member> {
+        self.members.get_mut(worker)
+    }
+
+    /// All workers in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&WorkerId, &Member)> {
+        self.members.iter()
+    }
+
+    /// The names of the workers for which `predicate` holds, in order.
+    pub fn which(&self, predicate: impl Fn(&Member) -> bool) -> Vec<WorkerId> {
+        self.members
+            .iter()
+            .filter(|(_, member)| predicate(member))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// How many have an open session.
+    #[must_use]
+    pub fn joined(&self) -> u32 {
+        // A roster never holds more members than `wanted`, a u32.
+        self.members
+            .values()
+            .filter(|member| member.session == Session::Open)
+            .count() as u32
+    }
+
+    /// Whether the world is complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.joined() == self.wanted
+    }
+
+    /// Takes a worker in.
+    pub(crate) fn join(&mut self, worker: &WorkerId, now: Millis) -> Result<(), JoinRefusal> {
+        match self.members.get(worker) {
+            Some(member) if member.session == Session::Open => {
+                return Err(JoinRefusal::NameTaken(worker.clone()));
+            }
+            None if self.local => return Err(JoinRefusal::Stranger(worker.clone())),
+            None if self.is_complete() => return Err(JoinRefusal::Full(self.wanted)),
+            _ => {}
+        }
+        let member = self.members.entry(worker.clone()).or_default();
+        member.session = Session::Open;
+        member.heard = now;
+        member.silent = false;
+        Ok(())
+    }
+
+    /// Forgets a worker that was started elsewhere and went before a generation formed.
+    pub(crate) fn forget(&mut self, worker: &WorkerId) {
+        self.members.remove(worker);
+    }
+
+    /// Gives every member its rank, in the order of names, for a generation that begins at `begins_at_step`.
+    pub(crate) fn assign_ranks(&mut self, begins_at_step: u64) -> Vec<WorkerId> {
+        for (rank, member) in (0u32..).zip(self.members.values_mut()) {
+            member.rank = Some(rank);
+            member.ready = false;
+            member.next_step = begins_at_step;
+            member.leaving = None;
+        }
+        self.members.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_as_people_count() {
+        let mut names: Vec<_> = ["worker-10", "worker-2", "b", "a7", "a", "worker-02"]
+            .map(WorkerId::new)
+            .into();
+        names.sort();
+        let sorted: Vec<_> = names.iter().map(WorkerId::as_str).collect();
+        assert_eq!(
+            sorted,
+            ["a", "a7", "b", "worker-02", "worker-2", "worker-10"]
+        );
+    }
+
+    #[test]
+    fn lists_read_as_sentences_and_long_ones_are_cut() {
+        let names: Vec<_> = (0..11).map(WorkerId::local).collect();
+        assert_eq!(Names(&names[..0]).to_string(), "nobody");
+        assert_eq!(Names(&names[..1]).to_string(), "worker-0");
+        assert_eq!(
+            Names(&names[..3]).to_string(),
+            "worker-0, worker-1 and worker-2"
+        );
+        assert!(Names(&names).to_string().ends_with("worker-7, and 3 more"));
+    }
+
+    #[test]
+    fn a_name_joins_once_and_a_full_world_takes_nobody() {
+        let mut roster = Roster::new(1, false);
+        roster.join(&WorkerId::new("a"), Millis(0)).unwrap();
+        let again = roster.join(&WorkerId::new("a"), Millis(1));
+        assert_eq!(again, Err(JoinRefusal::NameTaken(WorkerId::new("a"))));
+        assert_eq!(
+            roster.join(&WorkerId::new("b"), Millis(1)),
+            Err(JoinRefusal::Full(1))
+        );
+        let stranger = Roster::new(1, true).join(&WorkerId::new("b"), Millis(1));
+        assert_eq!(stranger, Err(JoinRefusal::Stranger(WorkerId::new("b"))));
+    }
+}

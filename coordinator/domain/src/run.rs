@@ -1,0 +1,299 @@
+//! The run as a state machine: told what happened and what time it is, it answers with the new state, what to do, and
+//! why things stand as they do.
+//!
+//! ```text
+//! Waiting -> Forming -> Training <-> Evaluating -> Ending -> Over
+//!    |          |          |             |           ^
+//!    |          |          `-> Stopping -'-----------|
+//!    `----------'------------------------------------'   (a fault, a stop before the first step)
+//! ```
+//!
+//! The world is fixed: a run begins with the workers it wants and ends when it loses one. Generations are numbered and
+//! persisted all the same, and every report names its own, so that a stale one changes nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::membership::{Roster, Session, WorkerId};
+use crate::plan::PlanError;
+use crate::run_plan::{RunPlan, RunShape};
+
+mod effect;
+mod ending;
+mod event;
+mod fault;
+mod progress;
+mod reason;
+mod timing;
+
+pub use effect::Effect;
+pub use ending::{EndKind, Ending, Measure};
+pub use event::{Event, FaultClass, LeaveReason, ProcessEnd, StepReport};
+pub use progress::Evaluation;
+pub use reason::Reason;
+pub use timing::{Deadline, Millis, Timeouts};
+
+/// What is fixed for this process's part of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// How many workers the run wants.
+    pub workers: u32,
+    /// Whether the coordinator starts them itself.
+    pub local: bool,
+    /// What the run does and in which order.
+    pub shape: RunShape,
+    /// Where this part begins: steps committed before.
+    pub begins_at_step: u64,
+    /// Whether the state there comes from a checkpoint, or else from the seed.
+    pub from_checkpoint: bool,
+    /// Whether the evaluation due where this part begins is still to be done.
+    pub evaluate_first: bool,
+    /// The highest generation number this run has used; 0: none.
+    pub last_generation: u64,
+    /// End once this many steps of the run are committed.
+    pub stop_after: Option<u64>,
+    /// How long each deadline is.
+    pub timeouts: Timeouts,
+}
+
+/// Where the run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// For workers to join.
+    Waiting,
+    /// A generation was announced; its ranks set up.
+    Forming,
+    /// Steps are being done.
+    Training,
+    /// The validation split is being scored.
+    Evaluating {
+        /// Steps committed before.
+        step: u64,
+        /// The epoch that has ended, from 0.
+        epoch: u32,
+    },
+    /// All ranks were asked to stop.
+    Stopping {
+        /// Who asked.
+        by: String,
+    },
+    /// It is decided how the run ends; workers leave.
+    Ending {
+        /// How.
+        ending: Ending,
+        /// What was done so that they leave.
+        measure: Measure,
+    },
+    /// The run is over. Nothing changes any more.
+    Over(Ending),
+}
+
+/// Everything a run's decisions rest on.
+#[derive(Debug, Clone)]
+pub struct State {
+    config: Config,
+    plan: RunPlan,
+    roster: Roster,
+    generation: u64,
+    phase: Phase,
+    /// Steps that at least one rank has applied.
+    steps_done: u64,
+    reports: progress::Reports,
+    /// Evaluations that are due or under way, by the steps committed before them.
+    evaluations: BTreeMap<u64, Evaluation>,
+    /// What speaks against whom, in the order in which it showed.
+    evidence: Vec<(WorkerId, fault::Evidence)>,
+    deadlines: BTreeMap<Deadline, Millis>,
+}
+
+impl State {
+    /// A run that has not begun. Its first event is [`Event::Started`].
+    ///
+    /// # Errors
+    /// The first of [`RunShape::mistakes`].
+    pub fn new(config: Config) -> Result<Self, PlanError> {
+        let plan = RunPlan::new(config.shape, config.workers)?;
+        Ok(Self {
+            plan,
+            roster: Roster::new(config.workers, config.local),
+            generation: config.last_generation,
+            phase: Phase::Waiting,
+            steps_done: config.begins_at_step,
+            reports: progress::Reports::default(),
+            evaluations: BTreeMap::new(),
+            evidence: Vec::new(),
+            deadlines: BTreeMap::new(),
+            config,
+        })
+    }
+
+    /// What is fixed.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the run is.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Its workers.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The generation that workers may speak for, if one is live.
+    #[must_use]
+    pub fn live_generation(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Waiting | Phase::Over(_) => None,
+            // Checkpoints and scores that are under way may still come in.
+            Phase::Ending { .. } => {
+                (self.generation > self.config.last_generation).then_some(self.generation)
+            }
+            _ => Some(self.generation),
+        }
+    }
+
+    /// Steps that at least one rank has applied.
+    #[must_use]
+    pub fn steps_done(&self) -> u64 {
+        self.steps_done
+    }
+
+    /// Steps of the whole run.
+    #[must_use]
+    pub fn total_steps(&self) -> u64 {
+        self.plan.total_steps()
+    }
+
+    /// The epoch under way, from 1; after an epoch's last step still that epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        match self.steps_done {
+            0 => 1,
+            done => self.plan.epoch_of(done - 1) + 1,
+        }
+    }
+
+    /// The newest evaluation that has no figures yet.
+    #[must_use]
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluations.values().next_back()
+    }
+
+    /// All deadlines that run.
+    #[must_use]
+    pub fn deadlines(&self) -> &BTreeMap<Deadline, Millis> {
+        &self.deadlines
+    }
+
+    /// When the run wants to be woken, and for which deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(&Deadline, Millis)> {
+        self.deadlines
+            .iter()
+            .map(|(deadline, at)| (deadline, *at))
+            .min_by_key(|(_, at)| *at)
+    }
+
+    /// Why things stand as they do.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let epochs = self.plan.shape().epochs;
+        let not_yet_over = !matches!(self.phase, Phase::Ending { .. } | Phase::Over(_));
+        if let Some(noticed) = self.noticed().filter(|_| not_yet_over) {
+            return Reason::FindingCause { noticed };
+        }
+        let silent = || self.roster.which(|member| member.silent);
+        match &self.phase {
+            Phase::Waiting => Reason::WaitingForWorkers {
+                wanted: self.config.workers,
+                joined: self.roster.joined(),
+                missing: self.roster.which(|member| member.session == Session::Never),
+            },
+            Phase::Forming => Reason::Forming {
+                generation: self.generation,
+                wanted: self.config.workers,
+                missing: self.roster.which(|member| !member.ready),
+            },
+            Phase::Training => Reason::Training {
+                epoch: self.epoch_at_work(),
+                epochs,
+                silent: silent(),
+            },
+            Phase::Evaluating { epoch, .. } => Reason::Evaluating {
+                epoch: epoch + 1,
+                epochs,
+                silent: silent(),
+            },
+            Phase::Stopping { by } => Reason::Stopping {
+                by: by.clone(),
+                missing: self.roster.which(|member| member.leaving.is_none()),
+            },
+            Phase::Ending { ending, measure } => {
+                let waiting = self.roster.which(|member| !member.is_gone());
+                let figures = "computing the figures of the last evaluation";
+                let measure = if waiting.is_empty() {
+                    figures
+                } else {
+                    measure.text()
+                };
+                Reason::Ending {
+                    ending: ending.reason.clone(),
+                    waiting,
+                    measure,
+                }
+            }
+            Phase::Over(ending) => Reason::Over {
+                ending: ending.reason.clone(),
+            },
+        }
+    }
+
+    /// The epoch of the next step, from 1.
+    fn epoch_at_work(&self) -> u32 {
+        (self.plan.epoch_of(self.steps_done) + 1).min(self.plan.shape().epochs)
+    }
+
+    fn is_live(&self, generation: u64) -> bool {
+        generation == self.generation
+            && !matches!(
+                self.phase,
+                Phase::Waiting | Phase::Ending { .. } | Phase::Over(_)
+            )
+    }
+
+    fn set(&mut self, deadline: Deadline, at: Millis) {
+        self.deadlines.insert(deadline, at);
+    }
+
+    fn begin_training(&mut self) {
+        self.deadlines.remove(&Deadline::Forming);
+        self.phase = Phase::Training;
+    }
+}
+
+/// The decision: what the run makes of `event` at the time `now`.
+///
+/// Deadlines that are over by `now` count as having passed before anything else happens later, so a driver that wakes
+/// late loses nothing.
+#[must_use]
+pub fn step(mut state: State, event: &Event, now: Millis) -> (State, Vec<Effect>, Reason) {
+    let mut effects = transition::apply(&mut state, event, now);
+    while let Some(deadline) = transition::next_expired(&state, now) {
+        effects.extend(transition::expire(&mut state, &deadline, now));
+    }
+    state.close_if_done(&mut effects);
+    let reason = state.reason();
+    (state, effects, reason)
+}
+
+mod transition;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! What a decision wants done. The driver carries effects out in order and decides nothing.
+
+use serde::Serialize;
+
+use super::ending::Ending;
+use crate::membership::WorkerId;
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// Start a worker process here.
+    Launch {
+        /// Which.
+        worker: WorkerId,
+        /// Its number, which chooses its device.
+        index: u32,
+    },
+    /// Answer a worker's Join.
+    Welcome {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Turn a worker away and close its session.
+    Refuse {
+        /// Which.
+        worker: WorkerId,
+        /// Why, and what to do.
+        reason: String,
+        /// The exit code it ends with.
+        exit_code: u8,
+    },
+    /// Make the generation durable, then announce it to its members and hand out their plans. It must be on disk
+    /// before anyone hears of it, so that its number is never used again.
+    BeginGeneration {
+        /// Its number.
+        number: u64,
+        /// The workers by rank.
+        members: Vec<WorkerId>,
+        /// All ranks hold the state after this many steps.
+        begins_at_step: u64,
+        /// Whether that state comes from the checkpoint of that step, or else from the seed.
+        from_checkpoint: bool,
+    },
+    /// Record a committed step.
+    Commit {
+        /// By which generation.
+        generation: u64,
+        /// The step's number in the run.
+        step: u64,
+        /// Who reported it first.
+        worker: WorkerId,
+    },
+    /// Ask all ranks to stop at the next step boundary, with a snapshot.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+    /// Ask all ranks for a snapshot at the next step boundary.
+    TakeSnapshot,
+    /// Let a worker go.
+    Release {
+        /// Which.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+        /// The exit code it ends with.
+        exit_code: u8,
+    },
+    /// Close a session.
+    Close {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// Tell a worker process that was started here to end.
+    Terminate {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// End a worker process that was started here.
+    Kill {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Tell people of something odd; the run goes on.
+    Warn {
+        /// What.
+        text: String,
+    },
+    /// The run is over.
+    End(Ending),
+}

@@ -1,0 +1,281 @@
+//! Steps as ranks report them: who committed what, whether they agree, and when an evaluation is due.
+
+use std::collections::BTreeMap;
+
+use super::event::{LeaveReason, StepReport};
+use super::{Deadline, Effect, EndKind, Ending, Millis, Phase, State};
+use crate::membership::{Names, WorkerId};
+
+/// The reports of the steps that not all ranks have reported yet: `[step][rank]`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reports(BTreeMap<u64, BTreeMap<u32, (WorkerId, StepReport)>>);
+
+/// An evaluation that has no figures yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The epoch that has ended, from 0.
+    pub epoch: u32,
+    /// Samples scored or skipped so far.
+    pub scored: u32,
+    /// Samples to score.
+    pub samples: u32,
+}
+
+impl Reports {
+    /// Forgets everything: a new generation begins.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Keeps a report; once `world_size` ranks have reported the step, says who differs.
+    fn insert(
+        &mut self,
+        rank: u32,
+        worker: &WorkerId,
+        report: &StepReport,
+        world_size: u32,
+    ) -> Option<Result<(), Disagreement>> {
+        let step = self.0.entry(report.step).or_default();
+        step.insert(rank, (worker.clone(), report.clone()));
+        if (step.len() as u64) < u64::from(world_size) {
+            return None;
+        }
+        let step = self.0.remove(&report.step)?;
+        Some(compare(&step))
+    }
+}
+
+/// Ranks that differ from the others in something all must have alike.
+struct Disagreement {
+    what: &'static str,
+    minority: Vec<WorkerId>,
+    majority: Vec<WorkerId>,
+}
+
+fn compare(reports: &BTreeMap<u32, (WorkerId, StepReport)>) -> Result<(), Disagreement> {
+    let differ = |what, key: fn(&StepReport) -> String| {
+        let mut groups: BTreeMap<String, Vec<WorkerId>> = BTreeMap::new();
+        for (worker, report) in reports.values() {
+            groups.entry(key(report)).or_default().push(worker.clone());
+        }
+        let majority = groups
+            .values()
+            .max_by_key(|group| group.len())
+            .cloned()
+            .unwrap_or_default();
+        let mut minority: Vec<_> = groups
+            .into_values()
+            .filter(|group| *group != majority)
+            .flatten()
+            .collect();
+        minority.sort();
+        if minority.is_empty() {
+            Ok(())
+        } else {
+            Err(Disagreement {
+                what,
+                minority,
+                majority,
+            })
+        }
+    };
+    differ("number of samples", |report| {
+        report.samples_in_step.to_string()
+    })?;
+    differ("loss", |report| report.loss_bits.to_string())?;
+    differ("state hash", |report| {
+        report.state_hash.clone().unwrap_or_default()
+    })
+}
+
+impl State {
+    pub(super) fn on_progress(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        report: &StepReport,
+        now: Millis,
+    ) -> Vec<Effect> {
+        if !self.is_live(generation) {
+            return Vec::new();
+        }
+        let total = self.total_steps();
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        let Some(rank) = member.rank else {
+            return Vec::new();
+        };
+        let next = member.next_step;
+        if report.step != next || report.step >= total || member.leaving.is_some() {
+            let reason = format!(
+                "{worker} (rank {rank}) reported step {} where step {next} of {total} was next: \
+                 the plan was not followed, install the same version everywhere",
+                report.step
+            );
+            return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
+        }
+        member.next_step = next + 1;
+        member.ready = true;
+        let mut effects = Vec::new();
+        if matches!(self.phase, Phase::Forming) {
+            self.begin_training();
+        }
+        if next >= self.steps_done {
+            self.steps_done = next + 1;
+            effects.push(Effect::Commit {
+                generation,
+                step: next,
+                worker: worker.clone(),
+            });
+            self.note_place(next + 1);
+        }
+        match self
+            .reports
+            .insert(rank, worker, report, self.config.workers)
+        {
+            Some(Err(Disagreement {
+                what,
+                minority,
+                majority,
+            })) => {
+                let reason = format!(
+                    "replicas differ after step {next}: the {what} of {} is not that of {}; \
+                     resume from the last checkpoint, and look at the device of the ones that differ",
+                    Names(&minority),
+                    Names(&majority)
+                );
+                let culprit = minority.into_iter().next();
+                effects.extend(self.fail(1, reason, culprit, Vec::new(), now));
+            }
+            Some(Ok(())) | None => {}
+        }
+        effects
+    }
+
+    /// After `steps_done` steps: training goes on, or an evaluation is due.
+    pub(super) fn note_place(&mut self, steps_done: u64) {
+        let due = self.plan.evaluated_epoch(steps_done);
+        if let Some(epoch) = due {
+            let samples = self.plan.shape().val_samples;
+            self.evaluations.insert(
+                steps_done,
+                Evaluation {
+                    epoch,
+                    scored: 0,
+                    samples,
+                },
+            );
+        }
+        if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
+            self.phase = match due {
+                Some(epoch) => Phase::Evaluating {
+                    step: steps_done,
+                    epoch,
+                },
+                None => Phase::Training,
+            };
+        }
+    }
+
+    pub(super) fn on_scored(&mut self, step: u64, scored: u32, samples: u32) {
+        if let Some(evaluation) = self.evaluations.get_mut(&step) {
+            (evaluation.scored, evaluation.samples) = (scored, samples);
+        }
+    }
+
+    pub(super) fn on_evaluated(&mut self, step: u64, problem: Option<&str>) -> Vec<Effect> {
+        self.evaluations.remove(&step);
+        if self.evaluations.is_empty() {
+            self.deadlines.remove(&Deadline::Evaluation);
+        }
+        if matches!(self.phase, Phase::Evaluating { step: under_way, .. } if under_way == step) {
+            self.phase = Phase::Training;
+        }
+        match problem {
+            Some(problem) => {
+                vec![Effect::Warn {
+                    text: format!("the evaluation after step {step} has no figures: {problem}"),
+                }]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    pub(super) fn on_leaving(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        step: u64,
+        reason: LeaveReason,
+        now: Millis,
+    ) -> Vec<Effect> {
+        if generation != 0 && !self.is_live(generation) {
+            return Vec::new();
+        }
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        if reason == LeaveReason::Signalled && !stopping {
+            let text = format!(
+                "{worker} was told to end by a signal from outside after {step} steps: \
+                 resume the run with --resume"
+            );
+            return self.fail(75, text, Some(worker.clone()), Vec::new(), now);
+        }
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        member.leaving = Some((reason, step));
+        let left: Vec<(WorkerId, u64)> = self
+            .roster
+            .iter()
+            .filter_map(|(worker, member)| Some((worker.clone(), member.leaving?.1)))
+            .collect();
+        if let Some((other, other_step)) = left.iter().find(|(_, other_step)| *other_step != step) {
+            let text = format!(
+                "{worker} left after {step} steps but {other} after {other_step}: \
+                 ranks did not agree on where to stop; resume from the last checkpoint"
+            );
+            return self.fail(1, text, Some(worker.clone()), Vec::new(), now);
+        }
+        if left.len() as u64 == u64::from(self.config.workers) {
+            self.all_left(step, now)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn all_left(&mut self, step: u64, now: Millis) -> Vec<Effect> {
+        let total = self.total_steps();
+        let epochs = self.plan.shape().epochs;
+        if step == total && self.steps_done == total {
+            let reason = format!("finished: {total} steps, {epochs} epochs");
+            let ending = Ending {
+                kind: EndKind::Finished,
+                exit_code: 0,
+                reason,
+                culprit: None,
+                log: Vec::new(),
+                step,
+            };
+            return self.begin_ending(ending, now);
+        }
+        let by = match (&self.phase, self.config.stop_after) {
+            (Phase::Stopping { by }, _) => format!("asked by {by}"),
+            (_, Some(stop_after)) if step >= stop_after => {
+                format!("after step {stop_after} as asked")
+            }
+            _ => {
+                let reason = format!(
+                    "all ranks left after {step} of {total} steps though nobody asked them to: \
+                     this is a bug of the worker; resume with --resume"
+                );
+                return self.fail(1, reason, None, Vec::new(), now);
+            }
+        };
+        self.stopped(
+            0,
+            format!("stopped after {step} of {total} steps ({by}): resume with --resume"),
+            now,
+        )
+    }
+}

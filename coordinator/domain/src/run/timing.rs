@@ -1,0 +1,130 @@
+//! Time as the domain knows it: what `now` is, which deadlines there are, and how long each is.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::membership::WorkerId;
+
+/// Milliseconds since the coordinator began to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This long after.
+    #[must_use]
+    pub fn after(self, duration: Millis) -> Self {
+        Self(self.0.saturating_add(duration.0))
+    }
+
+    /// How long since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Millis) -> Self {
+        Self(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ms if ms.is_multiple_of(1000) => write!(f, "{} s", ms / 1000),
+            ms => write!(f, "{}.{} s", ms / 1000, ms % 1000 / 100),
+        }
+    }
+}
+
+/// Something that is waited for only so long. Every wait of a run has one of these names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deadline {
+    /// Until all local workers have joined.
+    Join,
+    /// Until all ranks are ready.
+    Forming,
+    /// Until a worker is heard from again.
+    Heartbeat(WorkerId),
+    /// Until the cause of a failed collective shows.
+    Cause,
+    /// Until all ranks have stopped and left.
+    Stop,
+    /// Until the figures of the last evaluation are known.
+    Evaluation,
+    /// Until a checkpoint has come in whole.
+    Checkpoint(u64),
+    /// Until released workers have left by themselves.
+    Release,
+    /// Until workers have followed SIGTERM.
+    Terminate,
+    /// Until killed workers are gone.
+    Kill,
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Join => f.write_str("workers must join"),
+            Self::Forming => f.write_str("ranks must be ready"),
+            Self::Heartbeat(worker) => write!(f, "heartbeat of {worker}"),
+            Self::Cause => f.write_str("cause of the fault"),
+            Self::Stop => f.write_str("ranks must stop"),
+            Self::Evaluation => f.write_str("figures of the evaluation"),
+            Self::Checkpoint(step) => write!(f, "checkpoint of step {step}"),
+            Self::Release => f.write_str("workers must leave"),
+            Self::Terminate => f.write_str("workers must follow SIGTERM"),
+            Self::Kill => f.write_str("killed workers must be gone"),
+        }
+    }
+}
+
+/// How long each deadline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// `fault.timeout`.
+    pub fault: Millis,
+    /// How often workers send heartbeats: a fifth of `fault.timeout`, so that one lost beat is no silence.
+    pub heartbeat_interval: Millis,
+    /// [`Deadline::Join`]: processes start and load libtorch, all on the same cores.
+    pub join: Millis,
+    /// [`Deadline::Forming`]: models are built, checkpoints and weights read.
+    pub forming: Millis,
+    /// [`Deadline::Cause`]: a death is known within milliseconds; this bounds the case that it is not.
+    pub cause: Millis,
+    /// [`Deadline::Stop`]: a step or a whole evaluation, then a snapshot. A second request does not wait for it.
+    pub stop: Millis,
+    /// [`Deadline::Evaluation`]: scores are all there, only figures are computed.
+    pub evaluation: Millis,
+    /// [`Deadline::Checkpoint`].
+    pub checkpoint: Millis,
+    /// [`Deadline::Release`].
+    pub release: Millis,
+    /// [`Deadline::Terminate`].
+    pub terminate: Millis,
+    /// [`Deadline::Kill`].
+    pub kill: Millis,
+    /// How long a collective may take: long enough that slow evaluation or a checkpoint never trips it, since dead
+    /// peers are found by their broken connections and not by this.
+    pub collective: Millis,
+}
+
+impl Timeouts {
+    /// All from the one timeout that people set.
+    #[must_use]
+    pub fn from_fault_timeout(fault: Millis) -> Self {
+        let times = |factor: u64| Millis(fault.0.saturating_mul(factor));
+        let at_least = |seconds: u64, timeout: Millis| timeout.max(Millis(seconds * 1000));
+        Self {
+            fault,
+            heartbeat_interval: Millis((fault.0 / 5).max(20)),
+            join: at_least(60, times(12)),
+            forming: at_least(120, times(24)),
+            cause: fault,
+            stop: at_least(600, times(120)),
+            evaluation: at_least(30, times(6)),
+            checkpoint: at_least(120, times(24)),
+            release: at_least(2, times(1)),
+            terminate: at_least(2, times(1)),
+            kill: at_least(2, times(1)),
+            collective: at_least(1800, times(360)),
+        }
+    }
+}
