@@ -29,6 +29,9 @@ pub const CHANCE_DEFINITION: &str = "chance mAP: what one score for all samples 
 /// One cache line of float32 scores: a pass over `[samples, classes]` touches each line once.
 const CLASSES_PER_BLOCK: usize = 16;
 
+/// One cache line of keys.
+const TILE: usize = 16;
+
 /// Exact mean average precision with everything needed to judge it. All figures are fractions of 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeanAveragePrecision {
@@ -59,16 +62,21 @@ pub fn mean_average_precision(
     labels: &Labels,
 ) -> Result<MeanAveragePrecision, ScoreError> {
     scores.check(labels)?;
-    let support = labels.support();
+    let positives = labels.by_class();
+    // At most `samples` each, which is a u32.
+    let support: Vec<u32> = positives
+        .iter()
+        .map(|samples| samples.len() as u32)
+        .collect();
     let samples = scores.samples();
     let mut per_class = Vec::with_capacity(support.len());
     let mut column = Column::default();
     let mut block = Block::default();
     for first in (0..support.len()).step_by(CLASSES_PER_BLOCK) {
-        let end = support.len().min(first + CLASSES_PER_BLOCK);
-        block.load(scores, labels, first..end);
-        for (keys, positives) in block.classes() {
-            per_class.push(column.average_precision(keys, positives));
+        let classes = first..support.len().min(first + CLASSES_PER_BLOCK);
+        block.load(scores, classes.clone());
+        for (k, class) in classes.enumerate() {
+            per_class.push(column.average_precision(block.class(k), &positives[class]));
         }
     }
     let classes_without_positive = (0u32..)
@@ -140,84 +148,70 @@ struct Block {
     samples: usize,
     /// `[classes of the block, samples]`.
     keys: Vec<u32>,
-    /// The keys of the positives of each class of the block.
-    positives: Vec<Vec<u32>>,
 }
 
 impl Block {
-    fn load(&mut self, scores: &ScoreMatrix<'_>, labels: &Labels, classes: std::ops::Range<usize>) {
+    fn load(&mut self, scores: &ScoreMatrix<'_>, classes: std::ops::Range<usize>) {
         let (samples, all) = (scores.samples() as usize, scores.classes() as usize);
         self.samples = samples;
         self.keys.resize(classes.len() * samples, 0);
-        self.positives.resize_with(classes.len(), Vec::new);
-        self.positives.iter_mut().for_each(Vec::clear);
         match scores.layout() {
             Layout::ClassMajor => {
-                let column = &scores.as_slice()[classes.start * samples..classes.end * samples];
-                for (key, &score) in self.keys.iter_mut().zip(column) {
+                let columns = &scores.as_slice()[classes.start * samples..classes.end * samples];
+                for (key, &score) in self.keys.iter_mut().zip(columns) {
                     *key = rank_key(score);
                 }
             }
             Layout::SampleMajor => {
-                for (sample, row) in scores.as_slice().chunks_exact(all.max(1)).enumerate() {
-                    for (k, &score) in row[classes.clone()].iter().enumerate() {
-                        self.keys[k * samples + sample] = rank_key(score);
+                // A tile of rows at a time, so that each column is written in whole cache lines.
+                let mut tile = [[0u32; TILE]; CLASSES_PER_BLOCK];
+                for (rows, start) in scores
+                    .as_slice()
+                    .chunks(all * TILE)
+                    .zip((0..samples).step_by(TILE))
+                {
+                    for (at, row) in rows.chunks_exact(all).enumerate() {
+                        for (column, &score) in tile.iter_mut().zip(&row[classes.clone()]) {
+                            column[at] = rank_key(score);
+                        }
+                    }
+                    let end = samples.min(start + TILE);
+                    let columns = self.keys.chunks_exact_mut(samples);
+                    for (column, tile) in columns.zip(&tile) {
+                        column[start..end].copy_from_slice(&tile[..end - start]);
                     }
                 }
             }
         }
-        for sample in 0..scores.samples() {
-            for class in labels.of(sample).map(|class| class as usize) {
-                if classes.contains(&class) {
-                    let k = class - classes.start;
-                    self.positives[k].push(self.keys[k * samples + sample as usize]);
-                }
-            }
-        }
     }
 
-    /// Each class's keys and the keys of its positives. Without samples: no keys, one entry each.
-    fn classes(&mut self) -> impl Iterator<Item = (&mut [u32], &mut Vec<u32>)> {
-        let mut rest = self.keys.as_mut_slice();
-        let samples = self.samples;
-        self.positives.iter_mut().map(move |positives| {
-            let (keys, after) = std::mem::take(&mut rest).split_at_mut(samples);
-            rest = after;
-            (keys, positives)
-        })
+    /// The keys of the block's class `k`, `[samples]`.
+    fn class(&mut self, k: usize) -> &mut [u32] {
+        &mut self.keys[k * self.samples..(k + 1) * self.samples]
     }
 }
 
-/// Scratch memory of one column's sort.
+/// Scratch memory of one column.
 #[derive(Default)]
 struct Column {
     spare: Vec<u32>,
+    positives: Vec<u32>,
 }
 
 impl Column {
-    /// `keys` of all samples and `positives` among them, in any order; both are sorted in place.
-    fn average_precision(&mut self, keys: &mut [u32], positives: &mut [u32]) -> Option<f64> {
-        if positives.is_empty() {
+    /// The figure of one class from the `keys` of all samples, which are sorted in place, and which
+    /// samples are positive.
+    fn average_precision(&mut self, keys: &mut [u32], positive: &[u32]) -> Option<f64> {
+        if positive.is_empty() {
             return None;
         }
-        let total = positives.len() as f64;
+        let mut positives = std::mem::take(&mut self.positives);
+        positives.clear();
+        positives.extend(positive.iter().map(|&sample| keys[sample as usize]));
         positives.sort_unstable();
-        let keys = self.sorted(keys);
-        // Walk down the distinct scores of positives: a threshold without a new positive adds no
-        // recall, hence nothing to the sum.
-        let (mut taken, mut found, mut sum) = (0, 0, 0.0);
-        while found < positives.len() {
-            let threshold = positives[found];
-            let before = found;
-            while found < positives.len() && positives[found] == threshold {
-                found += 1;
-            }
-            while taken < keys.len() && keys[taken] <= threshold {
-                taken += 1;
-            }
-            sum += (found - before) as f64 * (found as f64 / taken as f64);
-        }
-        Some(sum / total)
+        let sum = precision_sum(self.sorted(keys), &positives);
+        self.positives = positives;
+        Some(sum / positive.len() as f64)
     }
 
     /// The keys in ascending order: a radix sort from the low digit up, 11 + 11 + 10 bits.
@@ -230,32 +224,60 @@ impl Column {
         self.spare.resize(keys.len(), 0);
         let mut counts = [[0u32; DIGIT]; 3];
         for &key in keys.iter() {
-            for (pass, count) in counts.iter_mut().enumerate() {
-                let slot = &mut count[digit(key, pass)];
-                *slot = slot.wrapping_add(1);
+            let digits = [digit::<0>(key), digit::<1>(key), digit::<2>(key)];
+            for (count, digit) in counts.iter_mut().zip(digits) {
+                count[digit] = count[digit].wrapping_add(1);
             }
         }
-        let (mut from, mut to) = (keys, &mut self.spare[..]);
-        for (pass, count) in counts.iter_mut().enumerate() {
-            let mut offset = 0u32;
-            for slot in count.iter_mut() {
-                offset = offset.wrapping_add(std::mem::replace(slot, offset));
-            }
-            for &key in from.iter() {
-                let slot = &mut count[digit(key, pass)];
-                to[*slot as usize] = key;
-                *slot = slot.wrapping_add(1);
-            }
-            std::mem::swap(&mut from, &mut to);
-        }
-        from
+        let [low, middle, high] = &mut counts;
+        scatter::<0>(keys, &mut self.spare, low);
+        scatter::<1>(&self.spare, keys, middle);
+        scatter::<2>(keys, &mut self.spare, high);
+        &self.spare
     }
+}
+
+/// One pass of the sort: puts `from` into `to` by digit `PASS`, equal digits in the order they had.
+fn scatter<const PASS: usize>(from: &[u32], to: &mut [u32], counts: &mut [u32; DIGIT]) {
+    let mut offset = 0u32;
+    for slot in counts.iter_mut() {
+        offset = offset.wrapping_add(std::mem::replace(slot, offset));
+    }
+    for &key in from {
+        let slot = &mut counts[digit::<PASS>(key)];
+        to[*slot as usize] = key;
+        *slot = slot.wrapping_add(1);
+    }
+}
+
+/// The sum of the precision at each positive, over the ascending keys of all samples and of the
+/// positives among them. A threshold without a new positive adds no recall, so only the distinct
+/// keys of positives are walked.
+fn precision_sum(keys: &[u32], positives: &[u32]) -> f64 {
+    // Positives are few: most keys are passed over a stride at a time.
+    const STRIDE: usize = 16;
+    let (mut taken, mut found, mut sum) = (0, 0, 0.0);
+    for equal in positives.chunk_by(|a, b| a == b) {
+        let threshold = equal[0];
+        while keys
+            .get(taken + STRIDE - 1)
+            .is_some_and(|key| *key <= threshold)
+        {
+            taken += STRIDE;
+        }
+        while keys.get(taken).is_some_and(|key| *key <= threshold) {
+            taken += 1;
+        }
+        found += equal.len();
+        sum += equal.len() as f64 * (found as f64 / taken as f64);
+    }
+    sum
 }
 
 const DIGIT: usize = 1 << 11;
 
-fn digit(key: u32, pass: usize) -> usize {
-    (key >> (11 * pass)) as usize & (DIGIT - 1)
+fn digit<const PASS: usize>(key: u32) -> usize {
+    (key >> (11 * PASS)) as usize & (DIGIT - 1)
 }
 
 #[cfg(test)]

@@ -112,13 +112,22 @@ impl Labels {
     /// How many samples show each class: `[classes]`.
     #[must_use]
     pub fn support(&self) -> Vec<u32> {
-        let mut support = vec![0; self.classes as usize];
+        // At most `samples` each, which is a u32.
+        self.by_class()
+            .iter()
+            .map(|samples| samples.len() as u32)
+            .collect()
+    }
+
+    /// The samples that show each class, ascending: `[classes]` lists.
+    pub(crate) fn by_class(&self) -> Vec<Vec<u32>> {
+        let mut by_class = vec![Vec::new(); self.classes as usize];
         for sample in 0..self.samples {
             for class in self.of(sample) {
-                support[class as usize] += 1;
+                by_class[class as usize].push(sample);
             }
         }
-        support
+        by_class
     }
 
     /// The matrix of some of the samples, in the order given.

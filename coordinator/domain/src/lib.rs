@@ -9,10 +9,12 @@
 pub mod average_precision;
 pub mod labels;
 pub mod ledger;
+pub mod membership;
 pub mod multilabel;
 pub mod permutation;
 pub mod plan;
 pub mod retention;
+pub mod run;
 pub mod run_plan;
 pub mod score_table;
 pub mod scores;

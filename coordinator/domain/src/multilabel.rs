@@ -64,15 +64,21 @@ pub fn top_k(
     labels: &Labels,
     k: u32,
 ) -> Result<MultilabelFigures, ScoreError> {
-    let k = k as usize;
+    let k = k.min(scores.classes()) as usize;
+    if k == 0 {
+        return figures(scores, labels, |_, _| {});
+    }
     figures(scores, labels, |row, predicted| {
         // Insertion into a list of at most k: k is 3 and most scores fail the first comparison.
+        let mut lowest = f32::NEG_INFINITY;
         for (class, &score) in (0u32..).zip(row) {
-            let place = predicted.partition_point(|&other| row[other as usize] >= score);
-            if place < k {
-                predicted.truncate(k - 1);
-                predicted.insert(place, class);
+            if predicted.len() >= k && score <= lowest {
+                continue;
             }
+            let place = predicted.partition_point(|&other| row[other as usize] >= score);
+            predicted.truncate(k - 1);
+            predicted.insert(place, class);
+            lowest = predicted.last().map_or(lowest, |&last| row[last as usize]);
         }
     })
 }
