@@ -14,6 +14,9 @@
 //! This crate must not know: tensors or libtorch (it starts in milliseconds and runs anywhere), how a worker computes,
 //! or any rule about who may do what when: that is `domain`'s.
 
+pub mod checkpoint;
+pub mod config;
 pub mod evaluation;
 pub mod observer;
 pub mod run;
+pub mod run_dir;

@@ -1,0 +1,172 @@
+//! What a config means once it is checked: each part of the system reads its own section and trusts it.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use data::files::OnBadImage;
+
+/// `model.*`: which variant of HGAT_FC, and how wide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// `model.backbone`: the trunk, `"resnet18"` to `"resnet152"`.
+    pub backbone: String,
+    /// `model.graph`: `"gat"`, `"none"` or `"fc"`.
+    pub graph: String,
+    /// `model.residual`: `"sum"` or `"resnet"`.
+    pub residual: String,
+    /// `model.bn_momentum`: of the heads' batch norms.
+    pub bn_momentum: f64,
+    /// `model.hidden`: width inside `reduce_fc`.
+    pub hidden: u32,
+    /// `model.group_channels`.
+    pub group_channels: u32,
+    /// `model.class_channels`.
+    pub class_channels: u32,
+    /// `model.last_bias`: initial bias of the last layers; `None`: PyTorch's default.
+    pub last_bias: Option<f64>,
+}
+
+/// `data.*`: where the pictures are and what is done to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// `data.root`, absolute.
+    pub root: Option<PathBuf>,
+    /// `data.year`.
+    pub year: Option<u16>,
+    /// `data.train_annotations`, absolute.
+    pub train_annotations: Option<PathBuf>,
+    /// `data.train_images`, absolute.
+    pub train_images: Option<PathBuf>,
+    /// `data.val_annotations`, absolute.
+    pub val_annotations: Option<PathBuf>,
+    /// `data.val_images`, absolute.
+    pub val_images: Option<PathBuf>,
+    /// `data.size`: side of the square the model sees, in pixels.
+    pub size: u32,
+    /// `data.transform`: the training transform.
+    pub transform: String,
+    /// `data.resize`: side before the crop, in pixels.
+    pub resize: u32,
+    /// `data.flip`: mirror half of the training samples.
+    pub flip: bool,
+    /// `data.mean`: of red, green and blue in 0..1.
+    pub mean: [f64; 3],
+    /// `data.std`.
+    pub std: [f64; 3],
+    /// `data.loader_threads`: decoding threads of each worker; `None`: as many as compute threads.
+    pub loader_threads: Option<u32>,
+    /// `data.prefetch`: micro-batches decoded ahead.
+    pub prefetch: u32,
+    /// `data.on_bad_image`.
+    pub on_bad_image: OnBadImage,
+    /// `data.drop_unlabelled`.
+    pub drop_unlabelled: bool,
+    /// `data.groups`: (name, class names) in group order; `None`: the annotation file's supercategories.
+    pub groups: Option<Vec<(String, Vec<String>)>>,
+}
+
+/// `train.*`: the recipe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Train {
+    /// `train.epochs`.
+    pub epochs: u32,
+    /// `train.global_batch`: samples in a step, over all workers.
+    pub global_batch: u32,
+    /// `train.micro_batch`: samples that one rank takes through the model in one go.
+    pub micro_batch: u32,
+    /// `train.threads`: compute threads of each worker; `None` until [`super::Config::resolve`] has fixed it.
+    pub threads: Option<u32>,
+    /// `train.precision`: `"float32"` or `"float64"`.
+    pub precision: String,
+    /// `train.optimizer`: `"sgd"` or `"adamw"`.
+    pub optimizer: String,
+    /// `train.learning_rate_trunk`, absolute.
+    pub learning_rate_trunk: f64,
+    /// `train.learning_rate_head`, absolute.
+    pub learning_rate_head: f64,
+    /// `train.momentum`, of SGD.
+    pub momentum: f64,
+    /// `train.weight_decay`.
+    pub weight_decay: f64,
+    /// `train.clip_norm`: 0 for none.
+    pub clip_norm: f64,
+    /// `train.schedule`: `"constant"`, `"step"` or `"cosine"`.
+    pub schedule: String,
+    /// `train.milestones`: epochs at which `"step"` multiplies the rates by `gamma`.
+    pub milestones: Vec<f64>,
+    /// `train.gamma`.
+    pub gamma: f64,
+    /// `train.warmup`: fraction of all steps.
+    pub warmup: f64,
+    /// `train.init`: weight file to start from, absolute.
+    pub init: Option<PathBuf>,
+    /// `train.init_mode`: `"trunk"` or `"whole"`.
+    pub init_mode: String,
+    /// `train.freeze_trunk`.
+    pub freeze_trunk: bool,
+    /// `train.first_bucket_mb`, in MiB.
+    pub first_bucket_mb: f64,
+    /// `train.bucket_mb`, in MiB.
+    pub bucket_mb: f64,
+    /// `train.adam_beta1`.
+    pub adam_beta1: f64,
+    /// `train.adam_beta2`.
+    pub adam_beta2: f64,
+    /// `train.adam_epsilon`.
+    pub adam_epsilon: f64,
+}
+
+/// What `run.device` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where there are enough devices, else CPU.
+    Auto,
+    /// CPU processes.
+    Cpu,
+    /// One CUDA device a worker.
+    Cuda,
+}
+
+impl DeviceChoice {
+    /// As it is written in a config.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+/// `run.*`: how the run is carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// `run.seed`.
+    pub seed: u64,
+    /// `run.workers`.
+    pub workers: u32,
+    /// `run.device`; never `Auto` once [`super::Config::resolve`] has fixed it.
+    pub device: DeviceChoice,
+    /// `run.keep_checkpoints`: how many of the newest stay, beside the best.
+    pub keep_checkpoints: NonZeroU32,
+    /// `run.snapshot_every_steps`.
+    pub snapshot_every_steps: Option<u64>,
+    /// `run.snapshot_every_epochs`.
+    pub snapshot_every_epochs: Option<u32>,
+    /// `run.evaluate_every_epochs`.
+    pub evaluate_every_epochs: u32,
+    /// `run.listen`: port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+/// `fault.*`: when something counts as failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// `fault.timeout`: the one timeout for people, from which every other follows.
+    pub timeout: Duration,
+    /// `fault.sentinel_steps`: replicas are compared every so many steps; 0: never.
+    pub sentinel_steps: u64,
+}
