@@ -92,6 +92,13 @@ fn of_equal_scores_the_lower_class_is_in_the_top() {
 }
 
 #[test]
+fn of_equal_scores_the_higher_class_is_the_one_that_a_later_one_displaces() {
+    let matrix = ScoreMatrix::new(&[0.5, 0.5, 0.5, 0.7], 1, 4, Layout::SampleMajor).unwrap();
+    let labels = Labels::from_lists(4, &[vec![0, 1, 3]]).unwrap();
+    assert_eq!(top_k(&matrix, &labels, 3).unwrap().or, Some(1.0));
+}
+
+#[test]
 fn with_fewer_classes_than_the_top_all_are_predicted() {
     let matrix = ScoreMatrix::new(&[-1.0, -2.0], 1, 2, Layout::SampleMajor).unwrap();
     let labels = Labels::from_lists(2, &[vec![1]]).unwrap();
