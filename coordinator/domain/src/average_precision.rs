@@ -6,7 +6,7 @@
 //!
 //! Cost: scores become integers in the same order and go through a radix sort of three passes; the
 //! positives of a class are sorted apart and merged, so no label is carried along. Memory is that
-//! of [`CLASSES_PER_BLOCK`] columns.
+//! of sixteen columns.
 
 use serde::{Deserialize, Serialize};
 
