@@ -12,6 +12,7 @@
 
 pub mod augment;
 pub mod coco;
+mod content;
 pub mod files;
 pub mod jpeg;
 pub mod loader;

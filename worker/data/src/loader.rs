@@ -1,16 +1,28 @@
 //! Batches in order: decodes ahead on several threads, never further than there is room.
+//!
+//! ```text
+//! push -> waiting requests -> open batches (at most `prefetch`) -> next
+//!                              `-- each sample is one piece of work; any thread takes the earliest one
+//! ```
+//!
+//! What comes out is a pure function of the requests: neither the number of threads nor their timing shows.
 
-use crate::{
-    augment::TrainTransform,
-    coco::Split,
-    files::{BadImage, OnBadImage},
-};
-use std::sync::Arc;
+mod sample;
+mod state;
+
+use crate::augment::TrainTransform;
+use crate::coco::Split;
+use crate::files::{BadImage, OnBadImage};
+use sample::Maker;
+use state::State;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How a loader works.
 #[derive(Clone, Debug)]
 pub struct LoaderOptions {
-    /// Side of the square pictures, pixels.
+    /// S, side of the square pictures, pixels, >= 1.
     pub size: u32,
     /// Seed of the augmentation.
     pub seed: u64,
@@ -18,19 +30,21 @@ pub struct LoaderOptions {
     pub train: TrainTransform,
     /// What a bad picture does.
     pub on_bad_image: OnBadImage,
-    /// Decoding threads, at least 1.
+    /// Decoding threads; 0 counts as 1.
     pub threads: usize,
-    /// Batches that may be decoded or under way ahead of the caller, at least 1.
+    /// Batches that may be under way or finished ahead of the caller; 0 counts as 1.
     pub prefetch: usize,
 }
 
-/// Which transform a request gets.
+/// Which split and transform a request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Augmented, from the training split.
     Train,
-    /// Plain, from the validation split.
+    /// The whole picture squashed, from the validation split.
     Val,
+    /// The whole picture squashed, from the training split: for scoring the training set.
+    TrainPlain,
 }
 
 /// One batch to make.
@@ -53,21 +67,21 @@ pub struct Batch {
     pub tag: u64,
     /// B sample ids, in the request's order, without the skipped.
     pub sample_ids: Vec<u32>,
-    /// `[B, S, S, 3]`, uint8.
+    /// `[B, S, S, 3]`, RGB, uint8, one allocation.
     pub pixels: Vec<u8>,
     /// `[B, C]`, 1 where the class is shown.
     pub labels: Vec<f32>,
     /// Pictures that were read with a harmless warning.
     pub warnings: u64,
-    /// Pictures left out ([`OnBadImage::Skip`]).
+    /// Pictures left out ([`OnBadImage::Skip`]), every time they are asked for.
     pub skipped: Vec<BadImage>,
 }
 
 /// Why a batch could not be made.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// A picture is missing or unreadable.
-    #[error("picture {}: image id {}: {}", .0.path.display(), .0.image_id, .0.reason)]
+    #[error("{0}; leave such pictures out with data.on_bad_image=skip")]
     BadImage(BadImage),
     /// A request names a sample that the split does not have.
     #[error("sample id {id} is outside the {split} split of {len} samples")]
@@ -82,8 +96,31 @@ pub enum LoadError {
 }
 
 /// Decodes requested batches ahead and hands them out in the order of the requests.
+///
+/// Dropping it ends its threads within the time of one picture.
 #[derive(Debug)]
-pub struct Loader {}
+pub struct Loader {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    maker: Maker,
+    prefetch: usize,
+    state: Mutex<State>,
+    /// There may be work: a request came, a batch was taken, or it is time to stop.
+    work: Condvar,
+    /// A batch may be finished.
+    finished: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Loader {
     /// Starts the threads.
@@ -95,18 +132,105 @@ impl Loader {
         val: Arc<Split>,
         options: LoaderOptions,
     ) -> std::io::Result<Self> {
-        let _ = (train, val, options);
-        todo!()
+        let threads = options.threads.max(1);
+        let shared = Arc::new(Shared {
+            prefetch: options.prefetch.max(1),
+            maker: Maker::new(train, val, options),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            finished: Condvar::new(),
+        });
+        let mut loader = Self {
+            shared,
+            threads: Vec::with_capacity(threads),
+        };
+        for number in 0..threads {
+            let shared = Arc::clone(&loader.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("decode-{number}"))
+                .spawn(move || work(&shared))?;
+            loader.threads.push(thread);
+        }
+        Ok(loader)
     }
 
     /// Queues a batch; never blocks. Decoding starts when it is within `prefetch` of the next batch handed out.
     pub fn push(&self, request: Request) {
-        let _ = request;
-        todo!()
+        self.shared.lock().push(request);
+        self.shared.work.notify_all();
+    }
+
+    /// Batches that were pushed and not yet handed out.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.shared.lock().pending()
+    }
+
+    /// Forgets everything that was pushed and not handed out, as when a plan is replaced.
+    pub fn clear(&self) {
+        self.shared.lock().clear();
     }
 
     /// The next batch in the order of the requests, waiting for it; `None` when nothing is queued.
+    ///
+    /// After an error the batches behind it are still handed out.
     pub fn next(&self) -> Option<Result<Batch, LoadError>> {
-        todo!()
+        self.next_timed().map(|(batch, _)| batch)
+    }
+
+    /// As [`Loader::next`], with the time spent waiting.
+    pub fn next_timed(&self) -> Option<(Result<Batch, LoadError>, Duration)> {
+        let start = Instant::now();
+        let mut state = self.shared.lock();
+        let finished = loop {
+            if state.pending() == 0 {
+                return None;
+            }
+            if let Some(batch) = state.take_finished() {
+                break batch;
+            }
+            state = self
+                .shared
+                .finished
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        self.shared.work.notify_all();
+        let waited = start.elapsed();
+        Some((self.shared.maker.assemble(finished), waited))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.lock().stop();
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to stop.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A decoding thread's life.
+fn work(shared: &Shared) {
+    let mut scratch = sample::Scratch::default();
+    let mut state = shared.lock();
+    while !state.is_stopped() {
+        let Some(mut piece) = state.claim(shared.prefetch, |request| shared.maker.open(request))
+        else {
+            state = shared
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        drop(state);
+        let outcome = shared.maker.make(&mut piece, &mut scratch);
+        state = shared.lock();
+        if state.put_back(piece, outcome) {
+            shared.finished.notify_all();
+        }
     }
 }

@@ -1,1 +1,77 @@
-//! From a decoded picture and a placement to the pixels a model sees: bilinear, antialiased, uint8.
+//! From a decoded picture and a placement to the pixels a model sees: bilinear, antialiased, uint8, mirrored if wanted.
+//! Conversion to float and normalisation are left to the device.
+
+use crate::augment::Placement;
+use crate::jpeg::RgbImage;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+/// Why pixels cannot be made: a bug in the caller's sizes, not in a picture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("resizing: {0}")]
+pub struct TransformError(String);
+
+/// Resizes one picture after another with the same scratch memory.
+#[derive(Debug, Default)]
+pub struct Resampler {
+    resizer: Resizer,
+}
+
+impl Resampler {
+    /// A resampler for one thread.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes the placement's part of `image`, resized to `size`² and mirrored if it says so, to `out` `[size, size, 3]`.
+    ///
+    /// The filter is the triangle of torchvision's `resize(antialias=True)`.
+    ///
+    /// # Errors
+    /// [`TransformError`] when `out` or the image's pixels have the wrong length.
+    pub fn render(
+        &mut self,
+        image: &RgbImage,
+        placement: &Placement,
+        size: u32,
+        out: &mut [u8],
+    ) -> Result<(), TransformError> {
+        let error = |e: &dyn std::fmt::Display| TransformError(e.to_string());
+        let source = ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3)
+            .map_err(|e| error(&e))?;
+        let row = size as usize * 3;
+        if row == 0 || out.len() != row * size as usize {
+            return Err(TransformError(format!(
+                "{} bytes of room for {size} x {size} pixels",
+                out.len()
+            )));
+        }
+        // Fractions may stick out by a rounding error, which the resizer refuses.
+        let left = placement.left.clamp(0.0, f64::from(image.width));
+        let top = placement.top.clamp(0.0, f64::from(image.height));
+        let width = placement.width.min(f64::from(image.width) - left);
+        let height = placement.height.min(f64::from(image.height) - top);
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+            .use_alpha(false)
+            .crop(left, top, width, height);
+        {
+            let mut target = Image::from_slice_u8(size, size, &mut *out, PixelType::U8x3)
+                .map_err(|e| error(&e))?;
+            self.resizer
+                .resize(&source, &mut target, &options)
+                .map_err(|e| error(&e))?;
+        }
+        if placement.flip {
+            out.chunks_exact_mut(row).for_each(mirror);
+        }
+        Ok(())
+    }
+}
+
+/// Turns a row of RGB pixels around.
+fn mirror(row: &mut [u8]) {
+    let (pixels, _) = row.as_chunks_mut::<3>();
+    pixels.reverse();
+}
