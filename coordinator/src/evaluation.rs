@@ -1,8 +1,19 @@
 //! Scores of the validation split by (generation, step, sample id), and the figures made of them.
 
-use domain::average_precision::MeanAveragePrecision;
-use domain::multilabel::MultilabelFigures;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use domain::average_precision::{MeanAveragePrecision, mean_average_precision};
+use domain::labels::Labels;
+use domain::multilabel::{MultilabelFigures, at_threshold, top_k};
+use domain::score_table::{ScoreTable, Scored};
+use domain::scores::ScoreError;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Labels predicted per picture for the second set of figures.
+const TOP: u32 = 3;
 
 /// The figures of one evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,4 +41,202 @@ pub struct Evaluated {
     pub seconds: f64,
     /// The figures.
     pub metrics: Metrics,
+}
+
+/// What became of a batch of scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Samples of this evaluation that are scored or skipped now.
+    pub received: u32,
+    /// Samples of the split.
+    pub samples: u32,
+    /// Whether these were the first.
+    pub began: bool,
+    /// Whether these completed the split: the figures are to be computed now, by whoever gets this.
+    pub completed: bool,
+}
+
+/// The evaluations of this process. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Evaluations {
+    tables: Arc<Mutex<BTreeMap<(u64, u64), Table>>>,
+    labels: Arc<Labels>,
+}
+
+#[derive(Debug)]
+struct Table {
+    began: Instant,
+    samples: u32,
+    stage: Stage,
+    done: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Gathering(ScoreTable),
+    Computing,
+    Done(Option<f64>),
+}
+
+impl Evaluations {
+    /// For a split with these labels.
+    #[must_use]
+    pub fn new(labels: Labels) -> Self {
+        Self {
+            tables: Arc::default(),
+            labels: Arc::new(labels),
+        }
+    }
+
+    /// Takes scores `[sample_ids, classes]` and samples to leave out. What is known already stays as it is.
+    ///
+    /// # Errors
+    /// [`ScoreError`] naming the sample; what came before it in this batch is kept, which a retry does not change.
+    pub fn submit(
+        &self,
+        generation: u64,
+        step: u64,
+        sample_ids: &[u32],
+        logits: &[f32],
+        skipped: &[u32],
+    ) -> Result<Receipt, ScoreError> {
+        let (samples, classes) = (self.labels.samples(), self.labels.classes());
+        if logits.len() as u64 != sample_ids.len() as u64 * u64::from(classes) {
+            let (found, samples) = (
+                logits.len(),
+                u32::try_from(sample_ids.len()).unwrap_or(u32::MAX),
+            );
+            return Err(ScoreError::WrongShape {
+                found,
+                samples,
+                classes,
+            });
+        }
+        let mut tables = self.lock();
+        // Scores of older generations are void: nobody may add to them any more.
+        tables.retain(|(of, _), _| *of == generation);
+        let began = !tables.contains_key(&(generation, step));
+        let table = tables.entry((generation, step)).or_insert_with(|| Table {
+            began: Instant::now(),
+            samples,
+            stage: Stage::Gathering(ScoreTable::new(samples, classes)),
+            done: watch::Sender::new(false),
+        });
+        let Stage::Gathering(scores) = &mut table.stage else {
+            return Ok(Receipt {
+                received: samples,
+                samples,
+                began,
+                completed: false,
+            });
+        };
+        for (&sample, row) in sample_ids
+            .iter()
+            .zip(logits.chunks_exact((classes as usize).max(1)))
+        {
+            scores.insert(sample, row)?;
+        }
+        for &sample in skipped {
+            scores.skip(sample)?;
+        }
+        let received = scores.scored_count() + scores.skipped_count();
+        Ok(Receipt {
+            received,
+            samples,
+            began,
+            completed: received == samples,
+        })
+    }
+
+    /// Computes the figures of a complete evaluation; `None` if someone else does or did. Takes a while: call it from
+    /// a blocking task, and [`Evaluations::conclude`] with what came out.
+    #[must_use]
+    pub fn compute(
+        &self,
+        generation: u64,
+        step: u64,
+    ) -> Option<(Duration, Result<Metrics, ScoreError>)> {
+        let (began, scores) = {
+            let mut tables = self.lock();
+            let table = tables.get_mut(&(generation, step))?;
+            match std::mem::replace(&mut table.stage, Stage::Computing) {
+                Stage::Gathering(scores) if scores.is_complete() => (table.began, scores),
+                other => {
+                    table.stage = other;
+                    return None;
+                }
+            }
+        };
+        let metrics = scores
+            .finish(&self.labels)
+            .and_then(|scored| figures(&scored, scores.skipped()));
+        Some((began.elapsed(), metrics))
+    }
+
+    /// Marks an evaluation as done and wakes those who wait for its mAP.
+    pub fn conclude(&self, generation: u64, step: u64, map: Option<f64>) {
+        if let Some(table) = self.lock().get_mut(&(generation, step)) {
+            table.stage = Stage::Done(map);
+            table.done.send_replace(true);
+        }
+    }
+
+    /// The mAP of the state after `step` steps: waits for it if all its scores are here, and is `None` if they are not.
+    pub async fn map_of(&self, generation: u64, step: u64) -> Option<f64> {
+        let mut done = {
+            let tables = self.lock();
+            let table = tables.get(&(generation, step))?;
+            match &table.stage {
+                Stage::Gathering(scores) if !scores.is_complete() => return None,
+                Stage::Done(map) => return *map,
+                Stage::Gathering(_) | Stage::Computing => table.done.subscribe(),
+            }
+        };
+        // An error means that the table is gone: a new generation voided it.
+        let _ = done.wait_for(|done| *done).await;
+        match &self.lock().get(&(generation, step))?.stage {
+            Stage::Done(map) => *map,
+            _ => None,
+        }
+    }
+
+    /// Samples of the split.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.labels.samples()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Table>> {
+        // A panic while holding the lock leaves a table that is still whole: rows are written one by one.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All figures of finished scores.
+///
+/// # Errors
+/// [`ScoreError::NotANumber`] naming the sample.
+pub fn figures(scored: &Scored, skipped: Vec<u32>) -> Result<Metrics, ScoreError> {
+    let (matrix, labels) = (scored.matrix(), scored.labels());
+    Ok(Metrics {
+        average_precision: mean_average_precision(&matrix, labels)?,
+        at_threshold: at_threshold(&matrix, labels)?,
+        top3: top_k(&matrix, labels, TOP)?,
+        skipped,
+    })
+}
+
+/// The labels of a split as bits.
+///
+/// # Errors
+/// [`domain::labels::NoSuchLabel`] if the split contradicts its own number of classes.
+pub fn labels_of(split: &data::coco::Split) -> Result<Labels, domain::labels::NoSuchLabel> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let mut labels = Labels::new(count(split.samples.len()), count(split.num_classes));
+    for (sample, picture) in (0u32..).zip(&split.samples) {
+        for &class in &picture.labels {
+            labels.insert(sample, u32::from(class))?;
+        }
+    }
+    Ok(labels)
 }

@@ -16,7 +16,14 @@
 
 pub mod checkpoint;
 pub mod config;
+mod driver;
 pub mod evaluation;
+mod grpc;
+pub mod history;
+mod launch;
 pub mod observer;
 pub mod run;
 pub mod run_dir;
+pub mod status;
+pub mod store;
+pub mod telemetry;

@@ -171,7 +171,10 @@ impl Observer {
     /// An observer nobody watches yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { events: broadcast::Sender::new(EVENT_CAPACITY), status: watch::Sender::new(Status::default()) }
+        Self {
+            events: broadcast::Sender::new(EVENT_CAPACITY),
+            status: watch::Sender::new(Status::default()),
+        }
     }
 
     /// All events from now on. A receiver that falls behind gets `Lagged` with the number it missed.

@@ -1,16 +1,28 @@
 //! Serves one run from an open listener to its end.
 
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::run_plan::RunShape;
-use proto::v1::{RunSpec, Status};
+use domain::ledger::Ledger;
+use domain::run::{Config, Millis, State, Timeouts};
+use domain::run_plan::{RunPlan, RunShape};
+use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::evaluation::Evaluated;
-use crate::observer::Observer;
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::driver::{Driver, MAILBOX, Parts, Recorder};
+use crate::evaluation::{Evaluated, Evaluations, labels_of};
+use crate::grpc::rendezvous::Rendezvous;
+use crate::grpc::{self, Context};
+use crate::history::History;
+use crate::launch::local::{LocalSpec, LocalWorkers};
+use crate::observer::{Observer, RunEvent};
+use crate::store::{Store, StoreError};
 
 /// Everything a run needs, checked beforehand.
 #[derive(Debug, Clone)]
@@ -86,6 +98,15 @@ pub enum Shutdown {
     Terminate,
 }
 
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "Ctrl-C",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
 /// How a run ended and what it reached.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -111,6 +132,26 @@ pub enum RunError {
     /// The setup contradicts itself.
     #[error(transparent)]
     Plan(#[from] domain::plan::PlanError),
+    /// The data set contradicts itself.
+    #[error("the validation split contradicts its classes: {0}")]
+    Labels(#[from] domain::labels::NoSuchLabel),
+    /// The run's durable record.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The checkpoints' folder.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// A file or socket.
+    #[error("{what}: {problem}")]
+    Io {
+        /// What was attempted, with its path or address, and what to do.
+        what: String,
+        /// What the operating system says.
+        problem: std::io::Error,
+    },
+    /// What should not happen.
+    #[error("{0}: this is a bug of the coordinator")]
+    Internal(String),
 }
 
 impl RunError {
@@ -118,10 +159,15 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Plan(_) => 64,
+            Self::Plan(_) | Self::Io { .. } | Self::Store(_) | Self::Checkpoints(_) => 64,
+            Self::Labels(_) => 65,
+            Self::Internal(_) => 1,
         }
     }
 }
+
+/// How long streams that are still open after the run's end may take to read its last words.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// Serves the run until it is over; `shutdown` yields requests to end it.
 ///
@@ -136,7 +182,178 @@ pub async fn serve(
     shutdown: mpsc::Receiver<Shutdown>,
     observer: Observer,
 ) -> Result<Outcome, RunError> {
-    let _ = (listener, shutdown, observer);
-    let _plan = domain::run_plan::RunPlan::new(setup.shape, setup.launch.workers())?;
-    std::future::pending().await
+    let address = address_of(&listener)?;
+    let (messages, mailbox) = mpsc::channel(MAILBOX);
+    let (live, live_seen) = watch::channel(None);
+    let opened = open(&setup).await?;
+    let state = State::new(opened.config)?;
+    let steps_per_epoch = (state.total_steps() / u64::from(setup.shape.epochs)).max(1);
+    let recorder = Recorder::open(
+        &setup.run_dir.join("events.jsonl"),
+        &setup.run_id,
+        state.config(),
+    )
+    .map_err(|problem| RunError::Io {
+        what: format!("cannot write events.jsonl in {}", setup.run_dir.display()),
+        problem,
+    })?;
+    let history = Arc::new(opened.history);
+    let rendezvous = Arc::new(Rendezvous::default());
+    let timeouts = state.config().timeouts;
+    let context = Arc::new(Context::new(
+        setup.run_id.clone(),
+        messages.clone(),
+        live_seen,
+        observer.status(),
+        Arc::clone(&rendezvous),
+        Evaluations::new(labels_of(&setup.dataset.val)?),
+        opened.checkpoints.clone(),
+        Arc::clone(&history),
+        Arc::clone(&setup.dataset),
+        steps_per_epoch,
+        setup.fault_timeout.max(Duration::from_secs(5)),
+    ));
+    let launcher = match &setup.launch {
+        Launch::External { .. } => None,
+        Launch::Local {
+            worker_binary,
+            devices,
+            threads,
+        } => {
+            let spec = LocalSpec {
+                binary: worker_binary.clone(),
+                devices: devices.clone(),
+                threads: *threads,
+                run_id: setup.run_id.clone(),
+                address,
+                logs: setup.run_dir.join("logs"),
+            };
+            Some(LocalWorkers::new(spec, messages))
+        }
+    };
+    let driver = Driver::new(Parts {
+        state,
+        run_id: setup.run_id.clone(),
+        run_dir: setup.run_dir.clone(),
+        welcome: Welcome {
+            run_id: setup.run_id.clone(),
+            spec: Some(setup.spec.clone()),
+            heartbeat_interval_millis: timeouts.heartbeat_interval.0,
+        },
+        ledger: opened.ledger,
+        store: opened.store,
+        history: Arc::clone(&history),
+        checkpoints: opened.checkpoints,
+        rendezvous: Arc::clone(&rendezvous),
+        live,
+        launcher,
+        recorder,
+        observer: observer.clone(),
+    });
+    let (end, ended) = oneshot::channel::<()>();
+    let ended = async {
+        // Dropping the sender ends the server too.
+        let _ = ended.await;
+    };
+    let (health, server) = grpc::serve(context, listener, ended)
+        .await
+        .map_err(|problem| RunError::Internal(format!("cannot serve reflection ({problem})")))?;
+    let server = tokio::spawn(server);
+    let over = driver.run(mailbox, shutdown).await;
+
+    // Stop accepting, tell everyone, wait until the last one has left; workers are gone by now.
+    grpc::stop_serving(&health).await;
+    rendezvous.close();
+    drop(end);
+    drain(server).await;
+    if let Some(launcher) = over.launcher {
+        launcher.end_all().await;
+    }
+    if let Err(problem) = over.store.flush().await {
+        observer.tell(RunEvent::Warning(problem.to_string()));
+    }
+    Ok(Outcome {
+        exit_code: over.ending.exit_code,
+        reason: over.ending.reason,
+        status: over.status,
+        evaluations: history.evaluations(),
+        epoch_losses: history.epoch_losses(),
+        images: over.images,
+        training: over.training,
+    })
+}
+
+/// `http://HOST:PORT` that workers of this machine can reach.
+fn address_of(listener: &TcpListener) -> Result<String, RunError> {
+    let mut address = listener.local_addr().map_err(|problem| RunError::Io {
+        what: "the listener has no address".to_owned(),
+        problem,
+    })?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok(format!("http://{address}"))
+}
+
+/// What is on disk, opened.
+struct Opened {
+    config: Config,
+    checkpoints: Checkpoints,
+    store: Store,
+    ledger: Ledger,
+    history: History,
+}
+
+async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
+    let workers = setup.launch.workers();
+    let plan = RunPlan::new(setup.shape, workers)?;
+    let begins_at_step = setup.resume.as_ref().map_or(0, |resume| resume.step);
+    let keep = NonZeroU32::new(setup.keep_checkpoints).unwrap_or(NonZeroU32::MIN);
+    let (run_dir, run_id) = (setup.run_dir.clone(), setup.run_id.clone());
+    let (checkpoints, store, recorded) = tokio::task::spawn_blocking(move || {
+        let checkpoints = Checkpoints::open(run_dir.join("checkpoints"), keep)?;
+        let (store, recorded) = Store::open(&run_dir.join("run.redb"), &run_id, begins_at_step)?;
+        Ok::<_, RunError>((checkpoints, store, recorded))
+    })
+    .await
+    .map_err(|problem| RunError::Internal(problem.to_string()))??;
+    let steps_per_epoch = u64::from(plan.steps_per_epoch());
+    let history = History::new(recorded.steps, recorded.evaluations, steps_per_epoch);
+    let evaluate_first =
+        plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
+    let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        workers,
+        local: matches!(setup.launch, Launch::Local { .. }),
+        shape: setup.shape,
+        begins_at_step,
+        from_checkpoint: setup.resume.is_some(),
+        evaluate_first,
+        last_generation: recorded.generation,
+        stop_after: setup.stop_after,
+        timeouts: Timeouts::from_fault_timeout(Millis(millis)),
+    };
+    Ok(Opened {
+        config,
+        checkpoints,
+        store,
+        ledger: recorded.ledger,
+        history,
+    })
+}
+
+/// Waits for open streams to read their last words, but not for ever.
+async fn drain(mut server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>) {
+    match tokio::time::timeout(DRAIN, &mut server).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(problem))) => tracing::warn!(%problem, "the server ended with an error"),
+        Ok(Err(problem)) => tracing::warn!(%problem, "the server was cut off"),
+        Err(_) => {
+            server.abort();
+            tracing::debug!("some streams were not read to their end and were cut off");
+        }
+    }
 }

@@ -1,0 +1,346 @@
+//! Owns the run's state: takes events in, asks the domain what they mean, carries the effects out, shows the result.
+//!
+//! One task, so that everything happens in one order. It decides nothing: a rule about who may do what belongs in
+//! `domain::run`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::ledger::Ledger;
+use domain::membership::WorkerId;
+use domain::run::{Ending, Event, Millis, Phase, State};
+use proto::v1::{Join, SessionResponse, Status as RunStatus, session_request};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+
+use crate::checkpoint::{Checkpoints, Committed};
+use crate::evaluation::Evaluated;
+use crate::grpc::rendezvous::Rendezvous;
+use crate::history::History;
+use crate::launch::local::LocalWorkers;
+use crate::observer::{Observer, RunEvent};
+use crate::run::Shutdown;
+use crate::status::{self, Introduced, Shown};
+use crate::store::Store;
+
+mod effects;
+mod feeder;
+mod figures;
+mod messages;
+mod recorder;
+
+use feeder::Feeder;
+use figures::Figures;
+pub(crate) use recorder::Recorder;
+
+/// Messages that may wait for the driver; senders beyond that wait with them.
+pub(crate) const MAILBOX: usize = 4096;
+/// Messages handled before the status is shown again, so that a flood does not hide it.
+const BATCH: usize = 256;
+/// How often ages and remaining times in the status are renewed while nothing happens.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Warnings that the status repeats; the events have them all.
+const WARNINGS: usize = 20;
+
+/// What others tell the driver.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Something that the domain understands as it is.
+    Event(Event),
+    /// A worker's first message.
+    Joining {
+        join: Box<Join>,
+        connection: Connection,
+    },
+    /// A worker's further messages.
+    Said {
+        worker: WorkerId,
+        session: u64,
+        what: Box<session_request::Message>,
+    },
+    /// The end of a session's stream.
+    Gone {
+        worker: WorkerId,
+        session: u64,
+        detail: String,
+    },
+    /// Scores came in.
+    Scored {
+        step: u64,
+        scored: u32,
+        samples: u32,
+        began: bool,
+        skipped: Vec<(u32, String)>,
+    },
+    /// An evaluation is done, or has no figures.
+    Evaluated {
+        step: u64,
+        outcome: Result<Box<Evaluated>, String>,
+    },
+    /// A checkpoint is in place, or is not.
+    Checkpoint {
+        step: u64,
+        outcome: Result<Committed, String>,
+    },
+}
+
+/// The way to a worker.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Tells this session from others of the same worker.
+    pub(crate) session: u64,
+    /// Messages down; dropping it ends the stream.
+    pub(crate) down: mpsc::Sender<Result<SessionResponse, Status>>,
+    /// Dropping it ends the session's reading half.
+    pub(crate) _reading: oneshot::Sender<()>,
+}
+
+/// A worker that was welcomed.
+#[derive(Debug)]
+struct Guest {
+    /// `None` once the session is over; what the worker said of itself stays to be seen.
+    connection: Option<Connection>,
+    introduced: Introduced,
+}
+
+/// What the driver is made of.
+pub(crate) struct Parts {
+    pub(crate) state: State,
+    pub(crate) run_id: String,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) welcome: proto::v1::Welcome,
+    pub(crate) ledger: Ledger,
+    pub(crate) store: Store,
+    pub(crate) history: Arc<History>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) rendezvous: Arc<Rendezvous>,
+    pub(crate) live: watch::Sender<Option<u64>>,
+    pub(crate) launcher: Option<LocalWorkers>,
+    pub(crate) recorder: Recorder,
+    pub(crate) observer: Observer,
+}
+
+/// See the module's description.
+pub(crate) struct Driver {
+    /// Always there, but for the moment in which the domain works on it.
+    state: Option<State>,
+    started: Instant,
+    parts: Rest,
+    guests: BTreeMap<WorkerId, Guest>,
+    /// The connection whose Join is being decided on.
+    joining: Option<Guest>,
+    /// The report whose step is being decided on.
+    progress: Option<Box<proto::v1::Progress>>,
+    feeder: Option<Feeder>,
+    figures: Figures,
+    shown: Shown,
+    /// Events that effects have caused, to be handled before anything from outside.
+    caused: VecDeque<Event>,
+    first_step: Option<Instant>,
+    last_step: Option<Instant>,
+    reason: String,
+    ended: Option<Ending>,
+}
+
+/// What is left of [`Parts`] once the state is taken out.
+struct Rest {
+    welcome: proto::v1::Welcome,
+    ledger: Ledger,
+    store: Store,
+    history: Arc<History>,
+    checkpoints: Checkpoints,
+    rendezvous: Arc<Rendezvous>,
+    live: watch::Sender<Option<u64>>,
+    launcher: Option<LocalWorkers>,
+    recorder: Recorder,
+    observer: Observer,
+}
+
+/// What a run left behind in its driver.
+pub(crate) struct Ended {
+    pub(crate) ending: Ending,
+    pub(crate) status: RunStatus,
+    pub(crate) images: u64,
+    pub(crate) training: Duration,
+    pub(crate) store: Store,
+    pub(crate) launcher: Option<LocalWorkers>,
+}
+
+impl Driver {
+    /// A driver of a run that has not begun.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (last_map, best) = parts.history.maps();
+        let shown = Shown {
+            run_id: parts.run_id,
+            run_dir: parts.run_dir.display().to_string(),
+            last_map,
+            best,
+            ..Shown::default()
+        };
+        Self {
+            figures: Figures::new(parts.state.config().workers),
+            state: Some(parts.state),
+            started: Instant::now(),
+            parts: Rest {
+                welcome: parts.welcome,
+                ledger: parts.ledger,
+                store: parts.store,
+                history: parts.history,
+                checkpoints: parts.checkpoints,
+                rendezvous: parts.rendezvous,
+                live: parts.live,
+                launcher: parts.launcher,
+                recorder: parts.recorder,
+                observer: parts.observer,
+            },
+            guests: BTreeMap::new(),
+            joining: None,
+            progress: None,
+            feeder: None,
+            shown,
+            caused: VecDeque::new(),
+            first_step: None,
+            last_step: None,
+            reason: String::new(),
+            ended: None,
+        }
+    }
+
+    /// Drives the run from its beginning to its end.
+    pub(crate) async fn run(
+        mut self,
+        mut mailbox: mpsc::Receiver<Message>,
+        mut shutdown: mpsc::Receiver<Shutdown>,
+    ) -> Ended {
+        let mut refresh = tokio::time::interval(REFRESH);
+        let mut listening = true;
+        self.happen(Event::Started).await;
+        loop {
+            self.show();
+            if let Some(ending) = self.ended.take() {
+                return self.close(ending);
+            }
+            let wake = self.wake();
+            tokio::select! {
+                Some(message) = mailbox.recv() => {
+                    self.take(message).await;
+                    for _ in 1..BATCH {
+                        match mailbox.try_recv() {
+                            Ok(message) => self.take(message).await,
+                            Err(_) => break,
+                        }
+                    }
+                }
+                request = shutdown.recv(), if listening => match request {
+                    Some(request) => self.happen(Event::StopAsked { by: request.to_string() }).await,
+                    None => listening = false,
+                },
+                () = tokio::time::sleep_until(wake.into()) => self.happen(Event::Tick).await,
+                _ = refresh.tick() => {
+                    let problem = self.parts.recorder.flush();
+                    self.warn_if(problem);
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> &State {
+        // It is taken out and put back within `decide` alone, which does not wait.
+        self.state
+            .as_ref()
+            .expect("the state is only taken while the domain works on it")
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// When the next deadline is over; far away if none runs.
+    fn wake(&self) -> Instant {
+        match self.state().next_deadline() {
+            Some((_, at)) => self.started + Duration::from_millis(at.0),
+            None => Instant::now() + Duration::from_secs(3600),
+        }
+    }
+
+    /// Puts an event, and those that its effects cause, through the domain.
+    async fn happen(&mut self, event: Event) {
+        self.caused.push_back(event);
+        while let Some(event) = self.caused.pop_front() {
+            let now = self.now();
+            let problem = self.parts.recorder.event(&event, now);
+            let Some(state) = self.state.take() else {
+                return;
+            };
+            let (state, effects, reason) = domain::run::step(state, &event, now);
+            self.state = Some(state);
+            self.note_reason(reason.to_string());
+            for effect in effects {
+                self.carry_out(effect).await;
+            }
+            let live = self.state().live_generation();
+            self.parts
+                .live
+                .send_if_modified(|known| std::mem::replace(known, live) != live);
+            self.warn_if(problem);
+        }
+    }
+
+    fn note_reason(&mut self, reason: String) {
+        if self.reason != reason {
+            tracing::info!(%reason, "the run");
+            self.parts.observer.tell(RunEvent::Reason(reason.clone()));
+            self.reason = reason;
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        tracing::info!(%text, "warning");
+        if self.shown.warnings.len() >= WARNINGS {
+            self.shown.warnings.remove(0);
+        }
+        self.shown.warnings.push(status::cut(&text));
+        self.parts.observer.tell(RunEvent::Warning(text));
+    }
+
+    fn warn_if(&mut self, problem: Option<String>) {
+        if let Some(problem) = problem {
+            self.warn(problem);
+        }
+    }
+
+    /// Puts the newest status in place.
+    fn show(&mut self) {
+        self.shown.loss = self.figures.loss();
+        self.shown.images_per_second = self.figures.images_per_second();
+        self.shown.data_wait_fraction = self.figures.data_wait();
+        let introduced = |worker: &WorkerId| self.guests.get(worker).map(|guest| &guest.introduced);
+        let status = status::view(self.state(), &self.shown, introduced, self.now());
+        self.parts.observer.show(status);
+    }
+
+    fn close(mut self, ending: Ending) -> Ended {
+        let problem = self.parts.recorder.flush();
+        self.warn_if(problem);
+        debug_assert!(matches!(self.state().phase(), Phase::Over(_)));
+        self.parts.observer.tell(RunEvent::Ended {
+            exit_code: ending.exit_code,
+            reason: ending.reason.clone(),
+        });
+        let status = self.parts.observer.status().borrow().clone();
+        let training = match (self.first_step, self.last_step) {
+            (Some(first), Some(last)) => last - first,
+            _ => Duration::ZERO,
+        };
+        Ended {
+            ending,
+            status,
+            images: self.figures.images(),
+            training,
+            store: self.parts.store,
+            launcher: self.parts.launcher,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Hands out every rank's plan in order, an epoch ahead of what it has committed.
+
+use std::collections::BTreeMap;
+
+use domain::plan::{EpochPlan, RankStep, assign_evaluation};
+use domain::run_plan::{Item, RunPlan};
+use proto::v1::{
+    self, EvaluationPlan, FinishPlan, Plan, PlanItem, SnapshotPlan, StepPlan, plan_item,
+};
+
+/// A message ends after this many steps, or once it holds about this many bytes.
+const STEPS_PER_MESSAGE: u64 = 64;
+const BYTES_PER_MESSAGE: usize = 256 * 1024;
+/// Sample ids in one evaluation item: 5 bytes each at most.
+const EVALUATION_IDS: usize = 32 * 1024;
+
+/// What every rank has been told, and what comes next.
+#[derive(Debug)]
+pub(crate) struct Feeder {
+    plan: RunPlan,
+    generation: u64,
+    world_size: u32,
+    begins_at_step: u64,
+    stop_after: Option<u64>,
+    /// By rank: the next item to hand out, `None` once everything was.
+    next: Vec<Option<Item>>,
+    /// The permutations in use; at most those of two or three epochs.
+    epochs: BTreeMap<u32, EpochPlan>,
+}
+
+impl Feeder {
+    /// For a generation that begins at `begins_at_step`, with the evaluation that is due there if `evaluate_first`.
+    pub(crate) fn new(
+        plan: RunPlan,
+        generation: u64,
+        world_size: u32,
+        begins_at_step: u64,
+        evaluate_first: bool,
+        stop_after: Option<u64>,
+    ) -> Self {
+        let first = match plan.evaluated_epoch(begins_at_step) {
+            Some(epoch) if evaluate_first => Item::Evaluate {
+                steps_done: begins_at_step,
+                epoch,
+            },
+            _ if stop_after.is_some_and(|stop_after| stop_after <= begins_at_step) => Item::Finish,
+            _ => plan.item_at(begins_at_step),
+        };
+        let next = (0..world_size).map(|_| Some(first)).collect();
+        Self {
+            plan,
+            generation,
+            world_size,
+            begins_at_step,
+            stop_after,
+            next,
+            epochs: BTreeMap::new(),
+        }
+    }
+
+    /// What `rank` is to be told now that it has committed every step before `next_step`. Empty while it holds enough.
+    pub(crate) fn top_up(&mut self, rank: u32, next_step: u64) -> Vec<Plan> {
+        let ahead = u64::from(self.plan.steps_per_epoch());
+        let mut plans = Vec::new();
+        // Nothing is handed out before at least a message's worth of steps is missing.
+        if self
+            .place(rank)
+            .is_none_or(|place| place >= next_step + ahead)
+        {
+            return plans;
+        }
+        let until = next_step + ahead + STEPS_PER_MESSAGE;
+        while self.place(rank).is_some_and(|place| place < until) {
+            let items = self.message(rank, until);
+            plans.push(Plan {
+                generation: self.generation,
+                items,
+            });
+        }
+        self.forget_old_epochs();
+        plans
+    }
+
+    /// The steps done before the next item of a rank.
+    fn place(&self, rank: u32) -> Option<u64> {
+        match self.next.get(rank as usize).copied().flatten()? {
+            Item::Step(step) => Some(step),
+            Item::Evaluate { steps_done, .. } | Item::Snapshot { steps_done } => Some(steps_done),
+            // The end is handed out with the last steps.
+            Item::Finish => Some(0),
+        }
+    }
+
+    /// The items of one message: always at least one.
+    fn message(&mut self, rank: u32, until: u64) -> Vec<PlanItem> {
+        let mut items = Vec::new();
+        let (mut bytes, mut steps) = (0, 0);
+        while let Some(item) = self.next.get(rank as usize).copied().flatten() {
+            match item {
+                Item::Step(step) => {
+                    if step >= until || steps == STEPS_PER_MESSAGE {
+                        break;
+                    }
+                    let planned = self.rank_step(step, rank);
+                    bytes += 24 + planned.iter().map(size_of_step).sum::<usize>();
+                    items.extend(planned.map(|planned| step_item(&planned)));
+                    steps += 1;
+                }
+                Item::Evaluate { steps_done, epoch } => {
+                    let share = assign_evaluation(self.plan.shape().val_samples, self.world_size);
+                    let ids: Vec<u32> = share.get(rank as usize).cloned().unwrap_or(0..0).collect();
+                    if !items.is_empty() && bytes + 5 * ids.len() > BYTES_PER_MESSAGE {
+                        break;
+                    }
+                    bytes += 5 * ids.len();
+                    items.extend(evaluation_items(steps_done, epoch, &ids));
+                }
+                Item::Snapshot { steps_done } => {
+                    items.push(item_of(plan_item::Item::Snapshot(SnapshotPlan {
+                        step: steps_done,
+                    })));
+                }
+                Item::Finish => items.push(item_of(plan_item::Item::Finish(FinishPlan {}))),
+            }
+            self.next[rank as usize] = self.following(item);
+            if bytes >= BYTES_PER_MESSAGE {
+                break;
+            }
+        }
+        items
+    }
+
+    /// The item after `item`, with the run cut off at `stop_after`.
+    fn following(&self, item: Item) -> Option<Item> {
+        let cut = self
+            .stop_after
+            .filter(|stop| *stop < self.plan.total_steps());
+        match item {
+            Item::Step(step) if Some(step + 1) == cut => {
+                let steps_done = step + 1;
+                match self.plan.evaluated_epoch(steps_done) {
+                    Some(epoch) => Some(Item::Evaluate { steps_done, epoch }),
+                    None => Some(Item::Snapshot { steps_done }),
+                }
+            }
+            // The state this generation began with has its checkpoint already.
+            Item::Evaluate { steps_done, .. } if steps_done == self.begins_at_step => {
+                Some(if cut.is_some_and(|cut| cut <= steps_done) {
+                    Item::Finish
+                } else {
+                    self.plan.item_at(steps_done)
+                })
+            }
+            Item::Evaluate { steps_done, .. } if Some(steps_done) == cut => {
+                Some(Item::Snapshot { steps_done })
+            }
+            Item::Snapshot { steps_done } if Some(steps_done) == cut => Some(Item::Finish),
+            item => self.plan.next(item),
+        }
+    }
+
+    fn rank_step(&mut self, step: u64, rank: u32) -> Option<RankStep> {
+        let epoch = self.plan.epoch_of(step);
+        let plan = &self.plan;
+        let epoch_plan = self
+            .epochs
+            .entry(epoch)
+            .or_insert_with(|| plan.epoch_plan(epoch));
+        // The feeder's own ranks and the plan's own steps are never out of range.
+        epoch_plan
+            .rank_steps(step..step + 1, rank, self.world_size)
+            .ok()?
+            .pop()
+    }
+
+    /// Drops the permutations that every rank has been handed to the end.
+    fn forget_old_epochs(&mut self) {
+        let slowest = (0..self.world_size)
+            .filter_map(|rank| self.place(rank))
+            .min();
+        let epoch = slowest.map_or(u32::MAX, |step| self.plan.epoch_of(step));
+        self.epochs.retain(|known, _| *known >= epoch);
+    }
+}
+
+fn size_of_step(step: &RankStep) -> usize {
+    step.micro_batches
+        .iter()
+        .map(|micro_batch| 16 + 5 * micro_batch.sample_ids.len())
+        .sum()
+}
+
+fn item_of(item: plan_item::Item) -> PlanItem {
+    PlanItem { item: Some(item) }
+}
+
+fn step_item(step: &RankStep) -> PlanItem {
+    let micro_batches = step
+        .micro_batches
+        .iter()
+        .map(|micro_batch| v1::MicroBatch {
+            index: micro_batch.index,
+            sample_ids: micro_batch.sample_ids.clone(),
+        })
+        .collect();
+    item_of(plan_item::Item::Step(StepPlan {
+        step: step.step,
+        epoch: step.epoch,
+        samples_in_step: step.samples_in_step,
+        micro_batches,
+    }))
+}
+
+/// A rank's share, in pieces; a rank without a share gets one empty piece, so that it knows of the evaluation.
+fn evaluation_items(step: u64, epoch: u32, ids: &[u32]) -> Vec<PlanItem> {
+    let mut pieces: Vec<&[u32]> = ids.chunks(EVALUATION_IDS).collect();
+    if pieces.is_empty() {
+        pieces.push(&[]);
+    }
+    let count = pieces.len();
+    pieces
+        .into_iter()
+        .enumerate()
+        .map(|(piece, ids)| {
+            let sample_ids = ids.to_vec();
+            let last = piece + 1 == count;
+            item_of(plan_item::Item::Evaluation(EvaluationPlan {
+                step,
+                epoch,
+                sample_ids,
+                last,
+            }))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

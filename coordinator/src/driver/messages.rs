@@ -1,0 +1,367 @@
+//! What others tell the driver, as events of the domain; and what of it only people and the history need.
+
+use std::time::Instant;
+
+use domain::membership::WorkerId;
+use domain::run::{Event, FaultClass, LeaveReason, StepReport};
+use proto::v1::fault::Class;
+use proto::v1::leaving::Reason;
+use proto::v1::{Fault, Leaving, Progress, Ready, session_request};
+
+use super::{Driver, Guest, Message};
+use crate::checkpoint::Committed;
+use crate::evaluation::Evaluated;
+use crate::observer::RunEvent;
+use crate::status::Introduced;
+
+impl Driver {
+    pub(super) async fn take(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => {
+                if let Event::Exited { worker, end, .. } = &event {
+                    let (worker_id, how) = (worker.to_string(), end.to_string());
+                    self.parts.observer.tell(RunEvent::Left { worker_id, how });
+                }
+                self.happen(event).await;
+            }
+            Message::Joining { join, connection } => {
+                let worker = WorkerId::new(join.worker_id.clone());
+                let event = Event::Joined {
+                    worker,
+                    host: join.host.clone(),
+                    pid: join.pid,
+                    device: join.device.clone(),
+                };
+                let introduced = Introduced {
+                    join: *join,
+                    heartbeat: None,
+                };
+                self.joining = Some(Guest {
+                    connection: Some(connection),
+                    introduced,
+                });
+                self.happen(event).await;
+                self.joining = None;
+            }
+            Message::Said {
+                worker,
+                session,
+                what,
+            } => {
+                if self.is_current(&worker, session) {
+                    self.hear(worker, *what).await;
+                }
+            }
+            Message::Gone {
+                worker,
+                session,
+                detail,
+            } => {
+                if self.is_current(&worker, session) {
+                    if let Some(guest) = self.guests.get_mut(&worker) {
+                        guest.connection = None;
+                    }
+                    self.happen(Event::StreamLost { worker, detail }).await;
+                }
+            }
+            Message::Scored {
+                step,
+                scored,
+                samples,
+                began,
+                skipped,
+            } => {
+                self.on_scored(step, scored, samples, began, skipped).await;
+            }
+            Message::Evaluated { step, outcome } => self.on_evaluated(step, outcome).await,
+            Message::Checkpoint { step, outcome } => self.on_checkpoint(step, outcome).await,
+        }
+    }
+
+    /// Whether a message is of the worker's present session; others are of one that was closed.
+    fn is_current(&self, worker: &WorkerId, session: u64) -> bool {
+        let connection = self
+            .guests
+            .get(worker)
+            .and_then(|guest| guest.connection.as_ref());
+        connection.is_some_and(|connection| connection.session == session)
+    }
+
+    async fn hear(&mut self, worker: WorkerId, what: session_request::Message) {
+        match what {
+            // The session takes Join only as the first message.
+            session_request::Message::Join(_) => {}
+            session_request::Message::Heartbeat(heartbeat) => {
+                if let Some(guest) = self.guests.get_mut(&worker) {
+                    guest.introduced.heartbeat = Some(heartbeat);
+                }
+                self.happen(Event::Heartbeat { worker }).await;
+            }
+            session_request::Message::Ready(ready) => self.on_ready(worker, ready).await,
+            session_request::Message::Progress(progress) => {
+                self.on_progress(worker, progress).await
+            }
+            session_request::Message::Fault(fault) => {
+                let class = class_of(&fault);
+                let Fault {
+                    generation,
+                    step,
+                    message,
+                    ..
+                } = fault;
+                self.happen(Event::Fault {
+                    worker,
+                    generation,
+                    step,
+                    class,
+                    message,
+                })
+                .await;
+            }
+            session_request::Message::Leaving(leaving) => {
+                let Leaving {
+                    generation, step, ..
+                } = leaving;
+                let reason = match leaving.reason() {
+                    Reason::Finished => LeaveReason::Finished,
+                    Reason::Stopped => LeaveReason::Stopped,
+                    Reason::Signalled | Reason::Unspecified => LeaveReason::Signalled,
+                };
+                self.happen(Event::Leaving {
+                    worker,
+                    generation,
+                    step,
+                    reason,
+                })
+                .await;
+            }
+        }
+    }
+
+    async fn on_ready(&mut self, worker: WorkerId, ready: Ready) {
+        let rank = self
+            .state()
+            .roster()
+            .get(&worker)
+            .and_then(|member| member.rank);
+        if let Some(rank) = rank
+            && self.state().live_generation() == Some(ready.generation)
+        {
+            self.parts.observer.tell(RunEvent::Ready {
+                worker_id: worker.to_string(),
+                rank,
+                initial_state: ready.initial_state,
+                parameters: ready.parameters,
+            });
+        }
+        self.happen(Event::Ready {
+            worker,
+            generation: ready.generation,
+        })
+        .await;
+    }
+
+    async fn on_progress(&mut self, worker: WorkerId, progress: Progress) {
+        let generation = progress.generation;
+        let hash: String = progress
+            .state_hash
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let report = StepReport {
+            step: progress.step,
+            loss_bits: progress.loss.to_bits(),
+            samples_in_step: progress.samples_in_step,
+            samples_digest: progress.samples_digest,
+            state_hash: (!hash.is_empty()).then_some(hash),
+        };
+        let live = self.state().live_generation() == Some(generation);
+        if live {
+            self.figures.report(&progress);
+            self.note_skipped(&progress);
+        }
+        self.progress = Some(Box::new(progress));
+        self.happen(Event::Progress {
+            worker: worker.clone(),
+            generation,
+            report,
+        })
+        .await;
+        self.progress = None;
+        if live {
+            self.feed(&worker);
+        }
+    }
+
+    fn note_skipped(&mut self, progress: &Progress) {
+        for skipped in &progress.skipped {
+            let (step, sample) = (progress.step, skipped.sample_id);
+            let news = self
+                .parts
+                .ledger
+                .skip(progress.generation, step, sample, &skipped.reason);
+            if news.unwrap_or(false) {
+                let (split, reason) = ("train", skipped.reason.clone());
+                self.parts.observer.tell(RunEvent::SampleSkipped {
+                    split,
+                    sample,
+                    reason,
+                });
+            }
+        }
+    }
+
+    async fn on_scored(
+        &mut self,
+        step: u64,
+        scored: u32,
+        samples: u32,
+        began: bool,
+        skipped: Vec<(u32, String)>,
+    ) {
+        let epoch = step.checked_sub(1).map_or(0, |last| {
+            u32::try_from(last / self.steps_per_epoch()).unwrap_or(u32::MAX)
+        });
+        if began {
+            self.parts
+                .observer
+                .tell(RunEvent::EvaluationBegan { epoch, samples });
+        }
+        for (sample, reason) in skipped {
+            self.parts.observer.tell(RunEvent::SampleSkipped {
+                split: "val",
+                sample,
+                reason,
+            });
+        }
+        self.parts.observer.tell(RunEvent::Scored {
+            epoch,
+            scored,
+            samples,
+        });
+        self.happen(Event::Scored {
+            step,
+            scored,
+            samples,
+        })
+        .await;
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        let epochs = u64::from(self.state().config().shape.epochs.max(1));
+        (self.state().total_steps() / epochs).max(1)
+    }
+
+    async fn on_evaluated(&mut self, step: u64, outcome: Result<Box<Evaluated>, String>) {
+        let problem = match outcome {
+            Ok(evaluated) => {
+                self.keep_evaluation(*evaluated);
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        self.happen(Event::Evaluated { step, problem }).await;
+    }
+
+    fn keep_evaluation(&mut self, evaluated: Evaluated) {
+        self.parts.store.evaluation(&evaluated);
+        self.parts.history.push_evaluation(evaluated.clone());
+        let best_before = self.shown.best;
+        (self.shown.last_map, self.shown.best) = self.parts.history.maps();
+        let Evaluated {
+            step,
+            epoch,
+            seconds,
+            metrics,
+            ..
+        } = evaluated;
+        let map = metrics.average_precision.map;
+        let best = map.is_some() && self.shown.best != best_before;
+        let duration = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let metrics = Box::new(metrics);
+        self.parts.observer.tell(RunEvent::Evaluated {
+            epoch,
+            step,
+            metrics,
+            duration,
+            best,
+        });
+        // A checkpoint may have been committed before its figures were known: on resume, or by a person's request.
+        if let Some(map) = map {
+            let checkpoints = self.parts.checkpoints.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(problem) = checkpoints.set_map(step, map) {
+                    tracing::debug!(step, %problem, "no checkpoint takes this mAP");
+                }
+            });
+        }
+    }
+
+    async fn on_checkpoint(&mut self, step: u64, outcome: Result<Committed, String>) {
+        let problem = match outcome {
+            Ok(committed) => {
+                let Committed {
+                    path, bytes, best, ..
+                } = committed;
+                self.shown.last_checkpoint = path.display().to_string();
+                if let Some((best, _)) = best {
+                    self.shown.best_checkpoint = best.display().to_string();
+                }
+                self.parts
+                    .observer
+                    .tell(RunEvent::CheckpointCommitted { step, path, bytes });
+                None
+            }
+            Err(problem) => {
+                let text = problem.clone();
+                self.parts.observer.tell(RunEvent::CheckpointProblem {
+                    step,
+                    problem: text,
+                });
+                Some(problem)
+            }
+        };
+        self.happen(Event::CheckpointEnded { step, problem }).await;
+    }
+
+    /// Records the step that the report under decision commits.
+    pub(super) fn commit(&mut self, generation: u64, step: u64) {
+        if let Err(problem) = self.parts.ledger.commit_through(generation, step) {
+            self.warn(format!("the ledger refuses step {step}: {problem}"));
+        }
+        let Some(progress) = self.progress.take() else {
+            return;
+        };
+        self.first_step.get_or_insert_with(Instant::now);
+        self.last_step = Some(Instant::now());
+        self.figures.commit(&progress);
+        let images_per_second = self.figures.images_per_second();
+        let point = proto::v1::StepPoint {
+            step,
+            loss: progress.loss,
+            learning_rate_head: progress.learning_rate_head,
+            images_per_second,
+        };
+        self.parts.history.push_step(point);
+        self.parts.store.step(point);
+        self.parts.store.ledger(&self.parts.ledger);
+        self.parts.observer.tell(RunEvent::Step {
+            step,
+            epoch: self.state().epoch().saturating_sub(1),
+            loss: progress.loss,
+            images_per_second,
+            data_wait: self.figures.data_wait(),
+        });
+    }
+}
+
+fn class_of(fault: &Fault) -> FaultClass {
+    match fault.class() {
+        Class::Collective => FaultClass::Collective,
+        Class::Data => FaultClass::Data,
+        Class::Numeric => FaultClass::Numeric,
+        Class::Memory => FaultClass::Memory,
+        Class::Config => FaultClass::Config,
+        Class::Internal | Class::Unspecified => FaultClass::Internal,
+    }
+}

@@ -1,0 +1,76 @@
+//! `events.jsonl`: what happened and when, so that a run's decisions can be replayed through the same function.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use domain::run::{Config, Event, Millis};
+use serde::Serialize;
+
+/// The first line of a process's part.
+#[derive(Serialize)]
+struct Head<'a> {
+    part: &'a Config,
+    run_id: &'a str,
+}
+
+/// Every other line.
+#[derive(Serialize)]
+struct Line<'a> {
+    at_ms: Millis,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+/// Appends events to the file; buffered, flushed by the driver every second and at the end.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    file: Option<BufWriter<File>>,
+    path: PathBuf,
+}
+
+impl Recorder {
+    /// Opens the file and begins a part.
+    pub(crate) fn open(path: &Path, run_id: &str, config: &Config) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        let mut recorder = Self {
+            file: Some(BufWriter::new(file)),
+            path: path.to_owned(),
+        };
+        recorder.line(&Head {
+            part: config,
+            run_id,
+        })?;
+        Ok(recorder)
+    }
+
+    /// Records an event. After a failure, which is returned once, nothing more is recorded: a record with a hole could
+    /// not be replayed.
+    pub(crate) fn event(&mut self, event: &Event, at_ms: Millis) -> Option<String> {
+        let result = self.line(&Line { at_ms, event });
+        self.stop_on(result)
+    }
+
+    /// Hands what is buffered to the operating system.
+    pub(crate) fn flush(&mut self) -> Option<String> {
+        let result = self.file.as_mut().map_or(Ok(()), Write::flush);
+        self.stop_on(result)
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        serde_json::to_writer(&mut *file, line)?;
+        file.write_all(b"\n")
+    }
+
+    fn stop_on(&mut self, result: io::Result<()>) -> Option<String> {
+        let problem = result.err()?;
+        self.file = None;
+        Some(format!(
+            "events are no longer recorded in {}: {problem}",
+            self.path.display()
+        ))
+    }
+}

@@ -1,0 +1,155 @@
+//! `RunService`: what people and tools ask.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::run::Event;
+use proto::v1::run_service_server::RunService;
+use proto::v1::{
+    CheckpointEntry, GetHistoryRequest, GetHistoryResponse, GetStatusRequest, GetStatusResponse,
+    ListCheckpointsRequest, ListCheckpointsResponse, Phase, SnapshotRunRequest,
+    SnapshotRunResponse, StopRequest, StopResponse, WatchStatusRequest, WatchStatusResponse,
+};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Context;
+use crate::driver::Message;
+use crate::status::{cut, is_final};
+
+/// The shortest time between two statuses on one stream.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// Checkpoints in one answer; retention keeps far fewer.
+const CHECKPOINTS_LIMIT: usize = 2000;
+
+/// See the module's description.
+pub(crate) struct Run(pub(crate) Arc<Context>);
+
+#[tonic::async_trait]
+impl RunService for Run {
+    type WatchStatusStream =
+        Pin<Box<dyn Stream<Item = Result<WatchStatusResponse, Status>> + Send>>;
+
+    async fn get_status(
+        &self,
+        _request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        let status = Some(self.0.status.borrow().clone());
+        Ok(Response::new(GetStatusResponse { status }))
+    }
+
+    async fn watch_status(
+        &self,
+        _request: Request<WatchStatusRequest>,
+    ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let mut newest = self.0.status.clone();
+        // One status waits for the reader; a slow one finds the newest behind it, not all.
+        let (statuses, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                let Ok(place) = statuses.reserve().await else {
+                    return;
+                };
+                let status = newest.borrow_and_update().clone();
+                let last = is_final(status.phase());
+                place.send(Ok(WatchStatusResponse {
+                    status: Some(status),
+                }));
+                if last {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(WATCH_INTERVAL) => {}
+                    // The end is not held back, and a reader that has gone is not waited for.
+                    () = ended(newest.clone()) => continue,
+                    () = statuses.closed() => return,
+                }
+                tokio::select! {
+                    changed = newest.changed() => if changed.is_err() { return },
+                    () = statuses.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
+        let by = match request.into_inner().reason {
+            reason if reason.is_empty() => "a request over gRPC".to_owned(),
+            reason => format!("a request over gRPC: {}", cut(&reason)),
+        };
+        let phase = self.0.status.borrow().phase();
+        self.0.tell(Message::Event(Event::StopAsked { by })).await?;
+        let reason = match phase {
+            Phase::Training | Phase::Evaluating => {
+                "the run stops at the next step boundary with a checkpoint and can be resumed"
+            }
+            Phase::Stopping => "the run was stopping already and now ends at once",
+            _ => "the run ends before its first step",
+        };
+        Ok(Response::new(StopResponse {
+            reason: reason.to_owned(),
+        }))
+    }
+
+    async fn snapshot(
+        &self,
+        _request: Request<SnapshotRunRequest>,
+    ) -> Result<Response<SnapshotRunResponse>, Status> {
+        let status = self.0.status.borrow().clone();
+        if !matches!(status.phase(), Phase::Training | Phase::Evaluating) {
+            return Err(Status::failed_precondition(format!(
+                "no checkpoint can be taken now: {}",
+                status.reason
+            )));
+        }
+        self.0.tell(Message::Event(Event::SnapshotAsked)).await?;
+        let reason = "a checkpoint is taken at the next step boundary".to_owned();
+        Ok(Response::new(SnapshotRunResponse { reason }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _request: Request<ListCheckpointsRequest>,
+    ) -> Result<Response<ListCheckpointsResponse>, Status> {
+        let checkpoints = self.0.checkpoints.clone();
+        let entries = tokio::task::spawn_blocking(move || checkpoints.list())
+            .await
+            .map_err(|_| Status::internal("listing the checkpoints was cut off"))?
+            .map_err(|problem| Status::internal(problem.to_string()))?;
+        let newest = entries.len().saturating_sub(CHECKPOINTS_LIMIT);
+        let checkpoints = entries
+            .into_iter()
+            .skip(newest)
+            .map(|entry| CheckpointEntry {
+                step: entry.step,
+                path: entry.path.display().to_string(),
+                bytes: entry.bytes,
+                map: entry.map,
+                last: entry.last,
+                best: entry.best,
+            })
+            .collect();
+        Ok(Response::new(ListCheckpointsResponse { checkpoints }))
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<GetHistoryRequest>,
+    ) -> Result<Response<GetHistoryResponse>, Status> {
+        let GetHistoryRequest {
+            from_step,
+            page_size,
+        } = request.into_inner();
+        Ok(Response::new(self.0.history.page(from_step, page_size)))
+    }
+}
+
+/// Done once the run is over.
+async fn ended(mut status: tokio::sync::watch::Receiver<proto::v1::Status>) {
+    // An error means that the run's own side is gone, which is an end too.
+    let _ = status.wait_for(|status| is_final(status.phase())).await;
+}

@@ -1,0 +1,104 @@
+//! Validation scores as they come from the ranks.
+
+use proto::v1::{SubmitScoresRequest, SubmitScoresResponse};
+use tonic::{Status, Streaming};
+
+use super::Context;
+use crate::driver::Message;
+use crate::evaluation::{Evaluated, Receipt};
+
+/// Takes a stream of scores; answers once all of it is held.
+pub(super) async fn submit(
+    context: &Context,
+    mut stream: Streaming<SubmitScoresRequest>,
+) -> Result<SubmitScoresResponse, Status> {
+    let mut received = 0;
+    while let Some(batch) = stream.message().await? {
+        received = take(context, batch).await?.received;
+    }
+    Ok(SubmitScoresResponse {
+        received: received.into(),
+    })
+}
+
+async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, Status> {
+    context.check_run(&batch.run_id)?;
+    let SubmitScoresRequest {
+        generation,
+        step,
+        sample_ids,
+        logits,
+        skipped,
+        ..
+    } = batch;
+    context.check_generation(generation)?;
+    let total = context.steps_per_epoch * u64::from(u32::MAX);
+    if step == 0 || step > total || !step.is_multiple_of(context.steps_per_epoch) {
+        return Err(Status::invalid_argument(format!(
+            "no evaluation is due after step {step}: epochs have {} steps",
+            context.steps_per_epoch
+        )));
+    }
+    let left_out: Vec<u32> = skipped.iter().map(|skipped| skipped.sample_id).collect();
+    let receipt = context
+        .evaluations
+        .submit(generation, step, &sample_ids, &logits, &left_out)
+        .map_err(|problem| Status::invalid_argument(problem.to_string()))?;
+    let Receipt {
+        received: scored,
+        samples,
+        began,
+        completed,
+    } = receipt;
+    let skipped = skipped
+        .into_iter()
+        .map(|skipped| (skipped.sample_id, skipped.reason))
+        .collect();
+    context
+        .tell(Message::Scored {
+            step,
+            scored,
+            samples,
+            began,
+            skipped,
+        })
+        .await?;
+    if completed {
+        conclude(context, generation, step).await;
+    }
+    Ok(receipt)
+}
+
+/// Computes the figures of a complete evaluation, apart from the call that completed it.
+async fn conclude(context: &Context, generation: u64, step: u64) {
+    let (evaluations, driver) = (context.evaluations.clone(), context.driver.clone());
+    let last_step = step.saturating_sub(1);
+    let epoch = u32::try_from(last_step / context.steps_per_epoch).unwrap_or(u32::MAX);
+    tokio::spawn(async move {
+        let own = evaluations.clone();
+        let computed = tokio::task::spawn_blocking(move || own.compute(generation, step)).await;
+        let (map, outcome) = match computed {
+            // Someone else computes it.
+            Ok(None) => return,
+            Ok(Some((took, Ok(metrics)))) => {
+                let map = metrics.average_precision.map;
+                let seconds = took.as_secs_f64();
+                (
+                    map,
+                    Ok(Box::new(Evaluated {
+                        step,
+                        epoch,
+                        generation,
+                        seconds,
+                        metrics,
+                    })),
+                )
+            }
+            Ok(Some((_, Err(problem)))) => (None, Err(problem.to_string())),
+            Err(_) => (None, Err("computing the figures was cut off".to_owned())),
+        };
+        evaluations.conclude(generation, step, map);
+        // An error means that the run is over without them.
+        let _ = driver.send(Message::Evaluated { step, outcome }).await;
+    });
+}

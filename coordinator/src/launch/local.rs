@@ -1,0 +1,238 @@
+//! Worker processes of this machine: started, watched and ended.
+//!
+//! Each is the leader of a process group of its own, so that Ctrl-C in a terminal reaches the coordinator alone, which
+//! passes it on as a request to stop. Output goes to a file and not a pipe: a worker must outlive a coordinator that
+//! is killed. Only processes that were started here, and have not been waited for yet, are ever signalled.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use domain::membership::WorkerId;
+use domain::run::{Event, ProcessEnd};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::driver::Message;
+
+/// How much of a log's end is shown when its worker failed.
+const TAIL_BYTES: u64 = 8 * 1024;
+const TAIL_LINES: usize = 20;
+
+/// What every worker process is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalSpec {
+    /// The `worker` binary.
+    pub(crate) binary: PathBuf,
+    /// One device per worker, by number.
+    pub(crate) devices: Vec<String>,
+    /// Compute threads of each.
+    pub(crate) threads: u32,
+    /// The run's name.
+    pub(crate) run_id: String,
+    /// `http://HOST:PORT` of this coordinator.
+    pub(crate) address: String,
+    /// `<run-dir>/logs`.
+    pub(crate) logs: PathBuf,
+}
+
+/// A process that was started.
+#[derive(Debug, Clone)]
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    pub(crate) device: String,
+    pub(crate) log: PathBuf,
+}
+
+/// Why a worker process could not be started. Texts say what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("{} does not exist: build it (`cargo build --release`) or name it with --worker-binary", .0.display())]
+    NoBinary(PathBuf),
+    #[error("{} cannot be executed: {problem}; name the worker binary with --worker-binary", .binary.display())]
+    Spawn { binary: PathBuf, problem: io::Error },
+    #[error("its log {} cannot be written: {problem}; choose another --run-dir", .log.display())]
+    Log { log: PathBuf, problem: io::Error },
+    #[error("there is no device number {0}: the run was given fewer devices than workers")]
+    NoDevice(u32),
+}
+
+/// The processes that were started here.
+#[derive(Debug)]
+pub(crate) struct LocalWorkers {
+    spec: LocalSpec,
+    signals: BTreeMap<WorkerId, mpsc::UnboundedSender<Signal>>,
+    watchers: JoinSet<()>,
+    messages: mpsc::Sender<Message>,
+}
+
+impl LocalWorkers {
+    /// None yet. Their ends are reported to `messages`.
+    pub(crate) fn new(spec: LocalSpec, messages: mpsc::Sender<Message>) -> Self {
+        Self {
+            spec,
+            signals: BTreeMap::new(),
+            watchers: JoinSet::new(),
+            messages,
+        }
+    }
+
+    /// Starts worker number `index`.
+    pub(crate) fn start(&mut self, worker: &WorkerId, index: u32) -> Result<Started, LaunchError> {
+        let spec = &self.spec;
+        let device = spec
+            .devices
+            .get(index as usize)
+            .ok_or(LaunchError::NoDevice(index))?
+            .clone();
+        let log = spec.logs.join(format!("{worker}.log"));
+        let (out, err) = open_log(&log).map_err(|problem| LaunchError::Log {
+            log: log.clone(),
+            problem,
+        })?;
+        let child = Command::new(&spec.binary)
+            .args([
+                "join",
+                "--coordinator",
+                &spec.address,
+                "--run-id",
+                &spec.run_id,
+            ])
+            .args(["--worker-id", worker.as_str(), "--device", &device])
+            .env("OMP_NUM_THREADS", spec.threads.to_string())
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .process_group(0)
+            // The last resort, should this process unwind; the way out is Release, SIGTERM, SIGKILL.
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|problem| match problem.kind() {
+                io::ErrorKind::NotFound if !spec.binary.exists() => {
+                    LaunchError::NoBinary(spec.binary.clone())
+                }
+                _ => LaunchError::Spawn {
+                    binary: spec.binary.clone(),
+                    problem,
+                },
+            })?;
+        // A child that was just spawned and not waited for has a process id.
+        let pid = child.id().unwrap_or(0);
+        let (signal, signals) = mpsc::unbounded_channel();
+        self.signals.insert(worker.clone(), signal);
+        self.watchers.spawn(watch(
+            child,
+            worker.clone(),
+            log.clone(),
+            signals,
+            self.messages.clone(),
+        ));
+        Ok(Started { pid, device, log })
+    }
+
+    /// Tells a worker process to end.
+    pub(crate) fn terminate(&self, worker: &WorkerId) {
+        self.signal(worker, Signal::TERM);
+    }
+
+    /// Ends a worker process.
+    pub(crate) fn kill(&self, worker: &WorkerId) {
+        self.signal(worker, Signal::KILL);
+    }
+
+    fn signal(&self, worker: &WorkerId, signal: Signal) {
+        if let Some(signals) = self.signals.get(worker) {
+            // Its watcher has ended if the process has: there is nobody to signal.
+            let _ = signals.send(signal);
+        }
+    }
+
+    /// Kills whatever still runs and waits for it; after a run that ended in order there is nothing.
+    pub(crate) async fn end_all(mut self) {
+        for signals in self.signals.values() {
+            let _ = signals.send(Signal::KILL);
+        }
+        while self.watchers.join_next().await.is_some() {}
+    }
+}
+
+/// One process's life: signals go to it as long as it has not been waited for, so never to a stranger's process id.
+async fn watch(
+    mut child: Child,
+    worker: WorkerId,
+    log: PathBuf,
+    mut signals: mpsc::UnboundedReceiver<Signal>,
+    messages: mpsc::Sender<Message>,
+) {
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            Some(signal) = signals.recv() => {
+                if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()))
+                    && let Err(problem) = kill_process(pid, signal)
+                {
+                    tracing::debug!(%worker, ?signal, %problem, "a signal did not reach its process");
+                }
+            }
+        }
+    };
+    let end = match status {
+        Ok(status) => end_of(status),
+        // Nobody else waits for this child; should it happen, the process is out of reach.
+        Err(problem) => {
+            tracing::warn!(%worker, %problem, "cannot wait for a worker process");
+            ProcessEnd::Code(-1)
+        }
+    };
+    let log = tokio::task::spawn_blocking(move || tail(&log))
+        .await
+        .unwrap_or_default();
+    // The driver has ended if this fails: nobody wants to know any more.
+    let _ = messages
+        .send(Message::Event(Event::Exited { worker, end, log }))
+        .await;
+}
+
+fn end_of(status: ExitStatus) -> ProcessEnd {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ProcessEnd::Code(code),
+        (None, Some(signal)) => ProcessEnd::Signal(signal),
+        (None, None) => ProcessEnd::Code(-1),
+    }
+}
+
+/// A fresh log, twice open for output and errors: a part of a run that was resumed has its own.
+fn open_log(path: &Path) -> io::Result<(File, File)> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let file = File::options().create(true).append(true).open(path)?;
+    Ok((file.try_clone()?, file))
+}
+
+/// The last lines of a log, as far as they can be read.
+fn tail(path: &Path) -> Vec<String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
+}

@@ -1,0 +1,402 @@
+//! What must outlive the coordinator, in `run.redb`: the highest generation number, the ledger, and the history of
+//! steps and evaluations.
+//!
+//! A thread of its own writes in batches, so that no step waits for the disk. What must be on disk before anyone acts
+//! on it (a generation's number) is waited for. Losing the last batch loses no truth: a run resumes from a checkpoint,
+//! the store is flushed before one is committed, and what lies beyond it is void.
+//!
+//! Must not know: what a generation means, or when one may begin.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use domain::ledger::Ledger;
+use prost::Message as _;
+use proto::v1::StepPoint;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::oneshot;
+
+use crate::evaluation::Evaluated;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// By step: an encoded `StepPoint`.
+const STEPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("steps");
+/// By the steps committed before it: an [`Evaluated`] in JSON.
+const EVALUATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("evaluations");
+
+const GENERATION: &str = "generation";
+const LEDGER: &str = "ledger";
+const RUN_ID: &str = "run_id";
+
+/// Writes that may wait for the disk; a sender beyond that waits with them.
+const QUEUE: usize = 4096;
+/// Writes in one transaction.
+const BATCH: usize = 1024;
+
+/// Why the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened or read.
+    #[error("cannot open {path}: {problem}; if another coordinator serves this run, stop it first")]
+    Open {
+        /// `run.redb`.
+        path: PathBuf,
+        /// What redb says.
+        problem: String,
+    },
+    /// It belongs to another run.
+    #[error("{path} belongs to run {found}, not {wanted}: give every run its own --run-dir")]
+    OtherRun {
+        /// `run.redb`.
+        path: PathBuf,
+        /// The run it was made for.
+        found: String,
+        /// The run to be served.
+        wanted: String,
+    },
+    /// Something in it cannot be understood.
+    #[error(
+        "{path} holds a {what} that cannot be read ({problem}): resume with the version that wrote it"
+    )]
+    Content {
+        /// `run.redb`.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A write failed.
+    #[error("cannot write {path}: {problem}; make room on this disk and resume with --resume")]
+    Write {
+        /// `run.redb`.
+        path: PathBuf,
+        /// What redb says.
+        problem: String,
+    },
+}
+
+/// What the store held when it was opened.
+#[derive(Debug, Clone, Default)]
+pub struct Recorded {
+    /// The highest generation number used; 0: none.
+    pub generation: u64,
+    /// The lineage so far.
+    pub ledger: Ledger,
+    /// Committed steps, in order.
+    pub steps: Vec<StepPoint>,
+    /// Evaluations, in order.
+    pub evaluations: Vec<Evaluated>,
+}
+
+enum Write {
+    Generation(u64, Box<Ledger>, oneshot::Sender<Result<(), StoreError>>),
+    Step(StepPoint),
+    Ledger(Box<Ledger>),
+    Evaluation(Box<Evaluated>),
+    Flush(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// The store, open for writing.
+#[derive(Debug)]
+pub struct Store {
+    writes: Option<mpsc::SyncSender<Write>>,
+    writer: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens or makes the store of the run `run_id` and reads what it holds. Blocks.
+    ///
+    /// `begins_at_step` says where the run goes on: recorded steps from there on are void and dropped, evaluations
+    /// beyond are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(
+        path: &Path,
+        run_id: &str,
+        begins_at_step: u64,
+    ) -> Result<(Self, Recorded), StoreError> {
+        let failed = |problem: redb::Error| StoreError::Open {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        };
+        let database = Database::create(path).map_err(|e| failed(e.into()))?;
+        let found = prepare(&database, run_id, begins_at_step).map_err(failed)?;
+        if let Some(found) = found {
+            return Err(StoreError::OtherRun {
+                path: path.to_owned(),
+                found,
+                wanted: run_id.to_owned(),
+            });
+        }
+        let recorded = read(&database, path, begins_at_step)?;
+        let (writes, queue) = mpsc::sync_channel(QUEUE);
+        let own_path = path.to_owned();
+        let writer = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || write_batches(&database, &queue, &own_path))
+            .map_err(|e| StoreError::Open {
+                path: path.to_owned(),
+                problem: e.to_string(),
+            })?;
+        let store = Self {
+            writes: Some(writes),
+            writer: Some(writer),
+            path: path.to_owned(),
+        };
+        Ok((store, recorded))
+    }
+
+    /// Makes a new generation durable; when this returns, its number is never used again.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`].
+    pub async fn begin_generation(&self, number: u64, ledger: &Ledger) -> Result<(), StoreError> {
+        let (done, wait) = oneshot::channel();
+        self.send(Write::Generation(number, Box::new(ledger.clone()), done));
+        wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
+    }
+
+    /// Records a committed step; written with the next batch.
+    pub fn step(&self, point: StepPoint) {
+        self.send(Write::Step(point));
+    }
+
+    /// Records the ledger; written with the next batch.
+    pub fn ledger(&self, ledger: &Ledger) {
+        self.send(Write::Ledger(Box::new(ledger.clone())));
+    }
+
+    /// Records an evaluation; written with the next batch.
+    pub fn evaluation(&self, evaluated: &Evaluated) {
+        self.send(Write::Evaluation(Box::new(evaluated.clone())));
+    }
+
+    /// Waits until everything recorded so far is on disk.
+    ///
+    /// # Errors
+    /// The first [`StoreError::Write`] since the last flush.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (done, wait) = oneshot::channel();
+        self.send(Write::Flush(done));
+        wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
+    }
+
+    fn send(&self, write: Write) {
+        if let Some(writes) = &self.writes {
+            // The writer lives as long as the store; if it died, the next flush says so.
+            let _ = writes.send(write);
+        }
+    }
+
+    fn writer_gone(&self) -> StoreError {
+        StoreError::Write {
+            path: self.path.clone(),
+            problem: "its writer has stopped".to_owned(),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.writes = None;
+        if let Some(writer) = self.writer.take() {
+            // It ends once the queue is empty; a panic in it was reported by its own hook.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Makes the tables and drops void steps; answers with the other run's id if the file is not this run's.
+fn prepare(
+    database: &Database,
+    run_id: &str,
+    begins_at_step: u64,
+) -> Result<Option<String>, redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let found = meta
+            .get(RUN_ID)?
+            .map(|id| String::from_utf8_lossy(id.value()).into_owned());
+        match found {
+            Some(found) if found != run_id => return Ok(Some(found)),
+            Some(_) => {}
+            None => {
+                meta.insert(RUN_ID, run_id.as_bytes())?;
+            }
+        }
+        transaction
+            .open_table(STEPS)?
+            .retain_in(begins_at_step.., |_, _| false)?;
+        transaction.open_table(EVALUATIONS)?;
+    }
+    transaction.commit()?;
+    Ok(None)
+}
+
+fn read(database: &Database, path: &Path, begins_at_step: u64) -> Result<Recorded, StoreError> {
+    let failed = |problem: redb::Error| StoreError::Open {
+        path: path.to_owned(),
+        problem: problem.to_string(),
+    };
+    let content = |what, problem: String| StoreError::Content {
+        path: path.to_owned(),
+        what,
+        problem,
+    };
+    let mut recorded = Recorded::default();
+    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
+    let meta = transaction.open_table(META).map_err(|e| failed(e.into()))?;
+    if let Some(value) = meta.get(GENERATION).map_err(|e| failed(e.into()))? {
+        let bytes: [u8; 8] = value
+            .value()
+            .try_into()
+            .map_err(|_| content("generation number", "not 8 bytes".to_owned()))?;
+        recorded.generation = u64::from_le_bytes(bytes);
+    }
+    if let Some(value) = meta.get(LEDGER).map_err(|e| failed(e.into()))? {
+        recorded.ledger =
+            serde_json::from_slice(value.value()).map_err(|e| content("ledger", e.to_string()))?;
+    }
+    let steps = transaction
+        .open_table(STEPS)
+        .map_err(|e| failed(e.into()))?;
+    for entry in steps.iter().map_err(|e| failed(e.into()))? {
+        let (_, value) = entry.map_err(|e| failed(e.into()))?;
+        recorded
+            .steps
+            .push(StepPoint::decode(value.value()).map_err(|e| content("step", e.to_string()))?);
+    }
+    let evaluations = transaction
+        .open_table(EVALUATIONS)
+        .map_err(|e| failed(e.into()))?;
+    for entry in evaluations
+        .range(..=begins_at_step)
+        .map_err(|e| failed(e.into()))?
+    {
+        let (_, value) = entry.map_err(|e| failed(e.into()))?;
+        recorded.evaluations.push(
+            serde_json::from_slice(value.value())
+                .map_err(|e| content("evaluation", e.to_string()))?,
+        );
+    }
+    Ok(recorded)
+}
+
+/// The writer's life: one transaction for whatever has gathered.
+fn write_batches(database: &Database, queue: &mpsc::Receiver<Write>, path: &Path) {
+    let mut first_problem: Option<String> = None;
+    while let Ok(first) = queue.recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH {
+            match queue.try_recv() {
+                Ok(write) => batch.push(write),
+                Err(_) => break,
+            }
+        }
+        if let Err(problem) = write_batch(database, &batch) {
+            tracing::warn!(path = %path.display(), %problem, "the store cannot be written");
+            first_problem.get_or_insert(problem.to_string());
+        }
+        for write in batch {
+            if let Write::Generation(_, _, done) | Write::Flush(done) = write {
+                let result = match first_problem.take() {
+                    Some(problem) => Err(StoreError::Write {
+                        path: path.to_owned(),
+                        problem,
+                    }),
+                    None => Ok(()),
+                };
+                let _ = done.send(result);
+            }
+        }
+    }
+}
+
+fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let mut steps = transaction.open_table(STEPS)?;
+        let mut evaluations = transaction.open_table(EVALUATIONS)?;
+        for write in batch {
+            match write {
+                Write::Generation(number, ledger, _) => {
+                    meta.insert(GENERATION, number.to_le_bytes().as_slice())?;
+                    meta.insert(LEDGER, json(ledger)?.as_slice())?;
+                }
+                Write::Step(point) => {
+                    steps.insert(point.step, point.encode_to_vec().as_slice())?;
+                }
+                Write::Ledger(ledger) => {
+                    meta.insert(LEDGER, json(ledger)?.as_slice())?;
+                }
+                Write::Evaluation(evaluated) => {
+                    evaluations.insert(evaluated.step, json(evaluated)?.as_slice())?;
+                }
+                Write::Flush(_) => {}
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, redb::Error> {
+    serde_json::to_vec(value).map_err(|e| redb::Error::Io(std::io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(step: u64) -> StepPoint {
+        StepPoint {
+            step,
+            loss: 0.5,
+            ..StepPoint::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_flushed_is_there_again_and_void_steps_are_not() {
+        // Given a store with three steps under generation 4
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.redb");
+        let (store, recorded) = Store::open(&path, "r", 0).unwrap();
+        assert_eq!(recorded.generation, 0);
+        let mut ledger = Ledger::new();
+        ledger
+            .begin_generation(4, 0, vec!["worker-0".to_owned()])
+            .unwrap();
+        store.begin_generation(4, &ledger).await.unwrap();
+        for step in 0..3 {
+            ledger.commit_through(4, step).unwrap();
+            store.step(point(step));
+            store.ledger(&ledger);
+        }
+        store.flush().await.unwrap();
+        drop(store);
+
+        // When the run goes on from step 2
+        let (_store, recorded) = Store::open(&path, "r", 2).unwrap();
+
+        // Then the third step is void in the history, and the ledger still knows of it
+        assert_eq!(recorded.generation, 4);
+        assert_eq!(recorded.steps, [point(0), point(1)]);
+        assert_eq!(recorded.ledger.steps_done(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_store_of_another_run_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.redb");
+        drop(Store::open(&path, "mine", 0).unwrap());
+        let error = Store::open(&path, "yours", 0).unwrap_err();
+        assert!(matches!(error, StoreError::OtherRun { .. }), "{error}");
+    }
+}
