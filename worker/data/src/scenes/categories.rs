@@ -52,7 +52,11 @@ pub(super) fn class_named(name: &str) -> Option<usize> {
 }
 
 const fn category(id: u32, name: &'static str, supercategory: Supercategory) -> Category {
-    Category { id, name, supercategory }
+    Category {
+        id,
+        name,
+        supercategory,
+    }
 }
 
 use Supercategory::*;

@@ -39,15 +39,24 @@ pub(super) struct Look {
 }
 
 /// Side of a texture's repeating cell, in outline units (the outline is 2 long).
-const PERIOD: f32 = 0.56;
+const PERIOD: f32 = 0.7;
 
 /// The look of a class (index among COCO's 80).
 pub(super) fn look(class: usize) -> Look {
-    const TEXTURES: [Texture; 5] = [Texture::Level, Texture::Upright, Texture::Checks, Texture::Dots, Texture::Rings];
+    const TEXTURES: [Texture; 5] = [
+        Texture::Level,
+        Texture::Upright,
+        Texture::Checks,
+        Texture::Dots,
+        Texture::Rings,
+    ];
     // 7 has no factor in common with 45, the number of pairs of ten inks: neighbours in COCO's list, which are mostly of
     // one silhouette, get far pairs, and a pair comes back only after 45 classes, then with another texture.
     let (a, b) = pair((class * 7) % 45);
-    Look { inks: [INKS[a], INKS[b]], texture: TEXTURES[(class + class / 45) % 5] }
+    Look {
+        inks: [INKS[a], INKS[b]],
+        texture: TEXTURES[(class + class / 45) % 5],
+    }
 }
 
 /// The `n`th of the 45 pairs of different inks.
@@ -73,7 +82,11 @@ impl Texture {
             Texture::Checks => {
                 let (a, b) = (wave(u), wave(v));
                 // The nearer edge decides how soft, the two signs which ink.
-                if (a > 0.0) == (b > 0.0) { a.abs().min(b.abs()) } else { -a.abs().min(b.abs()) }
+                if (a > 0.0) == (b > 0.0) {
+                    a.abs().min(b.abs())
+                } else {
+                    -a.abs().min(b.abs())
+                }
             }
             Texture::Dots => {
                 let (x, y) = (cell(u) - 0.5, cell(v) - 0.5);
@@ -107,7 +120,13 @@ mod tests {
         for (a, first) in CATEGORIES.iter().enumerate() {
             for (b, second) in CATEGORIES.iter().enumerate().skip(a + 1) {
                 if first.supercategory == second.supercategory {
-                    assert_ne!(look(a).inks, look(b).inks, "{} and {}", first.name, second.name);
+                    assert_ne!(
+                        look(a).inks,
+                        look(b).inks,
+                        "{} and {}",
+                        first.name,
+                        second.name
+                    );
                 } else {
                     assert_ne!(look(a), look(b), "{} and {}", first.name, second.name);
                 }
@@ -117,12 +136,20 @@ mod tests {
 
     #[test]
     fn every_texture_gives_each_ink_half_of_the_surface() {
-        for texture in [Texture::Level, Texture::Upright, Texture::Checks, Texture::Dots, Texture::Rings] {
+        for texture in [
+            Texture::Level,
+            Texture::Upright,
+            Texture::Checks,
+            Texture::Dots,
+            Texture::Rings,
+        ] {
             // given a wide field of many periods
             let n = 700;
             let at = |i: usize| (i as f32 + 0.5) * 20.0 * PERIOD / n as f32;
             // when the second ink's share is averaged over it
-            let sum: f64 = (0..n * n).map(|i| f64::from(texture.share(at(i % n), at(i / n), 30.0))).sum();
+            let sum: f64 = (0..n * n)
+                .map(|i| f64::from(texture.share(at(i % n), at(i / n), 30.0)))
+                .sum();
             // then it is a half
             let mean = sum / (n * n) as f64;
             assert!((mean - 0.5).abs() < 0.02, "{texture:?}: {mean}");

@@ -38,12 +38,16 @@ impl Stream {
     /// The stream number `index` of `domain` under `seed`.
     pub(super) fn new(seed: u64, domain: Domain, index: u64) -> Self {
         let root = mix(mix(seed.wrapping_add(GOLDEN)) ^ domain.salt());
-        Stream { state: mix(root ^ mix(index.wrapping_add(GOLDEN))) }
+        Stream {
+            state: mix(root ^ mix(index.wrapping_add(GOLDEN))),
+        }
     }
 
     /// A stream of its own for a part of the same picture, so that a change to one part leaves the others as they were.
     pub(super) fn fork(&mut self) -> Self {
-        Stream { state: mix(self.next()) }
+        Stream {
+            state: mix(self.next()),
+        }
     }
 
     /// 64 random bits.
@@ -121,7 +125,9 @@ mod tests {
     fn training_and_validation_streams_never_meet_in_a_full_set() {
         // given the first numbers of every picture's stream in both splits
         let first = |domain| (0..200_000u64).map(move |i| Stream::new(7, domain, i).next());
-        let mut seen: Vec<u64> = first(Domain::TrainPicture).chain(first(Domain::ValPicture)).collect();
+        let mut seen: Vec<u64> = first(Domain::TrainPicture)
+            .chain(first(Domain::ValPicture))
+            .collect();
         // then no two are alike
         let n = seen.len();
         seen.sort_unstable();

@@ -1,4 +1,4 @@
-//! Filling polygons on a picture of linear-light-free, plain 0 to 255 floats.
+//! Filling polygons on a picture of floats from 0 to 255.
 
 use super::silhouette::Point;
 
@@ -15,7 +15,11 @@ pub(super) struct Canvas {
 
 impl Canvas {
     pub(super) fn new(width: usize, height: usize) -> Self {
-        Canvas { width, height, pixels: vec![[0.0; 3]; width * height] }
+        Canvas {
+            width,
+            height,
+            pixels: vec![[0.0; 3]; width * height],
+        }
     }
 
     /// The length everything is measured by, in pixels: the short side.
@@ -36,10 +40,24 @@ impl Canvas {
 /// being the part of the pixel inside (even-odd rule).
 ///
 /// Cover is exact along x and sampled at four heights of each row: as smooth as 4×4 supersampling and far cheaper.
-pub(super) fn fill(polygon: &[Point], width: usize, height: usize, mut paint: impl FnMut(usize, usize, f32)) {
+pub(super) fn fill(
+    polygon: &[Point],
+    width: usize,
+    height: usize,
+    mut paint: impl FnMut(usize, usize, f32),
+) {
     const ROWS: usize = 4;
-    let top = polygon.iter().map(|p| p.1).fold(f32::INFINITY, f32::min).max(0.0) as usize;
-    let bottom = polygon.iter().map(|p| p.1).fold(0.0, f32::max).ceil().min(height as f32) as usize;
+    let top = polygon
+        .iter()
+        .map(|p| p.1)
+        .fold(f32::INFINITY, f32::min)
+        .max(0.0) as usize;
+    let bottom = polygon
+        .iter()
+        .map(|p| p.1)
+        .fold(0.0, f32::max)
+        .ceil()
+        .min(height as f32) as usize;
     let mut cover = vec![0.0f32; width];
     let mut crossings: Vec<f32> = Vec::with_capacity(polygon.len());
     for y in top..bottom {
@@ -50,7 +68,8 @@ pub(super) fn fill(polygon: &[Point], width: usize, height: usize, mut paint: im
             for (i, &(x1, y1)) in polygon.iter().enumerate() {
                 let (x2, y2) = polygon[(i + 1) % polygon.len()];
                 if (y1 <= line) != (y2 <= line) {
-                    crossings.push((x1 + (line - y1) / (y2 - y1) * (x2 - x1)).clamp(0.0, width as f32));
+                    crossings
+                        .push((x1 + (line - y1) / (y2 - y1) * (x2 - x1)).clamp(0.0, width as f32));
                 }
             }
             crossings.sort_by(f32::total_cmp);
@@ -93,7 +112,12 @@ pub(super) fn area(polygon: &[Point]) -> f32 {
 pub(super) fn clip(polygon: &[Point], width: usize, height: usize) -> Vec<Point> {
     let (w, h) = (width as f32, height as f32);
     // Each side as a distance that is not negative inside.
-    let sides: [fn(Point, f32, f32) -> f32; 4] = [|p, _, _| p.0, |p, w, _| w - p.0, |p, _, _| p.1, |p, _, h| h - p.1];
+    let sides: [fn(Point, f32, f32) -> f32; 4] = [
+        |p, _, _| p.0,
+        |p, w, _| w - p.0,
+        |p, _, _| p.1,
+        |p, _, h| h - p.1,
+    ];
     let mut inside = polygon.to_vec();
     for side in sides {
         let before = std::mem::take(&mut inside);
@@ -125,7 +149,11 @@ mod tests {
         let mut sum = 0.0;
         fill(&DIAMOND, 16, 16, |_, _, cover| sum += cover);
         // then its cover is its area
-        assert!((sum - area(&DIAMOND)).abs() < 0.1, "{sum} against {}", area(&DIAMOND));
+        assert!(
+            (sum - area(&DIAMOND)).abs() < 0.1,
+            "{sum} against {}",
+            area(&DIAMOND)
+        );
     }
 
     #[test]
@@ -140,8 +168,16 @@ mod tests {
         });
         let clipped = clip(&shifted, 16, 16);
         // then both agree, and the clipped outline lies inside
-        assert!((sum - area(&clipped)).abs() < 0.1, "{sum} against {}", area(&clipped));
-        assert!(clipped.iter().all(|p| (0.0..=16.0).contains(&p.0) && (0.0..=16.0).contains(&p.1)));
+        assert!(
+            (sum - area(&clipped)).abs() < 0.1,
+            "{sum} against {}",
+            area(&clipped)
+        );
+        assert!(
+            clipped
+                .iter()
+                .all(|p| (0.0..=16.0).contains(&p.0) && (0.0..=16.0).contains(&p.1))
+        );
     }
 
     #[test]
@@ -150,7 +186,9 @@ mod tests {
         for (dx, dy) in [(100.0, 0.0), (-100.0, 0.0), (0.0, 100.0), (0.0, -100.0)] {
             let away: Vec<Point> = DIAMOND.iter().map(|p| (p.0 + dx, p.1 + dy)).collect();
             // then no pixel is painted
-            fill(&away, 16, 16, |x, y, cover| panic!("painted {x},{y} by {cover}"));
+            fill(&away, 16, 16, |x, y, cover| {
+                panic!("painted {x},{y} by {cover}")
+            });
         }
     }
 }

@@ -39,26 +39,29 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    fn turn(&self) -> (f32, f32) {
+    fn turn(self) -> (f32, f32) {
         let t = self.half_turn;
         let d = 1.0 + t * t;
         ((1.0 - t * t) / d, 2.0 * t / d)
     }
 
-    fn stretch(&self) -> (f32, f32) {
+    fn stretch(self) -> (f32, f32) {
         let x = self.radius * self.aspect;
         (if self.flipped { -x } else { x }, self.radius)
     }
 
     /// From the outline's coordinates to pixels.
-    pub(super) fn to_picture(&self, (u, v): Point) -> Point {
+    pub(super) fn to_picture(self, (u, v): Point) -> Point {
         let ((cos, sin), (sx, sy)) = (self.turn(), self.stretch());
         let (x, y) = (u * sx, v * sy);
-        (self.center.0 + x * cos - y * sin, self.center.1 + x * sin + y * cos)
+        (
+            self.center.0 + x * cos - y * sin,
+            self.center.1 + x * sin + y * cos,
+        )
     }
 
     /// From pixels back to the outline's coordinates.
-    pub(super) fn to_outline(&self) -> impl Fn(Point) -> Point + use<> {
+    pub(super) fn to_outline(self) -> impl Fn(Point) -> Point + use<> {
         let ((cos, sin), (sx, sy), center) = (self.turn(), self.stretch(), self.center);
         move |(x, y)| {
             let (x, y) = (x - center.0, y - center.1);
@@ -160,8 +163,16 @@ const ANIMAL: [Point; 20] = [
 ];
 
 /// A bow tie.
-const ACCESSORY: [Point; 8] =
-    [(-1.0, -0.72), (-0.18, -0.22), (0.18, -0.22), (1.0, -0.72), (1.0, 0.72), (0.18, 0.22), (-0.18, 0.22), (-1.0, 0.72)];
+const ACCESSORY: [Point; 8] = [
+    (-1.0, -0.72),
+    (-0.18, -0.22),
+    (0.18, -0.22),
+    (1.0, -0.72),
+    (1.0, 0.72),
+    (0.18, 0.22),
+    (-0.18, 0.22),
+    (-1.0, 0.72),
+];
 
 /// A fat five-pointed star.
 const SPORTS: [Point; 10] = [
@@ -245,8 +256,16 @@ const ELECTRONIC: [Point; 12] = [
 ];
 
 /// A tall box on two feet.
-const APPLIANCE: [Point; 8] =
-    [(-0.6, -1.0), (0.6, -1.0), (0.6, 1.0), (0.4, 1.0), (0.35, 0.8), (-0.35, 0.8), (-0.4, 1.0), (-0.6, 1.0)];
+const APPLIANCE: [Point; 8] = [
+    (-0.6, -1.0),
+    (0.6, -1.0),
+    (0.6, 1.0),
+    (0.4, 1.0),
+    (0.35, 0.8),
+    (-0.35, 0.8),
+    (-0.4, 1.0),
+    (-0.6, 1.0),
+];
 
 /// A bear's head with two ears.
 const INDOOR: [Point; 18] = [
