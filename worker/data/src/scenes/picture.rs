@@ -147,7 +147,7 @@ fn objects(
     let others = 1 + random.weighted(&[20, 35, 30, 15]);
     let mut objects: Vec<(usize, Placement)> = (0..others)
         .map(|_| {
-            let name: &str = random.pick(kind.classes);
+            let name = random.pick::<&str>(kind.classes);
             (class_named(name).unwrap_or(lead), place(canvas, random))
         })
         .collect();
