@@ -66,7 +66,6 @@ pub struct Evaluations {
 #[derive(Debug)]
 struct Table {
     began: Instant,
-    samples: u32,
     stage: Stage,
     done: watch::Sender<bool>,
 }
@@ -118,7 +117,6 @@ impl Evaluations {
         let began = !tables.contains_key(&(generation, step));
         let table = tables.entry((generation, step)).or_insert_with(|| Table {
             began: Instant::now(),
-            samples,
             stage: Stage::Gathering(ScoreTable::new(samples, classes)),
             done: watch::Sender::new(false),
         });

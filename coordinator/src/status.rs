@@ -49,7 +49,7 @@ pub(crate) fn view<'a>(
         run_dir: shown.run_dir.clone(),
         phase: phase(state.phase()).into(),
         reason: state.reason().to_string(),
-        generation: state.live_generation().unwrap_or(config.last_generation),
+        generation: state.generation(),
         workers_wanted: config.workers,
         step: state.steps_done(),
         total_steps: state.total_steps(),

@@ -159,6 +159,12 @@ impl State {
         }
     }
 
+    /// The highest generation number used; 0: none yet.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Steps that at least one rank has applied.
     #[must_use]
     pub fn steps_done(&self) -> u64 {

@@ -1,0 +1,139 @@
+//! Worker processes of this machine: what is said of those that fail, and that none is left behind.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coordinator::observer::RunEvent;
+use coordinator::run::{Launch, RunSetup, Shutdown};
+use proto::v1::Phase;
+use support::{Served, setup};
+
+/// A run whose workers are all this shell script. `$5` and so on are the arguments of `worker join`.
+fn scripted(dir: &Path, script: &str, workers: usize) -> RunSetup {
+    let worker_binary = dir.join("worker");
+    std::fs::write(&worker_binary, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&worker_binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+    launching(dir, worker_binary, workers)
+}
+
+fn launching(dir: &Path, worker_binary: PathBuf, workers: usize) -> RunSetup {
+    let devices = vec!["cpu".to_owned(); workers];
+    setup(dir, Launch::Local { worker_binary, devices, threads: 1 })
+}
+
+fn is_running(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The process ids of everything that was launched, and the log lines that were shown.
+fn launched(served: &mut Served) -> (Vec<u32>, Vec<String>) {
+    let (mut pids, mut log) = (Vec::new(), Vec::new());
+    while let Ok(event) = served.events.try_recv() {
+        match event {
+            RunEvent::Launched { pid, .. } => pids.push(pid),
+            RunEvent::WorkerLog { lines, .. } => log.extend(lines),
+            _ => {}
+        }
+    }
+    (pids, log)
+}
+
+#[tokio::test]
+async fn a_missing_worker_binary_is_an_error_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(launching(dir.path(), dir.path().join("nothing"), 2)).await;
+    let outcome = served.end().await;
+    assert_eq!(outcome.exit_code, 64);
+    assert!(outcome.reason.starts_with("cannot start worker-0: "), "{}", outcome.reason);
+    assert!(outcome.reason.contains("nothing does not exist: build it"), "{}", outcome.reason);
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_by_itself_is_named_with_its_status_and_log_and_the_others_are_ended() {
+    // Given two workers of which the second gives up and the first, which never joins, would stay for ever
+    let dir = tempfile::tempdir().unwrap();
+    let script = r#"case "$*" in *worker-1*) echo "no such model"; exit 3;; esac; exec sleep 600"#;
+    let mut served = Served::start(scripted(dir.path(), script, 2)).await;
+
+    // When
+    let status = served.until_phase(Phase::Failed).await;
+    let (pids, log) = launched(&mut served);
+    let outcome = served.end().await;
+
+    // Then
+    assert_eq!(outcome.exit_code, 75);
+    assert_eq!(status.reason, outcome.reason);
+    assert!(
+        outcome.reason.starts_with("worker-1 ended with exit status 3 before the first generation"),
+        "{}",
+        outcome.reason
+    );
+    assert_eq!(log, ["no such model"]);
+    assert_eq!(pids.len(), 2);
+    assert!(!pids.into_iter().any(is_running));
+    assert!(dir.path().join("logs/worker-1.log").exists());
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_named_with_its_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(scripted(dir.path(), "kill -9 $$", 1)).await;
+    let outcome = served.end().await;
+    assert!(
+        outcome.reason.starts_with("worker-0 was killed by signal 9 (SIGKILL)"),
+        "{}",
+        outcome.reason
+    );
+}
+
+#[tokio::test]
+async fn workers_that_ignore_sigterm_are_killed_after_their_grace() {
+    // Given a worker that ignores SIGTERM and says so
+    let dir = tempfile::tempdir().unwrap();
+    let script = r#"trap "" TERM; : > "$(dirname "$0")/ready-$$"; while :; do sleep 1; done"#;
+    let mut setup = scripted(dir.path(), script, 1);
+    setup.fault_timeout = Duration::from_millis(200);
+    let mut served = Served::start(setup).await;
+    served.until_phase(Phase::Waiting).await;
+    let ready = || std::fs::read_dir(dir.path()).unwrap().any(|entry| {
+        entry.unwrap().file_name().to_string_lossy().starts_with("ready-")
+    });
+    while !ready() {
+        tokio::task::yield_now().await;
+    }
+
+    // When the run is stopped
+    served.shutdown.send(Shutdown::Interrupt).await.unwrap();
+    served.until_phase(Phase::Stopped).await;
+    let (pids, _) = launched(&mut served);
+    let outcome = served.end().await;
+
+    // Then nothing is left of it
+    assert_eq!(outcome.exit_code, 0);
+    assert_eq!(pids.len(), 1);
+    assert!(!pids.into_iter().any(is_running));
+}
+
+#[tokio::test]
+async fn workers_end_even_when_the_run_itself_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = Served::start(scripted(dir.path(), "exec sleep 600", 2)).await;
+    served.until_phase(Phase::Waiting).await;
+    let (pids, _) = launched(&mut served);
+    assert_eq!(pids.len(), 2);
+
+    served.outcome.abort();
+    assert!((&mut served.outcome).await.unwrap_err().is_cancelled());
+
+    // SIGKILL was sent by now; the kernel takes its time to let go of the process.
+    while pids.iter().any(|pid| is_running(*pid) && !is_zombie(*pid)) {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_zombie(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
