@@ -1,0 +1,104 @@
+//! Compiles the C++ shim against the libtorch that `LIBTORCH` names, with NCCL if it has CUDA.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    println!("cargo:rerun-if-changed=csrc");
+
+    let libtorch = libtorch();
+    let lib = libtorch.join("lib");
+    let cuda = lib.join("libtorch_cuda.so").exists();
+
+    let mut shim = cc::Build::new();
+    shim.cpp(true)
+        .std("c++17")
+        .file("csrc/shim.cpp")
+        .include("csrc")
+        // System headers: their warnings are not ours to mend.
+        .flag(format!("-isystem{}", libtorch.join("include").display()))
+        .flag(format!(
+            "-isystem{}",
+            libtorch.join("include/torch/csrc/api/include").display()
+        ))
+        .define("USE_C10D_GLOO", None)
+        .define("_GLIBCXX_USE_CXX11_ABI", abi().as_str())
+        .warnings(true)
+        .flag_if_supported("-Wno-unused-parameter")
+        // Nothing here is hot: every call leads to a collective or a backward pass.
+        .opt_level(1);
+    if cuda {
+        shim.define("USE_C10D_NCCL", None);
+        for include in cuda_includes(&libtorch) {
+            shim.flag(format!("-isystem{}", include.display()));
+        }
+    }
+    shim.compile("nccl_rs_shim");
+
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:rustc-link-lib=dylib=torch_cpu");
+    println!("cargo:rustc-link-lib=dylib=c10");
+    if cuda {
+        println!("cargo:rustc-link-lib=dylib=torch_cuda");
+        println!("cargo:rustc-link-lib=dylib=c10_cuda");
+    }
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // For dependents' build scripts, as DEP_NCCL_RS_SHIM_LIB_DIR.
+    println!("cargo:lib_dir={}", lib.display());
+}
+
+fn libtorch() -> PathBuf {
+    let Some(path) = env::var_os("LIBTORCH").map(PathBuf::from) else {
+        fail(
+            "LIBTORCH is not set, so there is no libtorch to compile against; run `make setup`, \
+             which installs torch 2.11.0 and sets it, or point LIBTORCH at an unpacked libtorch",
+        );
+    };
+    let header = path.join("include/torch/csrc/distributed/c10d/reducer.hpp");
+    if !header.exists() {
+        fail(&format!(
+            "LIBTORCH is {}, which lacks {}; run `make setup`, or point LIBTORCH at a libtorch \
+             2.11.0 that was built with distributed support",
+            path.display(),
+            header.display()
+        ));
+    }
+    path
+}
+
+fn abi() -> String {
+    env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into())
+}
+
+/// Where the headers of CUDA's runtime and of NCCL are: beside torch in a pip installation, in the
+/// toolkit's place otherwise.
+fn cuda_includes(libtorch: &Path) -> Vec<PathBuf> {
+    let wheels = libtorch.parent().map(|site| site.join("nvidia"));
+    let toolkit = env::var_os("CUDA_HOME").map_or_else(|| "/usr/local/cuda".into(), PathBuf::from);
+    let candidates: Vec<PathBuf> = wheels
+        .iter()
+        .flat_map(|nvidia| ["cu13/include", "nccl/include"].map(|path| nvidia.join(path)))
+        .chain([toolkit.join("include")])
+        .filter(|path| path.exists())
+        .collect();
+    for header in ["cuda_runtime_api.h", "nccl.h"] {
+        let system = Path::new("/usr/include").join(header);
+        if !candidates.iter().any(|path| path.join(header).exists()) && !system.exists() {
+            fail(&format!(
+                "libtorch at {} has CUDA, but {header} is nowhere to be found; run `make setup`, \
+                 which installs the header packages, or use a libtorch without CUDA",
+                libtorch.display()
+            ));
+        }
+    }
+    candidates
+}
+
+fn fail(message: &str) -> ! {
+    println!("cargo:warning={message}");
+    eprintln!("{message}");
+    exit(1)
+}

@@ -1,0 +1,317 @@
+//! The middle storey: each symbol of [`crate::sys`] as a call that returns a result, and handles
+//! that free themselves. All reasoning about C++ pointers, threads and exceptions is here.
+//!
+//! Arguments used throughout:
+//! - *Exceptions*: every exported function runs its body inside `guarded` (`csrc/failure.hpp`),
+//!   which catches all kinds, so none unwinds into Rust; callbacks catch panics (see [`store`]).
+//! - *Tensors*: `Tensor::as_ptr` is a valid `at::Tensor*` as long as the borrowed `Tensor` lives.
+//!   The shim copies the `at::Tensor` (a counted reference) if it keeps it beyond the call.
+
+mod store;
+
+use std::ffi::{CStr, CString};
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tch::Tensor;
+
+use crate::sys;
+pub(crate) use store::Adapter;
+
+/// A C++ exception in words.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: i32,
+    pub(crate) detail: i64,
+    pub(crate) message: String,
+}
+
+/// Turns what an exported function returned into a result, and frees it.
+fn check(failure: *mut sys::Failure) -> Result<(), Failure> {
+    let Some(failure) = NonNull::new(failure) else {
+        return Ok(());
+    };
+    // SAFETY: a non-null return is a `Failure` allocated by the shim for us alone; `message` is
+    // NUL-terminated and lives until `nrs_failure_free`, which is called once, after the copy.
+    unsafe {
+        let raw = failure.as_ref();
+        let copied = Failure {
+            code: raw.code,
+            detail: raw.detail,
+            message: CStr::from_ptr(raw.message).to_string_lossy().into_owned(),
+        };
+        sys::nrs_failure_free(failure.as_ptr());
+        Err(copied)
+    }
+}
+
+fn tensor_pointer(tensor: &Tensor) -> *const sys::CTensor {
+    tensor.as_ptr().cast()
+}
+
+/// Takes over an `at::Tensor*` that the shim allocated.
+fn tensor_from(pointer: *mut sys::CTensor) -> Tensor {
+    // SAFETY: only called with the `out` of a successful call, which the shim made with
+    // `new at::Tensor`; tch frees it with `delete`, as it does its own.
+    unsafe { Tensor::from_ptr(pointer.cast()) }
+}
+
+/// Milliseconds for C++, at most what its clocks can add up without overflow.
+pub(crate) fn milliseconds(timeout: Duration) -> i64 {
+    const YEAR: i64 = 365 * 24 * 3600 * 1000;
+    i64::try_from(timeout.as_millis()).unwrap_or(YEAR).min(YEAR)
+}
+
+/// A rank or world size for C++. Groups are far smaller than `i32::MAX`; the safe face checks.
+fn int(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Whether the shim was compiled against a libtorch with CUDA.
+pub(crate) fn compiled_with_nccl() -> bool {
+    // SAFETY: reads a compile-time constant.
+    unsafe { sys::nrs_compiled_with_nccl() != 0 }
+}
+
+/// Whether the tensor has the plain layout, neither sparse nor opaque.
+pub(crate) fn is_strided(tensor: &Tensor) -> bool {
+    // SAFETY: a valid tensor pointer (see the module), read only during the call, no exceptions.
+    unsafe { sys::nrs_tensor_is_strided(tensor_pointer(tensor)) != 0 }
+}
+
+/// Whether backward puts a gradient into this tensor: a leaf that requires one.
+pub(crate) fn is_leaf_with_gradient(tensor: &Tensor) -> bool {
+    // SAFETY: as for `is_strided`.
+    unsafe { sys::nrs_tensor_is_leaf_with_gradient(tensor_pointer(tensor)) != 0 }
+}
+
+/// The same number for two handles of the same tensor (not merely of the same memory).
+pub(crate) fn identity(tensor: &Tensor) -> usize {
+    // SAFETY: as for `is_strided`.
+    unsafe { sys::nrs_tensor_identity(tensor_pointer(tensor)) }
+}
+
+/// A process group. Freeing it ends its collectives first, so it takes bounded time.
+#[derive(Debug)]
+pub(crate) struct Group(NonNull<sys::Group>);
+
+// SAFETY: the shim's group may be used and freed on any thread: starting a collective takes the
+// group's mutex, aborting touches only a mutex-guarded list of sockets or NCCL's own thread-safe
+// abort, and nothing in it is bound to the thread that made it.
+unsafe impl Send for Group {}
+// SAFETY: as above; every exported function that takes a shared group locks what it changes.
+unsafe impl Sync for Group {}
+
+impl Group {
+    pub(crate) fn gloo(
+        store: &Arc<Adapter>,
+        rank: usize,
+        world_size: usize,
+        timeout: Duration,
+        host: &str,
+    ) -> Result<Self, Failure> {
+        let host = c_string(host);
+        let mut out = null_mut();
+        // SAFETY: the callbacks are a static; `into_raw` gives the shim one counted reference to
+        // the adapter, which it drops by callback, also when it fails; `host` outlives the call.
+        check(unsafe {
+            sys::nrs_group_gloo(
+                &raw const store::CALLBACKS,
+                Adapter::into_raw(store),
+                int(rank),
+                int(world_size),
+                milliseconds(timeout),
+                host.as_ptr(),
+                &raw mut out,
+            )
+        })?;
+        Ok(Self(non_null(out)))
+    }
+
+    pub(crate) fn nccl(
+        store: &Arc<Adapter>,
+        rank: usize,
+        world_size: usize,
+        timeout: Duration,
+        device: usize,
+    ) -> Result<Self, Failure> {
+        let mut out = null_mut();
+        // SAFETY: as for `gloo`.
+        check(unsafe {
+            sys::nrs_group_nccl(
+                &raw const store::CALLBACKS,
+                Adapter::into_raw(store),
+                int(rank),
+                int(world_size),
+                milliseconds(timeout),
+                int(device),
+                &raw mut out,
+            )
+        })?;
+        Ok(Self(non_null(out)))
+    }
+
+    pub(crate) fn abort(&self, reason: &str) -> Result<(), Failure> {
+        let reason = c_string(reason);
+        // SAFETY: the group is valid until `Drop`; abort is thread-safe; the shim copies `reason`.
+        check(unsafe { sys::nrs_group_abort(self.0.as_ptr(), reason.as_ptr()) })
+    }
+
+    pub(crate) fn all_reduce(&self, tensor: &Tensor, op: i32) -> Result<Work, Failure> {
+        // SAFETY: valid group and tensor (see the module); the shim keeps its own reference to the
+        // tensor for as long as the collective writes to it.
+        Work::launch(|out| unsafe {
+            sys::nrs_all_reduce(self.0.as_ptr(), tensor_pointer(tensor), op, out)
+        })
+    }
+
+    pub(crate) fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<Work, Failure> {
+        // SAFETY: as for `all_reduce`.
+        Work::launch(|out| unsafe {
+            sys::nrs_broadcast(self.0.as_ptr(), tensor_pointer(tensor), int(root), out)
+        })
+    }
+
+    pub(crate) fn all_gather(&self, output: &Tensor, input: &Tensor) -> Result<Work, Failure> {
+        // SAFETY: as for `all_reduce`, for both tensors.
+        Work::launch(|out| unsafe {
+            sys::nrs_all_gather(
+                self.0.as_ptr(),
+                tensor_pointer(output),
+                tensor_pointer(input),
+                out,
+            )
+        })
+    }
+
+    pub(crate) fn barrier(&self) -> Result<Work, Failure> {
+        // SAFETY: valid group.
+        Work::launch(|out| unsafe { sys::nrs_barrier(self.0.as_ptr(), out) })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: the one and only free; no borrow of the handle is left. The shim severs the
+        // connections first, so joining Gloo's threads cannot wait for a peer. A failure to free
+        // has been caught and has nobody to tell: the group is gone either way.
+        let _ = check(unsafe { sys::nrs_group_free(self.0.as_ptr()) });
+    }
+}
+
+/// A collective under way. Holds its tensors; may outlive its group.
+#[derive(Debug)]
+pub(crate) struct Work(NonNull<sys::Work>);
+
+// SAFETY: c10d's work is reference counted atomically and waited for under its own mutex; nothing
+// in it is bound to a thread. Not Sync: nothing needs it.
+unsafe impl Send for Work {}
+
+impl Work {
+    fn launch(
+        start: impl FnOnce(*mut *mut sys::Work) -> *mut sys::Failure,
+    ) -> Result<Self, Failure> {
+        let mut out = null_mut();
+        check(start(&raw mut out))?;
+        Ok(Self(non_null(out)))
+    }
+
+    pub(crate) fn wait(&self) -> Result<(), Failure> {
+        // SAFETY: valid until `Drop`; blocks this thread only.
+        check(unsafe { sys::nrs_work_wait(self.0.as_ptr()) })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // SAFETY: the one and only free; it gives up a reference and waits for nothing.
+        let _ = check(unsafe { sys::nrs_work_free(self.0.as_ptr()) });
+    }
+}
+
+/// A gradient reducer. Must be freed before its group, which [`crate::Reducer`] sees to by owning
+/// a share of the group.
+#[derive(Debug)]
+pub(crate) struct Reducer(NonNull<sys::Reducer>);
+
+// SAFETY: the reducer has no thread of its own and is bound to none; all calls take turns because
+// the handle is not Sync (a raw pointer is not).
+unsafe impl Send for Reducer {}
+
+impl Reducer {
+    pub(crate) fn new(
+        group: &Group,
+        parameters: &[Tensor],
+        buckets: &[Vec<usize>],
+    ) -> Result<Self, Failure> {
+        let pointers: Vec<_> = parameters.iter().map(tensor_pointer).collect();
+        let members: Vec<usize> = buckets.iter().flatten().copied().collect();
+        let lengths: Vec<usize> = buckets.iter().map(Vec::len).collect();
+        let mut out = null_mut();
+        // SAFETY: three arrays with their lengths (`members` holds the sum of `lengths`), read only
+        // during the call; the shim copies the tensors' references. The caller keeps the group
+        // alive for as long as the reducer.
+        check(unsafe {
+            sys::nrs_reducer_new(
+                group.0.as_ptr(),
+                pointers.as_ptr(),
+                pointers.len(),
+                members.as_ptr(),
+                lengths.as_ptr(),
+                lengths.len(),
+                &raw mut out,
+            )
+        })?;
+        Ok(Self(non_null(out)))
+    }
+
+    pub(crate) fn backward(&self, loss: &Tensor, reduce: bool) -> Result<(), Failure> {
+        // SAFETY: valid reducer and tensor; backward runs on this thread (and on libtorch's own for
+        // CUDA) and is over when the call returns.
+        check(unsafe {
+            sys::nrs_reducer_backward(self.0.as_ptr(), tensor_pointer(loss), i32::from(reduce))
+        })
+    }
+
+    pub(crate) fn backward_zero(&self) -> Result<(), Failure> {
+        // SAFETY: as for `backward`.
+        check(unsafe { sys::nrs_reducer_backward_zero(self.0.as_ptr()) })
+    }
+
+    pub(crate) fn zero(&self) -> Result<(), Failure> {
+        // SAFETY: valid reducer.
+        check(unsafe { sys::nrs_reducer_zero(self.0.as_ptr()) })
+    }
+
+    pub(crate) fn gradient(&self, index: usize) -> Result<Tensor, Failure> {
+        let mut out = null_mut();
+        // SAFETY: valid reducer; the shim checks the index.
+        check(unsafe { sys::nrs_reducer_gradient(self.0.as_ptr(), index, &raw mut out) })?;
+        Ok(tensor_from(out))
+    }
+
+    pub(crate) fn bucket(&self, index: usize) -> Result<Tensor, Failure> {
+        let mut out = null_mut();
+        // SAFETY: valid reducer; the shim checks the index.
+        check(unsafe { sys::nrs_reducer_bucket(self.0.as_ptr(), index, &raw mut out) })?;
+        Ok(tensor_from(out))
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: the one and only free, with the group still alive (see the type). c10d's
+        // destructor may throw; the shim catches it.
+        let _ = check(unsafe { sys::nrs_reducer_free(self.0.as_ptr()) });
+    }
+}
+
+fn non_null<T>(pointer: *mut T) -> NonNull<T> {
+    NonNull::new(pointer).expect("the shim writes `out` whenever it returns success")
+}
+
+/// Text for C++; inner NULs, which no caller needs, are left out.
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).expect("all NULs were removed")
+}

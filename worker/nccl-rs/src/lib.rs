@@ -1,0 +1,43 @@
+//! Process groups and the gradient reducer of libtorch's c10d behind a safe API.
+//!
+//! One job: let one process take part in collectives with its peers, over Gloo on CPU or NCCL on
+//! CUDA, and turn everything that can go wrong there (a dead peer, a hung one, an unreachable
+//! store, a C++ exception of any kind) into an [`Error`]. It is the only crate with `unsafe` code.
+//!
+//! It must not know the network protocol by which ranks find each other (that is behind [`Store`]),
+//! nor models, optimizers, plans, generations or configuration.
+//!
+//! Three storeys: `sys` declares the raw symbols of the C++ shim in `csrc/`; `ffi` makes calls that
+//! return results and argues for their safety; [`ProcessGroup`], [`Work`] and [`Reducer`] are the
+//! safe face.
+//!
+//! # Linking
+//! This crate needs `LIBTORCH` at build time, and its own tests find libtorch through rpath. Cargo
+//! gives link arguments only to the package that asks for them, so a binary that depends on this
+//! crate needs a build script of its own:
+//! ```ignore
+//! // build.rs of a package with `nccl-rs` among its dependencies
+//! fn main() {
+//!     let lib_dir = std::env::var("DEP_NCCL_RS_SHIM_LIB_DIR").expect("nccl-rs is a dependency");
+//!     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib_dir}");
+//! }
+//! ```
+
+mod buckets;
+mod error;
+#[allow(unsafe_code)]
+mod ffi;
+mod group;
+mod reducer;
+mod store;
+#[allow(unsafe_code)]
+mod sys;
+mod tensor;
+
+pub use buckets::{BucketSizes, Layout, assign_buckets};
+pub use error::{Error, Result};
+pub use group::{
+    Gathering, GlooOptions, NcclOptions, ProcessGroup, ReduceOp, Work, nccl_unavailable_reason,
+};
+pub use reducer::Reducer;
+pub use store::{Store, StoreError};

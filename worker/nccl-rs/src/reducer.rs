@@ -1,0 +1,190 @@
+//! Summing gradients over all ranks while the backward pass still runs.
+
+use std::sync::Arc;
+
+use tch::Tensor;
+
+use crate::buckets::{BucketSizes, Layout, assign_buckets};
+use crate::error::{Error, Result};
+use crate::ffi;
+use crate::group::{ProcessGroup, Shared, element_size};
+
+/// c10d's gradient reducer, the one inside PyTorch's `DistributedDataParallel`, with three
+/// differences that follow from what a step is here.
+///
+/// It *sums* (the loss is weighted by samples already, and ranks may hold different numbers of
+/// them); its bucket layout depends on the parameters and [`BucketSizes`] alone, so that runs
+/// repeat to the bit; and whether a backward pass reduces is said by the call, not by a mode.
+///
+/// From its creation on every parameter's gradient is a view into a bucket; micro-batches add up
+/// there. A step is: [`Reducer::zero_gradients`]; [`Reducer::accumulate`] for all micro-batches but
+/// the last; [`Reducer::backward`] for the last, or [`Reducer::backward_zero`] where there is none.
+/// Do not set or detach a gradient by other means.
+///
+/// After an error of [`Reducer::backward`] or [`Reducer::backward_zero`] other than a refusal the
+/// gradients are garbage and the group is over: drop both.
+#[derive(Debug)]
+pub struct Reducer {
+    // Declared, and so dropped, before the group it works on.
+    handle: ffi::Reducer,
+    group: Arc<Shared>,
+    parameter_count: usize,
+    bucket_count: usize,
+}
+
+impl Reducer {
+    /// Makes a reducer for `parameters`, whose gradients it replaces with zeroed views of its
+    /// buckets. All ranks give the same parameters in the same order, and the same sizes.
+    ///
+    /// # Errors
+    /// A refusal that names the parameter's index; [`Error::OutOfMemory`] or [`Error::Torch`] when
+    /// the buckets cannot be made.
+    pub fn new(group: &ProcessGroup, parameters: &[Tensor], sizes: BucketSizes) -> Result<Self> {
+        let group = Arc::clone(group.shared());
+        check_parameters(parameters, &group)?;
+        let layouts: Vec<Layout> = parameters
+            .iter()
+            .map(|parameter| Layout {
+                bytes: parameter
+                    .numel()
+                    .saturating_mul(element_size(parameter.kind())),
+                class: parameter.kind() as u64,
+            })
+            .collect();
+        let buckets = assign_buckets(&layouts, sizes);
+        let handle = ffi::Reducer::new(&group.handle, parameters, &buckets)
+            .map_err(|failure| group.error("creating the reducer", failure))?;
+        Ok(Self {
+            handle,
+            group,
+            parameter_count: parameters.len(),
+            bucket_count: buckets.len(),
+        })
+    }
+
+    /// Sets all gradients to zero, in place and by bucket.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when the device fails.
+    pub fn zero_gradients(&self) -> Result<()> {
+        self.handle
+            .zero()
+            .map_err(|failure| self.group.error("zero_gradients", failure))
+    }
+
+    /// Adds the loss's gradients to those there, on this rank only.
+    ///
+    /// # Errors
+    /// [`Error::InvalidLoss`], [`Error::OutOfMemory`] or [`Error::Torch`]; the group is untouched.
+    pub fn accumulate(&self, loss: &Tensor) -> Result<()> {
+        check_loss(loss)?;
+        self.handle
+            .backward(loss, false)
+            .map_err(|failure| self.group.error("accumulate", failure))
+    }
+
+    /// Adds the loss's gradients to those there, then leaves in every rank's gradients the sum over
+    /// all ranks. Buckets are reduced while the rest of the backward pass runs. On return the sums
+    /// are there for the host too.
+    ///
+    /// # Errors
+    /// Before anything started: [`Error::InvalidLoss`], [`Error::ParameterWithoutGradient`] (looked
+    /// for in the first pass), [`Error::Aborted`]. Later, with the group over:
+    /// [`Error::Collective`], [`Error::UnfinishedReduction`], [`Error::OutOfMemory`],
+    /// [`Error::Torch`].
+    pub fn backward(&self, loss: &Tensor) -> Result<()> {
+        check_loss(loss)?;
+        self.handle
+            .backward(loss, true)
+            .map_err(|failure| self.group.error("backward", failure))
+    }
+
+    /// The part of a rank without a micro-batch in the step's last round: takes part in the
+    /// reduction with the gradients that are there.
+    ///
+    /// # Errors
+    /// As for [`Reducer::backward`].
+    pub fn backward_zero(&self) -> Result<()> {
+        self.handle
+            .backward_zero()
+            .map_err(|failure| self.group.error("backward_zero", failure))
+    }
+
+    /// The gradients in the order of the parameters: views, valid as long as the reducer.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when a gradient was replaced from outside.
+    pub fn gradients(&self) -> Result<Vec<Tensor>> {
+        let one = |index| self.handle.gradient(index);
+        (0..self.parameter_count)
+            .map(one)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|failure| self.group.error("gradients", failure))
+    }
+
+    /// All gradients again, as few flat tensors, one a bucket, in the order of reduction: for what
+    /// concerns every element alike, such as norms and clipping.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when libtorch fails.
+    pub fn flat_gradients(&self) -> Result<Vec<Tensor>> {
+        let one = |index| self.handle.bucket(index);
+        (0..self.bucket_count)
+            .map(one)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|failure| self.group.error("flat_gradients", failure))
+    }
+}
+
+fn check_parameters(parameters: &[Tensor], group: &Shared) -> Result<()> {
+    if parameters.is_empty() {
+        return Err(Error::NoParameters);
+    }
+    let mut first_places = std::collections::HashMap::new();
+    for (index, parameter) in parameters.iter().enumerate() {
+        let what = || format!("parameter {index}");
+        if !parameter.defined() {
+            return Err(Error::UndefinedTensor { what: what() });
+        }
+        if !ffi::is_strided(parameter) {
+            return Err(Error::NotDense { what: what() });
+        }
+        let found = parameter.device();
+        if found != group.device {
+            return Err(Error::WrongDevice {
+                what: what(),
+                expected: group.device,
+                found,
+            });
+        }
+        if !parameter.is_floating_point() {
+            let (kind, operation) = (parameter.kind(), "a reducer");
+            return Err(Error::UnsupportedKind {
+                what: what(),
+                kind,
+                operation,
+            });
+        }
+        if !ffi::is_leaf_with_gradient(parameter) {
+            return Err(Error::NotAParameter { index });
+        }
+        if let Some(first) = first_places.insert(ffi::identity(parameter), index) {
+            return Err(Error::DuplicateParameter { index, first });
+        }
+    }
+    Ok(())
+}
+
+fn check_loss(loss: &Tensor) -> Result<()> {
+    let refuse = |reason| Err(Error::InvalidLoss { reason });
+    if !loss.defined() {
+        return refuse("it is undefined");
+    }
+    if loss.numel() != 1 {
+        return refuse("it is not a single number");
+    }
+    if !loss.requires_grad() {
+        return refuse("it depends on no parameter; was it computed without gradients?");
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The lowest storey: the symbols that `csrc/shim.cpp` exports, declared word for word.
+//!
+//! What holds for all of them: no C++ exception leaves them; a returned [`Failure`] is owned by the
+//! caller until it is given to [`nrs_failure_free`]; every `out` is written only on success.
+
+use std::ffi::{c_char, c_void};
+
+/// `at::Tensor`: what tch's pointers to `C_tensor` point to.
+#[repr(C)]
+pub(crate) struct CTensor {
+    _private: [u8; 0],
+}
+
+/// A process group of the shim.
+#[repr(C)]
+pub(crate) struct Group {
+    _private: [u8; 0],
+}
+
+/// A collective under way.
+#[repr(C)]
+pub(crate) struct Work {
+    _private: [u8; 0],
+}
+
+/// A gradient reducer of the shim.
+#[repr(C)]
+pub(crate) struct Reducer {
+    _private: [u8; 0],
+}
+
+/// A C++ exception, caught and put into words.
+#[repr(C)]
+pub(crate) struct Failure {
+    /// One of the `CODE_` constants.
+    pub(crate) code: i32,
+    /// The parameter's index for [`CODE_MISSING_GRADIENT`].
+    pub(crate) detail: i64,
+    /// NUL-terminated, not necessarily UTF-8, never null.
+    pub(crate) message: *mut c_char,
+}
+
+/// Anything libtorch threw that has no code of its own.
+pub(crate) const CODE_TORCH: i32 = 1;
+/// A store callback returned an error.
+pub(crate) const CODE_STORE: i32 = 2;
+/// An allocator gave up.
+pub(crate) const CODE_OUT_OF_MEMORY: i32 = 3;
+/// A collective that was under way failed.
+pub(crate) const CODE_COLLECTIVE: i32 = 4;
+/// The group had ended before the call; or was aborted by this process during it.
+pub(crate) const CODE_ABORTED: i32 = 5;
+/// A parameter that the loss does not depend on.
+pub(crate) const CODE_MISSING_GRADIENT: i32 = 6;
+/// Backward ended without reducing every bucket.
+pub(crate) const CODE_UNFINISHED: i32 = 7;
+
+/// Bytes lent for the duration of one call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes {
+    pub(crate) data: *const u8,
+    pub(crate) size: usize,
+}
+
+/// How the shim's `c10d::Store` calls back. Each function but the last two returns 0, or 1 after
+/// writing its message to `error`; `out` and `error` buffers are the shim's and are filled by
+/// [`nrs_buffer_write`].
+#[repr(C)]
+pub(crate) struct StoreCallbacks {
+    pub(crate) set: extern "C" fn(*mut c_void, Bytes, Bytes, *mut c_void) -> i32,
+    pub(crate) get: extern "C" fn(*mut c_void, Bytes, i64, *mut c_void, *mut c_void) -> i32,
+    pub(crate) add: extern "C" fn(*mut c_void, Bytes, i64, *mut i64, *mut c_void) -> i32,
+    pub(crate) check: extern "C" fn(*mut c_void, *const Bytes, usize, *mut i32, *mut c_void) -> i32,
+    pub(crate) wait: extern "C" fn(*mut c_void, *const Bytes, usize, i64, *mut c_void) -> i32,
+    pub(crate) compare_set:
+        extern "C" fn(*mut c_void, Bytes, Bytes, Bytes, *mut c_void, *mut c_void) -> i32,
+    pub(crate) delete_key: extern "C" fn(*mut c_void, Bytes, *mut i32, *mut c_void) -> i32,
+    pub(crate) num_keys: extern "C" fn(*mut c_void, *mut i64, *mut c_void) -> i32,
+    pub(crate) clone: extern "C" fn(*mut c_void) -> *mut c_void,
+    pub(crate) drop: extern "C" fn(*mut c_void),
+}
+
+unsafe extern "C" {
+    pub(crate) fn nrs_failure_free(failure: *mut Failure);
+    pub(crate) fn nrs_buffer_write(buffer: *mut c_void, data: *const u8, size: usize);
+
+    pub(crate) fn nrs_compiled_with_nccl() -> i32;
+    pub(crate) fn nrs_tensor_is_strided(tensor: *const CTensor) -> i32;
+    pub(crate) fn nrs_tensor_is_leaf_with_gradient(tensor: *const CTensor) -> i32;
+    pub(crate) fn nrs_tensor_identity(tensor: *const CTensor) -> usize;
+
+    pub(crate) fn nrs_group_gloo(
+        callbacks: *const StoreCallbacks,
+        store: *mut c_void,
+        rank: i32,
+        world_size: i32,
+        timeout_ms: i64,
+        host: *const c_char,
+        out: *mut *mut Group,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_group_nccl(
+        callbacks: *const StoreCallbacks,
+        store: *mut c_void,
+        rank: i32,
+        world_size: i32,
+        timeout_ms: i64,
+        device: i32,
+        out: *mut *mut Group,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_group_abort(group: *mut Group, reason: *const c_char) -> *mut Failure;
+    pub(crate) fn nrs_group_free(group: *mut Group) -> *mut Failure;
+
+    pub(crate) fn nrs_all_reduce(
+        group: *mut Group,
+        tensor: *const CTensor,
+        op: i32,
+        out: *mut *mut Work,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_broadcast(
+        group: *mut Group,
+        tensor: *const CTensor,
+        root: i32,
+        out: *mut *mut Work,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_all_gather(
+        group: *mut Group,
+        output: *const CTensor,
+        input: *const CTensor,
+        out: *mut *mut Work,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_barrier(group: *mut Group, out: *mut *mut Work) -> *mut Failure;
+    pub(crate) fn nrs_work_wait(work: *mut Work) -> *mut Failure;
+    pub(crate) fn nrs_work_free(work: *mut Work) -> *mut Failure;
+
+    pub(crate) fn nrs_reducer_new(
+        group: *mut Group,
+        parameters: *const *const CTensor,
+        parameter_count: usize,
+        members: *const usize,
+        lengths: *const usize,
+        bucket_count: usize,
+        out: *mut *mut Reducer,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_backward(
+        reducer: *mut Reducer,
+        loss: *const CTensor,
+        reduce: i32,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_backward_zero(reducer: *mut Reducer) -> *mut Failure;
+    pub(crate) fn nrs_reducer_zero(reducer: *mut Reducer) -> *mut Failure;
+    pub(crate) fn nrs_reducer_gradient(
+        reducer: *mut Reducer,
+        index: usize,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_bucket(
+        reducer: *mut Reducer,
+        index: usize,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_free(reducer: *mut Reducer) -> *mut Failure;
+}
