@@ -6,18 +6,36 @@
 //!       \________________ layers ________________/          |
 //!                            Settings (key -> value, origin) --- one check ---> Config | Mistakes
 //! ```
+//!
+//! The environment is an argument ([`Sources::with_environment`]); nothing here reads it.
 
+mod keys;
+mod layers;
 mod mistake;
 mod sections;
+mod settings;
+mod spec;
+mod text;
 
-use domain::run_plan::{RunPlan, RunShape};
-use proto::v1::RunSpec;
+use std::path::Path;
 
+use domain::plan::EpochShape;
+
+pub use keys::{KEYS, Key, Kind, SECTIONS};
+pub use layers::Sources;
 pub use mistake::{Mistake, Mistakes};
 pub use sections::{Data, DeviceChoice, Fault, Model, Run, Train};
+pub use settings::Setting;
+use settings::{Settings, refuse};
+pub use text::reference;
 
-/// A checked config. Make one with [`Config::load`].
-#[derive(Clone, Debug)]
+/// Origin of a value nobody gave.
+const DEFAULT: &str = "default";
+/// Origin of a value that was worked out at the start.
+const MACHINE: &str = "this machine";
+
+/// A checked config.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `model.*`
     pub model: Model,
@@ -29,20 +47,126 @@ pub struct Config {
     pub run: Run,
     /// `fault.*`
     pub fault: Fault,
+    settings: Settings,
 }
 
 impl Config {
-    /// What the domain needs to lay out the run.
-    #[must_use]
-    pub fn run_shape(&self, dataset: &data::coco::Dataset) -> RunShape {
-        let _ = dataset;
-        todo!()
+    /// The config that `sources` make over the defaults.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: all of them.
+    pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut settings = Settings::defaults();
+        let mistakes = settings.apply(sources.merge()?);
+        Self::check(settings, mistakes)
     }
 
-    /// What workers need to know; `plan` gives the schedule its length.
+    /// The config recorded in a run directory's `config.toml`, with what `sources` may change on a resume.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: all of them, a key among `sources` that would change what the run computes included.
+    pub fn resume(recorded: &Path, sources: &Sources) -> Result<Self, Mistakes> {
+        let record = Sources {
+            file: Some(recorded.to_owned()),
+            ..Sources::default()
+        };
+        let mut settings = Settings::defaults();
+        refuse(settings.apply(record.merge()?))?;
+        let mut changed = settings.clone();
+        let mut mistakes = changed.apply(sources.merge()?);
+        for key in KEYS.iter().filter(|key| !key.may_change) {
+            let (was, is) = (settings.get(key.name), changed.get(key.name));
+            if was.value != is.value {
+                let was = was
+                    .value
+                    .as_ref()
+                    .map_or_else(|| "not set".to_owned(), ToString::to_string);
+                let problem = format!(
+                    "this run was started with {was}, and a resumed run keeps that: leave it out, or start a new \
+                     run in another --run-dir"
+                );
+                mistakes.push(changed.mistake(key.name, problem));
+            }
+        }
+        Self::check(changed, mistakes)
+    }
+
+    /// Records what was left to the machine: from here on the run and every resume of it use these.
+    pub fn record_placement(&mut self, device: DeviceChoice, workers: u32, threads: u32) {
+        if self.run.device == DeviceChoice::Auto {
+            self.run.device = device;
+            self.settings
+                .put("run.device", device.as_str().into(), MACHINE);
+        }
+        if self.run.workers.is_none() {
+            self.run.workers = Some(workers);
+            self.settings
+                .put("run.workers", i64::from(workers).into(), MACHINE);
+        }
+        if self.train.threads.is_none() {
+            self.train.threads = Some(threads);
+            self.settings
+                .put("train.threads", i64::from(threads).into(), MACHINE);
+        }
+    }
+
+    /// Every key with its value and origin, in the order of [`KEYS`].
+    pub fn settings(&self) -> impl Iterator<Item = (&'static Key, &Setting)> {
+        KEYS.iter().map(|key| (key, self.settings.get(key.name)))
+    }
+
+    /// The origin of one key's value.
     #[must_use]
-    pub fn run_spec(&self, dataset: &data::coco::Dataset, plan: &RunPlan) -> RunSpec {
-        let _ = (dataset, plan);
-        todo!()
+    pub fn origin(&self, key: &str) -> &str {
+        &self.settings.get(key).origin
+    }
+
+    fn check(settings: Settings, mut mistakes: Vec<Mistake>) -> Result<Self, Mistakes> {
+        let config = Self::from_settings(settings);
+        // A key that is wrong by itself holds its default here: a second complaint about it would mislead.
+        let wrong: Vec<String> = mistakes.iter().map(|mistake| mistake.key.clone()).collect();
+        let fine = |keys: &[&str]| {
+            keys.iter()
+                .all(|key| !wrong.iter().any(|wrong| wrong == key))
+        };
+        mistakes.extend(
+            config
+                .contradictions()
+                .into_iter()
+                .filter(|(keys, _)| fine(keys))
+                .map(|(_, mistake)| mistake),
+        );
+        refuse(mistakes)?;
+        Ok(config)
+    }
+
+    /// Values that are fine by themselves but not together, each with all keys it is about.
+    fn contradictions(&self) -> Vec<(&'static [&'static str], Mistake)> {
+        let mut found: Vec<(&'static [&'static str], Mistake)> = Vec::new();
+        let (size, resize) = (self.data.size, self.data.resize);
+        if self.data.transform == "squash_crop" && resize < size {
+            let problem = format!(
+                "a crop of data.size = {size} does not fit: set data.resize to {size} or more"
+            );
+            found.push((
+                &["data.resize", "data.size", "data.transform"],
+                self.settings.mistake("data.resize", problem),
+            ));
+        }
+        // Any split larger than a step will do here: what depends on the split's size is checked when it is known.
+        let workers = self.run.workers.unwrap_or(1);
+        let (global, micro) = (self.train.global_batch, self.train.micro_batch);
+        for mistake in EpochShape::mistakes(u32::MAX, global, micro, workers) {
+            let keys: &[&str] = &["train.micro_batch", "train.global_batch"];
+            found.push((
+                keys,
+                self.settings
+                    .mistake("train.micro_batch", mistake.to_string()),
+            ));
+        }
+        found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use data::files::OnBadImage;
 
+use super::Config;
+use super::settings::Settings;
+
 /// `model.*`: which variant of HGAT_FC, and how wide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
@@ -76,7 +79,7 @@ pub struct Train {
     pub global_batch: u32,
     /// `train.micro_batch`: samples that one rank takes through the model in one go.
     pub micro_batch: u32,
-    /// `train.threads`: compute threads of each worker; `None` until [`super::Config::resolve`] has fixed it.
+    /// `train.threads`: compute threads of each worker; `None` until [`Config::record_placement`] has fixed it.
     pub threads: Option<u32>,
     /// `train.precision`: `"float32"` or `"float64"`.
     pub precision: String,
@@ -146,9 +149,9 @@ impl DeviceChoice {
 pub struct Run {
     /// `run.seed`.
     pub seed: u64,
-    /// `run.workers`.
-    pub workers: u32,
-    /// `run.device`; never `Auto` once [`super::Config::resolve`] has fixed it.
+    /// `run.workers`; `None` until [`Config::record_placement`] has fixed it.
+    pub workers: Option<u32>,
+    /// `run.device`; never `Auto` once [`Config::record_placement`] has fixed it.
     pub device: DeviceChoice,
     /// `run.keep_checkpoints`: how many of the newest stay, beside the best.
     pub keep_checkpoints: NonZeroU32,
@@ -169,4 +172,116 @@ pub struct Fault {
     pub timeout: Duration,
     /// `fault.sentinel_steps`: replicas are compared every so many steps; 0: never.
     pub sentinel_steps: u64,
+}
+
+impl Config {
+    /// Reads checked settings; their kinds make every conversion here succeed.
+    pub(super) fn from_settings(settings: Settings) -> Self {
+        Self {
+            model: Model::read(&settings),
+            data: Data::read(&settings),
+            train: Train::read(&settings),
+            run: Run::read(&settings),
+            fault: Fault {
+                timeout: Duration::from_secs_f64(settings.number("fault.timeout")),
+                sentinel_steps: settings.whole("fault.sentinel_steps"),
+            },
+            settings,
+        }
+    }
+}
+
+impl Model {
+    fn read(settings: &Settings) -> Self {
+        Self {
+            backbone: settings.text("model.backbone"),
+            graph: settings.text("model.graph"),
+            residual: settings.text("model.residual"),
+            bn_momentum: settings.number("model.bn_momentum"),
+            hidden: settings.whole("model.hidden"),
+            group_channels: settings.whole("model.group_channels"),
+            class_channels: settings.whole("model.class_channels"),
+            last_bias: settings.optional_number("model.last_bias"),
+        }
+    }
+}
+
+impl Data {
+    fn read(settings: &Settings) -> Self {
+        Self {
+            root: settings.optional_path("data.root"),
+            year: settings.optional_whole("data.year"),
+            train_annotations: settings.optional_path("data.train_annotations"),
+            train_images: settings.optional_path("data.train_images"),
+            val_annotations: settings.optional_path("data.val_annotations"),
+            val_images: settings.optional_path("data.val_images"),
+            size: settings.whole("data.size"),
+            transform: settings.text("data.transform"),
+            resize: settings.whole("data.resize"),
+            flip: settings.switch("data.flip"),
+            mean: settings.triple("data.mean"),
+            std: settings.triple("data.std"),
+            loader_threads: settings.optional_whole("data.loader_threads"),
+            prefetch: settings.whole("data.prefetch"),
+            on_bad_image: match settings.text("data.on_bad_image").as_str() {
+                "skip" => OnBadImage::Skip,
+                _ => OnBadImage::Error,
+            },
+            drop_unlabelled: settings.switch("data.drop_unlabelled"),
+            groups: settings.groups("data.groups"),
+        }
+    }
+}
+
+impl Train {
+    fn read(settings: &Settings) -> Self {
+        Self {
+            epochs: settings.whole("train.epochs"),
+            global_batch: settings.whole("train.global_batch"),
+            micro_batch: settings.whole("train.micro_batch"),
+            threads: settings.optional_whole("train.threads"),
+            precision: settings.text("train.precision"),
+            optimizer: settings.text("train.optimizer"),
+            learning_rate_trunk: settings.number("train.learning_rate_trunk"),
+            learning_rate_head: settings.number("train.learning_rate_head"),
+            momentum: settings.number("train.momentum"),
+            weight_decay: settings.number("train.weight_decay"),
+            clip_norm: settings.number("train.clip_norm"),
+            schedule: settings.text("train.schedule"),
+            milestones: settings.numbers("train.milestones"),
+            gamma: settings.number("train.gamma"),
+            warmup: settings.number("train.warmup"),
+            init: settings.optional_path("train.init"),
+            init_mode: settings.text("train.init_mode"),
+            freeze_trunk: settings.switch("train.freeze_trunk"),
+            first_bucket_mb: settings.number("train.first_bucket_mb"),
+            bucket_mb: settings.number("train.bucket_mb"),
+            adam_beta1: settings.number("train.adam_beta1"),
+            adam_beta2: settings.number("train.adam_beta2"),
+            adam_epsilon: settings.number("train.adam_epsilon"),
+        }
+    }
+}
+
+impl Run {
+    fn read(settings: &Settings) -> Self {
+        Self {
+            seed: settings.whole("run.seed"),
+            workers: settings.optional_whole("run.workers"),
+            device: match settings.text("run.device").as_str() {
+                "cpu" => DeviceChoice::Cpu,
+                "cuda" => DeviceChoice::Cuda,
+                _ => DeviceChoice::Auto,
+            },
+            keep_checkpoints: NonZeroU32::new(settings.whole("run.keep_checkpoints"))
+                .unwrap_or(NonZeroU32::MIN),
+            snapshot_every_steps: settings.optional_whole("run.snapshot_every_steps"),
+            snapshot_every_epochs: settings.optional_whole("run.snapshot_every_epochs"),
+            evaluate_every_epochs: settings.whole("run.evaluate_every_epochs"),
+            listen: settings
+                .text("run.listen")
+                .parse()
+                .expect("the check of an address lets only addresses pass"),
+        }
+    }
 }

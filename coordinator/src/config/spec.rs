@@ -1,0 +1,154 @@
+//! From a config and a data set to what the domain and the workers need.
+
+use std::path::PathBuf;
+
+use data::coco::{DataPaths, Dataset, Options};
+use data::files::OnBadImage;
+use domain::run_plan::{RunPlan, RunShape};
+use proto::v1::{DataSpec, Group, ModelSpec, RunSpec, TrainSpec};
+
+use super::Config;
+
+impl Config {
+    /// Where the data set lies.
+    #[must_use]
+    pub fn data_paths(&self) -> DataPaths {
+        let data = &self.data;
+        DataPaths {
+            root: data.root.clone(),
+            year: data.year,
+            train_annotations: data.train_annotations.clone(),
+            train_images: data.train_images.clone(),
+            val_annotations: data.val_annotations.clone(),
+            val_images: data.val_images.clone(),
+        }
+    }
+
+    /// How to read its annotations.
+    #[must_use]
+    pub fn data_options(&self) -> Options {
+        Options {
+            drop_unlabelled: self.data.drop_unlabelled,
+            groups: self.data.groups.clone(),
+        }
+    }
+
+    /// What the domain needs to lay out the run.
+    #[must_use]
+    pub fn run_shape(&self, dataset: &Dataset) -> RunShape {
+        RunShape {
+            seed: self.run.seed,
+            samples: count(dataset.train.samples.len()),
+            val_samples: count(dataset.val.samples.len()),
+            global_batch: self.train.global_batch,
+            micro_batch: self.train.micro_batch,
+            epochs: self.train.epochs,
+            evaluate_every_epochs: self.run.evaluate_every_epochs,
+            snapshot_every_steps: self.run.snapshot_every_steps,
+            snapshot_every_epochs: self.run.snapshot_every_epochs,
+        }
+    }
+
+    /// What workers need to know; `plan` gives the schedule its length. Call it after
+    /// [`Config::record_placement`], which fixes the threads.
+    #[must_use]
+    pub fn run_spec(&self, dataset: &Dataset, plan: &RunPlan) -> RunSpec {
+        RunSpec {
+            seed: self.run.seed,
+            model: Some(self.model_spec(dataset)),
+            data: Some(self.data_spec(dataset)),
+            train: Some(self.train_spec(plan)),
+        }
+    }
+
+    fn model_spec(&self, dataset: &Dataset) -> ModelSpec {
+        let model = &self.model;
+        let group = |group: &data::coco::Group| Group {
+            name: group.name.clone(),
+            classes: group.classes.iter().map(|class| count(*class)).collect(),
+        };
+        ModelSpec {
+            backbone: model.backbone.clone(),
+            graph: model.graph.clone(),
+            residual: model.residual.clone(),
+            bn_momentum: model.bn_momentum,
+            hidden: model.hidden,
+            group_channels: model.group_channels,
+            class_channels: model.class_channels,
+            last_bias: model.last_bias,
+            classes: dataset
+                .classes
+                .iter()
+                .map(|class| class.name.clone())
+                .collect(),
+            groups: dataset.groups.iter().map(group).collect(),
+        }
+    }
+
+    fn data_spec(&self, dataset: &Dataset) -> DataSpec {
+        let data = &self.data;
+        let folder = |path: &PathBuf| path.to_string_lossy().into_owned();
+        DataSpec {
+            size: data.size,
+            train_images: folder(&dataset.train.image_dir),
+            val_images: folder(&dataset.val.image_dir),
+            transform: data.transform.clone(),
+            resize: data.resize,
+            mean: data.mean.to_vec(),
+            std: data.std.to_vec(),
+            loader_threads: data.loader_threads.or(self.train.threads).unwrap_or(1),
+            prefetch_batches: data.prefetch,
+            on_bad_image: match data.on_bad_image {
+                OnBadImage::Error => "error".into(),
+                OnBadImage::Skip => "skip".into(),
+            },
+            flip: data.flip,
+        }
+    }
+
+    fn train_spec(&self, plan: &RunPlan) -> TrainSpec {
+        let train = &self.train;
+        TrainSpec {
+            epochs: train.epochs,
+            global_batch: train.global_batch,
+            micro_batch: train.micro_batch,
+            threads: train.threads.unwrap_or(1),
+            precision: train.precision.clone(),
+            optimizer: train.optimizer.clone(),
+            learning_rate_trunk: train.learning_rate_trunk,
+            learning_rate_head: train.learning_rate_head,
+            momentum: train.momentum,
+            weight_decay: train.weight_decay,
+            clip_norm: train.clip_norm,
+            schedule: train.schedule.clone(),
+            milestones: train.milestones.clone(),
+            gamma: train.gamma,
+            warmup: train.warmup,
+            init: train
+                .init
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            init_mode: train.init_mode.clone(),
+            total_steps: plan.total_steps(),
+            steps_per_epoch: u64::from(plan.steps_per_epoch()),
+            first_bucket_bytes: bytes(train.first_bucket_mb),
+            bucket_bytes: bytes(train.bucket_mb),
+            sentinel_steps: self.fault.sentinel_steps,
+            freeze_trunk: train.freeze_trunk,
+            adam_beta1: train.adam_beta1,
+            adam_beta2: train.adam_beta2,
+            adam_epsilon: train.adam_epsilon,
+        }
+    }
+}
+
+/// MiB to bytes, at least one; the key's range keeps it far below the largest integer.
+fn bytes(mebibytes: f64) -> u64 {
+    ((mebibytes * f64::from(1 << 20)) as u64).max(1)
+}
+
+/// Samples, classes and groups are counted in u32 everywhere; an annotation file cannot hold more.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
