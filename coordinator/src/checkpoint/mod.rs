@@ -1,52 +1,32 @@
 //! Checkpoints on disk: complete and verifiable, or invisible.
 //!
-//! A checkpoint is written into `.step-NNNNNNNN.partial`, verified, given a `manifest.json`, flushed, and renamed to
-//! `step-NNNNNNNN`; only then do the pointers `last` and `best` move, and only then may an older one go. Every
-//! function here blocks: call it from a blocking task.
+//! A checkpoint is written into `.step-NNNNNNNN-K.partial`, verified, given a `manifest.json`, flushed, and renamed to
+//! `step-NNNNNNNN`; only then do the pointers `last`, `best` and `best-map-0.6123` move, and only then may an older one
+//! go. Every function here blocks: call it from a blocking task.
 //!
-//! Must not know: gRPC, generations' meaning, or why a checkpoint is taken.
+//! Must not know: gRPC, what a generation means, or why a checkpoint is taken.
 
+mod disk;
+mod error;
+mod manifest;
+mod pointers;
+mod reader;
+mod verify;
+mod writer;
+
+use std::fs;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+pub use error::CheckpointError;
+pub use manifest::{FileEntry, Manifest};
+pub use reader::{Chunk, Reader};
+pub use writer::Writer;
 
 /// The files a checkpoint consists of, in the order they are streamed.
 pub const FILES: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
-
-/// Why a checkpoint could not be written or read.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// Nothing yet.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// `manifest.json`: what a complete checkpoint consists of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// 1.
-    pub format: u32,
-    /// Steps of the run committed before it.
-    pub step: u64,
-    /// The generation that wrote it.
-    pub generation: u64,
-    /// Every file but the manifest.
-    pub files: Vec<FileEntry>,
-    /// Validation mAP of exactly this state, 0..1.
-    pub map: Option<f64>,
-}
-
-/// A file of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// One of [`FILES`].
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256 of its content in lower-case hexadecimal.
-    pub sha256: String,
-}
 
 /// A committed checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,30 +69,57 @@ pub struct Recovery {
     pub damaged: Vec<String>,
 }
 
-/// The checkpoints of one run directory.
+/// The checkpoints of one run directory. Clones are one and the same.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     root: PathBuf,
     keep: NonZeroU32,
+    /// Held while names in `root` change.
+    lock: Arc<Mutex<()>>,
+    /// Makes the folders of unfinished writes distinct.
+    attempts: Arc<AtomicU64>,
 }
 
 impl Checkpoints {
-    /// Opens `<run-dir>/checkpoints`, made if it is not there, and removes what an interrupted write left behind.
+    /// Opens `<run-dir>/checkpoints`, made if it is not there, removes what an interrupted write left behind and puts
+    /// the pointers right. `keep` of the newest stay, beside the best. For the one process that holds the run directory.
     ///
     /// # Errors
     /// [`CheckpointError`] naming the path.
     pub fn open(root: impl Into<PathBuf>, keep: NonZeroU32) -> Result<Self, CheckpointError> {
-        let _ = (root.into(), keep);
-        todo!()
+        let checkpoints = Self::read_only(root, keep);
+        let lock = checkpoints.lock();
+        disk::create_dir(&checkpoints.root)?;
+        pointers::sweep(&checkpoints.root)?;
+        pointers::put_right(&checkpoints.root, keep)?;
+        drop(lock);
+        Ok(checkpoints)
     }
 
-    /// Starts writing the checkpoint of `step`. What an earlier attempt at it left unfinished is dropped.
+    /// Looks at checkpoints that another process may be writing: nothing is swept.
+    #[must_use]
+    pub fn read_only(root: impl Into<PathBuf>, keep: NonZeroU32) -> Self {
+        Self {
+            root: root.into(),
+            keep,
+            lock: Arc::default(),
+            attempts: Arc::default(),
+        }
+    }
+
+    /// Starts writing the checkpoint of `step`.
     ///
     /// # Errors
     /// [`CheckpointError`] naming the path.
     pub fn begin(&self, generation: u64, step: u64) -> Result<Writer, CheckpointError> {
-        let _ = (generation, step, &self.root, self.keep);
-        todo!()
+        let estimate = pointers::scan(&self.root)?
+            .last()
+            .map_or(0, |entry| entry.bytes);
+        let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let folder = self
+            .root
+            .join(format!(".{}-{attempt}.partial", folder_name(step)));
+        Writer::new(self.clone(), folder, generation, step, estimate)
     }
 
     /// The committed checkpoints, by step. A folder without a readable manifest is not one.
@@ -120,7 +127,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] when the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>, CheckpointError> {
-        todo!()
+        pointers::scan(&self.root)
     }
 
     /// The files of one checkpoint, to be read in chunks.
@@ -128,17 +135,52 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] when there is no such checkpoint.
     pub fn reader(&self, step: u64) -> Result<Reader, CheckpointError> {
-        let _ = step;
-        todo!()
+        let (folder, manifest) = self.committed(step)?;
+        Reader::new(&folder, manifest)
     }
 
-    /// The newest checkpoint whose files all match its manifest; newer ones that do not are moved aside and `last`
-    /// and `best` point to what is left.
+    /// Reads every file of a checkpoint and compares it with the manifest.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] naming the file that does not match.
+    pub fn verify(&self, step: u64) -> Result<(), CheckpointError> {
+        let (folder, manifest) = self.committed(step)?;
+        manifest.verify(&folder)
+    }
+
+    /// The newest checkpoint whose files all match its manifest; newer ones that do not are moved aside, and the
+    /// pointers then lead to what is left.
     ///
     /// # Errors
     /// [`CheckpointError`] when the folder cannot be read.
     pub fn recover(&self) -> Result<Recovery, CheckpointError> {
-        todo!()
+        let _lock = self.lock();
+        let mut recovery = Recovery::default();
+        for (step, folder) in pointers::folders(&self.root)?.into_iter().rev() {
+            let checked = Manifest::read(&folder).and_then(|manifest| manifest.verify(&folder));
+            let Err(problem) = checked else {
+                recovery.checkpoint = pointers::scan(&self.root)?
+                    .into_iter()
+                    .find(|entry| entry.step == step);
+                break;
+            };
+            let aside = pointers::free_name(&folder, "damaged");
+            disk::rename(&folder, &aside)?;
+            recovery.damaged.push(format!(
+                "{problem}; this checkpoint is passed over and now {}",
+                aside.display()
+            ));
+        }
+        if !recovery.damaged.is_empty() {
+            disk::sync_dir(&self.root)?;
+            pointers::put_right(&self.root, self.keep)?;
+            // The flags of the entry found may have changed with the pointers.
+            let step = recovery.checkpoint.as_ref().map(|entry| entry.step);
+            recovery.checkpoint = pointers::scan(&self.root)?
+                .into_iter()
+                .find(|entry| Some(entry.step) == step);
+        }
+        Ok(recovery)
     }
 
     /// Records the mAP of a checkpoint that was committed before its evaluation was done, and moves `best`.
@@ -146,77 +188,102 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] when there is no such checkpoint, or it cannot be written.
     pub fn set_map(&self, step: u64, map: f64) -> Result<(), CheckpointError> {
-        let _ = (step, map);
-        todo!()
+        let _lock = self.lock();
+        let (folder, manifest) = self.committed(step)?;
+        if manifest.map != Some(map) {
+            Manifest::new(step, manifest.generation, manifest.files, Some(map)).write(&folder)?;
+            pointers::put_right(&self.root, self.keep)?;
+        }
+        Ok(())
     }
 
-    /// A warning when the disk has less than twice `estimate` bytes free.
+    /// A warning when the disk has less than twice `estimate` bytes free, so that a run is told at its start.
     #[must_use]
     pub fn space_warning(&self, estimate: u64) -> Option<String> {
-        let _ = estimate;
-        todo!()
+        let free = disk::free_bytes(&self.root).ok()?;
+        (free < estimate.saturating_mul(2)).then(|| {
+            format!(
+                "{}: {} free, and each checkpoint takes about {}: checkpoints may fail, training goes on then",
+                self.root.display(),
+                megabytes(free),
+                megabytes(estimate)
+            )
+        })
+    }
+
+    /// Makes a complete, verified folder visible as the checkpoint of its manifest.
+    fn publish(&self, manifest: &Manifest, partial: &Path) -> Result<Committed, CheckpointError> {
+        let _lock = self.lock();
+        let folder = self.root.join(folder_name(manifest.step));
+        let there = Manifest::read(&folder).ok();
+        let again = there.is_some_and(|there| {
+            (there.generation, &there.files) == (manifest.generation, &manifest.files)
+                && there.verify(&folder).is_ok()
+        });
+        if !again {
+            manifest.write(partial)?;
+            if folder.exists() {
+                disk::swap(
+                    partial,
+                    &folder,
+                    &pointers::replaced_name(&self.root, manifest.step),
+                )?;
+            } else {
+                disk::rename(partial, &folder)?;
+            }
+            disk::sync_dir(&self.root)?;
+        }
+        let retention = pointers::put_right(&self.root, self.keep)?;
+        let removed = pointers::remove(&self.root, &retention.remove);
+        let entries = pointers::scan(&self.root)?;
+        let best = entries.iter().find(|entry| entry.best);
+        Ok(Committed {
+            bytes: manifest.bytes(),
+            best: best.and_then(|best| Some((best.path.clone(), best.map?))),
+            path: folder,
+            removed,
+        })
+    }
+
+    fn committed(&self, step: u64) -> Result<(PathBuf, Manifest), CheckpointError> {
+        let folder = self.root.join(folder_name(step));
+        match Manifest::read(&folder) {
+            Err(CheckpointError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Err(CheckpointError::NoSuchCheckpoint { step, path: folder })
+            }
+            other => Ok((folder, other?)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // It guards names on disk, which are right at every moment.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A checkpoint being written. Dropped without [`Writer::commit`], it leaves nothing behind.
-#[derive(Debug)]
-pub struct Writer {
-    _root: PathBuf,
+/// `step-NNNNNNNN`.
+fn folder_name(step: u64) -> String {
+    format!("step-{step:08}")
 }
 
-impl Writer {
-    /// Writes `bytes` at `offset`; writing the same range again changes nothing.
-    ///
-    /// # Errors
-    /// [`CheckpointError`] for a name that is not in [`FILES`], a range over the size limit, or a full disk.
-    pub fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let _ = (file, offset, bytes);
-        todo!()
-    }
+/// For people.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.0} MB", bytes as f64 / 1e6)
+}
 
-    /// Says that `file` is complete and has this SHA-256.
-    ///
-    /// # Errors
-    /// [`CheckpointError`] for a name that is not in [`FILES`].
-    pub fn end_file(&mut self, file: &str, sha256: &[u8]) -> Result<(), CheckpointError> {
-        let _ = (file, sha256);
-        todo!()
-    }
-
-    /// Verifies everything, makes the checkpoint visible, moves the pointers and removes what is no longer kept.
-    /// Committing what is already there (the same step of the same generation) changes nothing.
-    ///
-    /// # Errors
-    /// [`CheckpointError`]: an absent or altered file, a value that is not finite, a full disk. Nothing is visible then.
-    pub fn commit(self, map: Option<f64>) -> Result<Committed, CheckpointError> {
-        let _ = map;
-        todo!()
+/// The folders and files of a directory.
+fn children(root: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let read = |error| CheckpointError::io("read the folder", root, 0, error);
+    match fs::read_dir(root) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()).map_err(read))
+            .collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(read(error)),
     }
 }
 
-/// A piece of a checkpoint's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// One of [`FILES`].
-    pub file: String,
-    /// Where the piece belongs.
-    pub offset: u64,
-    /// The piece, at most [`proto::CHUNK_BYTES`].
-    pub data: Vec<u8>,
-    /// With a file's last piece: its SHA-256.
-    pub sha256: Option<Vec<u8>>,
-}
-
-/// Reads a committed checkpoint from its first file to its last.
-#[derive(Debug)]
-pub struct Reader {
-    _root: PathBuf,
-}
-
-impl Iterator for Reader {
-    type Item = Result<Chunk, CheckpointError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;
