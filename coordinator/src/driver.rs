@@ -79,6 +79,12 @@ pub(crate) enum Message {
         step: u64,
         outcome: Result<Box<Evaluated>, String>,
     },
+    /// A checkpoint of `step` is about to be committed: `done` once every step before it is on disk. A checkpoint that
+    /// is ahead of the ledger could not be gone on from.
+    Settle {
+        step: u64,
+        done: oneshot::Sender<Result<(), String>>,
+    },
     /// A checkpoint is in place, or is not.
     Checkpoint {
         step: u64,
@@ -136,6 +142,10 @@ pub(crate) struct Driver {
     feeder: Option<Feeder>,
     figures: Figures,
     shown: Shown,
+    /// Checkpoints that wait for their steps to be reported.
+    settling: Vec<(u64, oneshot::Sender<Result<(), String>>)>,
+    /// Whether the ledger has changed since it was last handed to the store.
+    ledger_changed: bool,
     /// Events that effects have caused, to be handled before anything from outside.
     caused: VecDeque<Event>,
     first_step: Option<Instant>,
@@ -179,7 +189,7 @@ impl Driver {
             best,
             ..Shown::default()
         };
-        Self {
+        let mut driver = Self {
             figures: Figures::new(parts.state.config().workers),
             state: Some(parts.state),
             started: Instant::now(),
@@ -200,12 +210,17 @@ impl Driver {
             progress: None,
             feeder: None,
             shown,
+            settling: Vec::new(),
+            ledger_changed: false,
             caused: VecDeque::new(),
             first_step: None,
             last_step: None,
             reason: String::new(),
             ended: None,
-        }
+        };
+        // Whoever asks first already gets a status.
+        driver.show();
+        driver
     }
 
     /// Drives the run from its beginning to its end.
@@ -239,6 +254,7 @@ impl Driver {
                 },
                 () = tokio::time::sleep_until(wake.into()) => self.happen(Event::Tick).await,
                 _ = refresh.tick() => {
+                    self.keep_ledger();
                     let problem = self.parts.recorder.flush();
                     self.warn_if(problem);
                 }
@@ -311,6 +327,13 @@ impl Driver {
         }
     }
 
+    /// Hands the ledger to the store if it has changed. Not with every step: it is written whole.
+    fn keep_ledger(&mut self) {
+        if std::mem::take(&mut self.ledger_changed) {
+            self.parts.store.ledger(&self.parts.ledger);
+        }
+    }
+
     /// Puts the newest status in place.
     fn show(&mut self) {
         self.shown.loss = self.figures.loss();
@@ -322,6 +345,7 @@ impl Driver {
     }
 
     fn close(mut self, ending: Ending) -> Ended {
+        self.keep_ledger();
         let problem = self.parts.recorder.flush();
         self.warn_if(problem);
         debug_assert!(matches!(self.state().phase(), Phase::Over(_)));

@@ -180,9 +180,16 @@ impl Store {
     /// # Errors
     /// The first [`StoreError::Write`] since the last flush.
     pub async fn flush(&self) -> Result<(), StoreError> {
+        let wait = self.flush_later();
+        wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
+    }
+
+    /// Like [`Store::flush`], for whoever waits elsewhere.
+    #[must_use]
+    pub fn flush_later(&self) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, wait) = oneshot::channel();
         self.send(Write::Flush(done));
-        wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
+        wait
     }
 
     fn send(&self, write: Write) {

@@ -21,7 +21,14 @@ fn scripted(dir: &Path, script: &str, workers: usize) -> RunSetup {
 
 fn launching(dir: &Path, worker_binary: PathBuf, workers: usize) -> RunSetup {
     let devices = vec!["cpu".to_owned(); workers];
-    setup(dir, Launch::Local { worker_binary, devices, threads: 1 })
+    setup(
+        dir,
+        Launch::Local {
+            worker_binary,
+            devices,
+            threads: 1,
+        },
+    )
 }
 
 fn is_running(pid: u32) -> bool {
@@ -47,8 +54,16 @@ async fn a_missing_worker_binary_is_an_error_that_says_what_to_do() {
     let served = Served::start(launching(dir.path(), dir.path().join("nothing"), 2)).await;
     let outcome = served.end().await;
     assert_eq!(outcome.exit_code, 64);
-    assert!(outcome.reason.starts_with("cannot start worker-0: "), "{}", outcome.reason);
-    assert!(outcome.reason.contains("nothing does not exist: build it"), "{}", outcome.reason);
+    assert!(
+        outcome.reason.starts_with("cannot start worker-0: "),
+        "{}",
+        outcome.reason
+    );
+    assert!(
+        outcome.reason.contains("nothing does not exist: build it"),
+        "{}",
+        outcome.reason
+    );
 }
 
 #[tokio::test]
@@ -67,7 +82,9 @@ async fn a_worker_that_ends_by_itself_is_named_with_its_status_and_log_and_the_o
     assert_eq!(outcome.exit_code, 75);
     assert_eq!(status.reason, outcome.reason);
     assert!(
-        outcome.reason.starts_with("worker-1 ended with exit status 3 before the first generation"),
+        outcome
+            .reason
+            .starts_with("worker-1 ended with exit status 3 before the first generation"),
         "{}",
         outcome.reason
     );
@@ -83,7 +100,9 @@ async fn a_killed_worker_is_named_with_its_signal() {
     let served = Served::start(scripted(dir.path(), "kill -9 $$", 1)).await;
     let outcome = served.end().await;
     assert!(
-        outcome.reason.starts_with("worker-0 was killed by signal 9 (SIGKILL)"),
+        outcome
+            .reason
+            .starts_with("worker-0 was killed by signal 9 (SIGKILL)"),
         "{}",
         outcome.reason
     );
@@ -98,9 +117,15 @@ async fn workers_that_ignore_sigterm_are_killed_after_their_grace() {
     setup.fault_timeout = Duration::from_millis(200);
     let mut served = Served::start(setup).await;
     served.until_phase(Phase::Waiting).await;
-    let ready = || std::fs::read_dir(dir.path()).unwrap().any(|entry| {
-        entry.unwrap().file_name().to_string_lossy().starts_with("ready-")
-    });
+    let ready = || {
+        std::fs::read_dir(dir.path()).unwrap().any(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with("ready-")
+        })
+    };
     while !ready() {
         tokio::task::yield_now().await;
     }

@@ -10,9 +10,13 @@ use coordinator::run::Shutdown;
 use domain::run_plan::RunPlan;
 use proto::v1::fault::Class;
 use proto::v1::worker_service_client::WorkerServiceClient;
-use proto::v1::{GetCheckpointRequest, GetHistoryRequest, GetStatusRequest, ListCheckpointsRequest, Phase};
+use proto::v1::{
+    GetCheckpointRequest, GetHistoryRequest, GetStatusRequest, ListCheckpointsRequest, Phase,
+};
 use support::collective::Collective;
-use support::worker::{Misbehaviour, Seen, checkpoint_files, expected_map, fates, spawn, spawn_all};
+use support::worker::{
+    Misbehaviour, Seen, checkpoint_files, expected_map, fates, spawn, spawn_all,
+};
 use support::{Served, TRAIN, VAL, external, resume_at, shape};
 use tokio::sync::Notify;
 
@@ -33,22 +37,44 @@ async fn two_epochs_on_three_workers_train_every_sample_once_and_give_the_exact_
     // Then all were released with 0, having trained on each sample once an epoch and scored each once an evaluation
     assert_eq!(outcome.exit_code, 0);
     assert_eq!(outcome.reason, "finished: 8 steps, 2 epochs");
-    assert!(seen.iter().all(|worker| worker.exit_code == Some(0)), "{seen:?}");
+    assert!(
+        seen.iter().all(|worker| worker.exit_code == Some(0)),
+        "{seen:?}"
+    );
     for epoch in 0..2 {
         assert_eq!(trained(&seen, epoch), (0..TRAIN).collect::<Vec<_>>());
     }
-    let mut scored: Vec<_> = seen.iter().flat_map(|worker| worker.scored.clone()).collect();
+    let mut scored: Vec<_> = seen
+        .iter()
+        .flat_map(|worker| worker.scored.clone())
+        .collect();
     scored.sort_unstable();
     assert_eq!(scored, (0..VAL).flat_map(|id| [id, id]).collect::<Vec<_>>());
     // and the figures are the domain's
-    let maps: Vec<_> =
-        outcome.evaluations.iter().map(|e| (e.step, e.epoch, e.metrics.average_precision.map)).collect();
-    assert_eq!(maps, [(4, 0, Some(expected_map())), (8, 1, Some(expected_map()))]);
-    assert_eq!(outcome.evaluations[0].metrics.average_precision.classes_without_positive, [2]);
+    let maps: Vec<_> = outcome
+        .evaluations
+        .iter()
+        .map(|e| (e.step, e.epoch, e.metrics.average_precision.map))
+        .collect();
+    assert_eq!(
+        maps,
+        [(4, 0, Some(expected_map())), (8, 1, Some(expected_map()))]
+    );
+    assert_eq!(
+        outcome.evaluations[0]
+            .metrics
+            .average_precision
+            .classes_without_positive,
+        [2]
+    );
     assert_eq!(outcome.images, u64::from(2 * TRAIN));
     assert_eq!(outcome.epoch_losses.len(), 2);
     assert_eq!(outcome.status.best_epoch, 1);
-    assert!(outcome.status.last_checkpoint.ends_with("step-00000008"), "{}", outcome.status.last_checkpoint);
+    assert!(
+        outcome.status.last_checkpoint.ends_with("step-00000008"),
+        "{}",
+        outcome.status.last_checkpoint
+    );
     // and nobody is served any more
     assert!(people.get_status(GetStatusRequest {}).await.is_err());
 }
@@ -74,8 +100,16 @@ async fn a_worker_whose_stream_breaks_ends_the_run_with_its_name_and_75() {
     let workers = (0..3)
         .map(|n| {
             let die_at = (n == 1).then_some(5);
-            let misbehaviour = Misbehaviour { die_at, ..Misbehaviour::default() };
-            spawn(&served.address, &format!("worker-{n}"), &collective, misbehaviour)
+            let misbehaviour = Misbehaviour {
+                die_at,
+                ..Misbehaviour::default()
+            };
+            spawn(
+                &served.address,
+                &format!("worker-{n}"),
+                &collective,
+                misbehaviour,
+            )
         })
         .collect();
 
@@ -84,19 +118,33 @@ async fn a_worker_whose_stream_breaks_ends_the_run_with_its_name_and_75() {
 
     assert_eq!(outcome.exit_code, 75);
     assert_eq!(outcome.status.phase(), Phase::Failed);
-    assert!(outcome.reason.starts_with("worker-1 (rank 1) was lost in generation 1"), "{}", outcome.reason);
+    assert!(
+        outcome
+            .reason
+            .starts_with("worker-1 (rank 1) was lost in generation 1"),
+        "{}",
+        outcome.reason
+    );
     assert!(seen[1].died);
     assert_eq!((seen[0].exit_code, seen[2].exit_code), (Some(75), Some(75)));
 }
 
 #[tokio::test]
 async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code() {
-    for (class, exit_code) in [(Class::Data, 65), (Class::Config, 64), (Class::Internal, 1), (Class::Memory, 75)] {
+    for (class, exit_code) in [
+        (Class::Data, 65),
+        (Class::Config, 64),
+        (Class::Internal, 1),
+        (Class::Memory, 75),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let served = Served::start(external(dir.path(), 2)).await;
         let collective = Collective::of(2);
         let message = "7.jpg cannot be decoded: replace it".to_owned();
-        let bad = Misbehaviour { fault_at: Some((2, class, message)), ..Misbehaviour::default() };
+        let bad = Misbehaviour {
+            fault_at: Some((2, class, message)),
+            ..Misbehaviour::default()
+        };
         let workers = vec![
             spawn(&served.address, "a", &collective, Misbehaviour::default()),
             spawn(&served.address, "b", &collective, bad),
@@ -105,9 +153,15 @@ async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code
         let seen = fates(workers).await;
         let outcome = served.end().await;
 
-        assert_eq!(outcome.reason, "b (rank 1) at step 2: 7.jpg cannot be decoded: replace it");
+        assert_eq!(
+            outcome.reason,
+            "b (rank 1) at step 2: 7.jpg cannot be decoded: replace it"
+        );
         assert_eq!(u32::from(outcome.exit_code), exit_code);
-        assert_eq!((seen[0].exit_code, seen[1].exit_code), (Some(75), Some(exit_code)));
+        assert_eq!(
+            (seen[0].exit_code, seen[1].exit_code),
+            (Some(75), Some(exit_code))
+        );
     }
 }
 
@@ -119,8 +173,16 @@ async fn a_replica_that_differs_ends_the_run_naming_it() {
     let workers = (0..3)
         .map(|n| {
             let differ_at = (n == 2).then_some(3);
-            let misbehaviour = Misbehaviour { differ_at, ..Misbehaviour::default() };
-            spawn(&served.address, &format!("worker-{n}"), &collective, misbehaviour)
+            let misbehaviour = Misbehaviour {
+                differ_at,
+                ..Misbehaviour::default()
+            };
+            spawn(
+                &served.address,
+                &format!("worker-{n}"),
+                &collective,
+                misbehaviour,
+            )
         })
         .collect();
 
@@ -128,7 +190,8 @@ async fn a_replica_that_differs_ends_the_run_naming_it() {
     let outcome = served.end().await;
 
     assert_eq!(outcome.exit_code, 1);
-    let said = "replicas differ after step 3: the loss of worker-2 is not that of worker-0 and worker-1";
+    let said =
+        "replicas differ after step 3: the loss of worker-2 is not that of worker-0 and worker-1";
     assert!(outcome.reason.starts_with(said), "{}", outcome.reason);
 }
 
@@ -138,9 +201,17 @@ async fn a_stop_in_mid_epoch_leaves_a_checkpoint_from_which_the_run_goes_on_to_t
     let dir = tempfile::tempdir().unwrap();
     let mut served = Served::start(external(dir.path(), 2)).await;
     let collective = Collective::of(2);
-    let paused = Misbehaviour { await_stop_at: Some(2), ..Misbehaviour::default() };
+    let paused = Misbehaviour {
+        await_stop_at: Some(2),
+        ..Misbehaviour::default()
+    };
     let workers = vec![
-        spawn(&served.address, "worker-0", &collective, Misbehaviour::default()),
+        spawn(
+            &served.address,
+            "worker-0",
+            &collective,
+            Misbehaviour::default(),
+        ),
         spawn(&served.address, "worker-1", &collective, paused),
     ];
     served.until("two steps", |status| status.step == 2).await;
@@ -153,7 +224,10 @@ async fn a_stop_in_mid_epoch_leaves_a_checkpoint_from_which_the_run_goes_on_to_t
     // Then it stopped at the boundary that both agreed on
     assert_eq!(outcome.exit_code, 0);
     assert_eq!(outcome.status.phase(), Phase::Stopped);
-    assert_eq!(outcome.reason, "stopped after 3 of 8 steps (asked by Ctrl-C): resume with --resume");
+    assert_eq!(
+        outcome.reason,
+        "stopped after 3 of 8 steps (asked by Ctrl-C): resume with --resume"
+    );
 
     // and resumed from there it does what was left, in the next generation
     let served = Served::start(resume_at(external(dir.path(), 2), 3)).await;
@@ -177,7 +251,10 @@ async fn stop_after_ends_the_plan_there_with_a_checkpoint() {
     let seen = fates(spawn_all(&served.address, 1)).await;
     let outcome = served.end().await;
 
-    assert_eq!(outcome.reason, "stopped after 6 of 8 steps (after step 6 as asked): resume with --resume");
+    assert_eq!(
+        outcome.reason,
+        "stopped after 6 of 8 steps (after step 6 as asked): resume with --resume"
+    );
     assert_eq!((outcome.exit_code, seen[0].exit_code), (0, Some(0)));
     assert_eq!(seen[0].steps.len(), 6);
     assert!(outcome.status.last_checkpoint.ends_with("step-00000006"));
@@ -188,8 +265,16 @@ async fn a_checkpoint_at_an_epochs_end_without_figures_is_evaluated_first_on_res
     // Given a run that was stopped right after its first epoch's last step, before the evaluation
     let dir = tempfile::tempdir().unwrap();
     let mut served = Served::start(external(dir.path(), 1)).await;
-    let paused = Misbehaviour { await_stop_at: Some(3), ..Misbehaviour::default() };
-    let workers = vec![spawn(&served.address, "worker-0", &Collective::of(1), paused)];
+    let paused = Misbehaviour {
+        await_stop_at: Some(3),
+        ..Misbehaviour::default()
+    };
+    let workers = vec![spawn(
+        &served.address,
+        "worker-0",
+        &Collective::of(1),
+        paused,
+    )];
     served.until("three steps", |status| status.step == 3).await;
     served.shutdown.send(Shutdown::Terminate).await.unwrap();
     fates(workers).await;
@@ -203,7 +288,11 @@ async fn a_checkpoint_at_an_epochs_end_without_figures_is_evaluated_first_on_res
     let outcome = served.end().await;
 
     // Then both epochs have their figures
-    let steps: Vec<_> = outcome.evaluations.iter().map(|evaluated| evaluated.step).collect();
+    let steps: Vec<_> = outcome
+        .evaluations
+        .iter()
+        .map(|evaluated| evaluated.step)
+        .collect();
     assert_eq!(steps, [4, 8]);
 }
 
@@ -213,36 +302,79 @@ async fn history_checkpoints_and_events_tell_the_same_story() {
     let mut served = Served::start(external(dir.path(), 2)).await;
     let mut people = served.people().await;
     let (collective, resume) = (Collective::of(2), Arc::new(Notify::new()));
-    let paused = Misbehaviour { pause_at: Some((7, Arc::clone(&resume))), ..Misbehaviour::default() };
+    let paused = Misbehaviour {
+        pause_at: Some((7, Arc::clone(&resume))),
+        ..Misbehaviour::default()
+    };
     let workers = vec![
-        spawn(&served.address, "worker-0", &collective, Misbehaviour::default()),
+        spawn(
+            &served.address,
+            "worker-0",
+            &collective,
+            Misbehaviour::default(),
+        ),
         spawn(&served.address, "worker-1", &collective, paused),
     ];
-    served.until("seven steps and a checkpoint", |s| s.step == 7 && !s.last_checkpoint.is_empty()).await;
+    served
+        .until("seven steps and a checkpoint", |s| {
+            s.step == 7 && !s.last_checkpoint.is_empty()
+        })
+        .await;
 
-    let request = GetHistoryRequest { from_step: 0, page_size: 5 };
+    let request = GetHistoryRequest {
+        from_step: 0,
+        page_size: 5,
+    };
     let first = people.get_history(request).await.unwrap().into_inner();
-    let request = GetHistoryRequest { from_step: first.next_step, page_size: 5 };
+    let request = GetHistoryRequest {
+        from_step: first.next_step,
+        page_size: 5,
+    };
     let second = people.get_history(request).await.unwrap().into_inner();
-    let steps: Vec<_> = first.steps.iter().chain(&second.steps).map(|point| point.step).collect();
+    let steps: Vec<_> = first
+        .steps
+        .iter()
+        .chain(&second.steps)
+        .map(|point| point.step)
+        .collect();
     assert_eq!(steps, (0..7).collect::<Vec<_>>());
     assert_eq!((first.next_step, second.next_step), (5, 0));
-    let epochs: Vec<_> = first.epochs.iter().chain(&second.epochs).map(|e| (e.epoch, e.map)).collect();
+    let epochs: Vec<_> = first
+        .epochs
+        .iter()
+        .chain(&second.epochs)
+        .map(|e| (e.epoch, e.map))
+        .collect();
     assert_eq!(epochs, [(1, Some(expected_map()))]);
 
-    let list = people.list_checkpoints(ListCheckpointsRequest {}).await.unwrap().into_inner();
-    let entries: Vec<_> =
-        list.checkpoints.iter().map(|c| (c.step, c.map, c.last, c.best)).collect();
+    let list = people
+        .list_checkpoints(ListCheckpointsRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let entries: Vec<_> = list
+        .checkpoints
+        .iter()
+        .map(|c| (c.step, c.map, c.last, c.best))
+        .collect();
     assert_eq!(entries, [(4, Some(expected_map()), true, true)]);
-    let mut worker = WorkerServiceClient::connect(served.address.clone()).await.unwrap();
-    let request = GetCheckpointRequest { run_id: "test-run".to_owned(), step: 4 };
+    let mut worker = WorkerServiceClient::connect(served.address.clone())
+        .await
+        .unwrap();
+    let request = GetCheckpointRequest {
+        run_id: "test-run".to_owned(),
+        step: 4,
+    };
     let mut stream = worker.get_checkpoint(request).await.unwrap().into_inner();
     let mut files = Vec::new();
     while let Some(chunk) = stream.message().await.unwrap() {
         assert!(chunk.end_of_file, "these files fit one chunk each");
         files.push((chunk.file, chunk.data));
     }
-    assert_eq!(files, checkpoint_files(4).map(|(file, data)| (file.to_owned(), data)));
+    assert_eq!(
+        files,
+        checkpoint_files(4).map(|(file, data)| (file.to_owned(), data))
+    );
 
     resume.notify_one();
     fates(workers).await;
@@ -262,11 +394,80 @@ async fn history_checkpoints_and_events_tell_the_same_story() {
         });
     }
     assert_eq!(
-        kinds.into_iter().filter(|kind| *kind != "other").collect::<Vec<_>>(),
-        ["checkpoint", "ended", "evaluated", "formed", "joined", "step"]
+        kinds
+            .into_iter()
+            .filter(|kind| *kind != "other")
+            .collect::<Vec<_>>(),
+        [
+            "checkpoint",
+            "ended",
+            "evaluated",
+            "formed",
+            "joined",
+            "step"
+        ]
     );
     let plan = RunPlan::new(shape(), 2).unwrap();
     let recorded = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
-    let progress = recorded.lines().filter(|line| line.contains(r#""event":"progress""#)).count();
+    let progress = recorded
+        .lines()
+        .filter(|line| line.contains(r#""event":"progress""#))
+        .count();
     assert_eq!(progress as u64, 2 * plan.total_steps());
+}
+
+#[tokio::test]
+async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
+    // Given a run that lost a worker in its last step
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(external(dir.path(), 1)).await;
+    let dying = Misbehaviour {
+        die_at: Some(7),
+        ..Misbehaviour::default()
+    };
+    fates(vec![spawn(
+        &served.address,
+        "worker-0",
+        &Collective::of(1),
+        dying,
+    )])
+    .await;
+    let outcome = served.end().await;
+    assert_eq!((outcome.exit_code, outcome.status.step), (75, 7));
+
+    // When it goes on from the checkpoint at its first epoch's end
+    let served = Served::start(resume_at(external(dir.path(), 1), 4)).await;
+    let mut people = served.people().await;
+    let history = people
+        .get_history(GetHistoryRequest {
+            from_step: 0,
+            page_size: 0,
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    fates(spawn_all(&served.address, 1)).await;
+    let outcome = served.end().await;
+
+    // Then the steps beyond are not shown, and the ledger keeps them as void
+    assert_eq!(
+        history
+            .steps
+            .iter()
+            .map(|point| point.step)
+            .collect::<Vec<_>>(),
+        [0, 1, 2, 3]
+    );
+    assert_eq!((outcome.exit_code, outcome.evaluations.len()), (0, 2));
+    let (_, recorded) =
+        coordinator::store::Store::open(&dir.path().join("run.redb"), "test-run", 8).unwrap();
+    assert_eq!(recorded.generation, 2);
+    assert_eq!(recorded.ledger.steps_done(), 8);
+    let void: Vec<_> = recorded
+        .ledger
+        .void()
+        .iter()
+        .map(|v| (v.generation, v.steps.first, v.steps.last))
+        .collect();
+    assert_eq!(void, [(1, 4, 6)]);
 }

@@ -61,6 +61,10 @@ impl Driver {
                     if let Some(guest) = self.guests.get_mut(&worker) {
                         guest.connection = None;
                     }
+                    if !self.state().roster().is_local() {
+                        let (worker_id, how) = (worker.to_string(), detail.clone());
+                        self.parts.observer.tell(RunEvent::Left { worker_id, how });
+                    }
                     self.happen(Event::StreamLost { worker, detail }).await;
                 }
             }
@@ -74,6 +78,10 @@ impl Driver {
                 self.on_scored(step, scored, samples, began, skipped).await;
             }
             Message::Evaluated { step, outcome } => self.on_evaluated(step, outcome).await,
+            Message::Settle { step, done } => {
+                self.settling.push((step, done));
+                self.settle();
+            }
             Message::Checkpoint { step, outcome } => self.on_checkpoint(step, outcome).await,
         }
     }
@@ -190,6 +198,7 @@ impl Driver {
         self.progress = None;
         if live {
             self.feed(&worker);
+            self.settle();
         }
     }
 
@@ -201,6 +210,7 @@ impl Driver {
                 .ledger
                 .skip(progress.generation, step, sample, &skipped.reason);
             if news.unwrap_or(false) {
+                self.ledger_changed = true;
                 let (split, reason) = ("train", skipped.reason.clone());
                 self.parts.observer.tell(RunEvent::SampleSkipped {
                     split,
@@ -324,6 +334,27 @@ impl Driver {
         self.happen(Event::CheckpointEnded { step, problem }).await;
     }
 
+    /// Flushes the store for those checkpoints whose steps have all been reported.
+    pub(super) fn settle(&mut self) {
+        let steps_done = self.state().steps_done();
+        let (due, later) = std::mem::take(&mut self.settling)
+            .into_iter()
+            .partition(|(step, _)| *step <= steps_done);
+        self.settling = later;
+        for (_, done) in due {
+            self.keep_ledger();
+            let flushed = self.parts.store.flush_later();
+            tokio::spawn(async move {
+                let result = match flushed.await {
+                    Ok(result) => result.map_err(|problem| problem.to_string()),
+                    Err(_) => Err("the store is closed: the run is over".to_owned()),
+                };
+                // An error means that the checkpoint's stream broke meanwhile.
+                let _ = done.send(result);
+            });
+        }
+    }
+
     /// Records the step that the report under decision commits.
     pub(super) fn commit(&mut self, generation: u64, step: u64) {
         if let Err(problem) = self.parts.ledger.commit_through(generation, step) {
@@ -344,7 +375,7 @@ impl Driver {
         };
         self.parts.history.push_step(point);
         self.parts.store.step(point);
-        self.parts.store.ledger(&self.parts.ledger);
+        self.ledger_changed = true;
         self.parts.observer.tell(RunEvent::Step {
             step,
             epoch: self.state().epoch().saturating_sub(1),

@@ -3,7 +3,7 @@
 use proto::v1::{
     GetCheckpointRequest, GetCheckpointResponse, PutCheckpointRequest, PutCheckpointResponse,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -89,6 +89,7 @@ async fn receive(
             .map_err(Problem::Stream)?;
         let commit = chunk.commit;
         if commit {
+            settled(context, step).await?;
             // The writer has ended if this fails, and its result says why.
             let _ = map.send(context.evaluations.map_of(generation, step).await);
         }
@@ -111,6 +112,20 @@ async fn receive(
         Err(_) => Err(Problem::Local(
             "writing the checkpoint was cut off".to_owned(),
         )),
+    }
+}
+
+/// Waits until every step before the checkpoint is on disk.
+async fn settled(context: &Context, step: u64) -> Result<(), Problem> {
+    let (done, wait) = oneshot::channel();
+    context
+        .tell(Message::Settle { step, done })
+        .await
+        .map_err(Problem::Stream)?;
+    match wait.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(problem)) => Err(Problem::Local(problem)),
+        Err(_) => Err(Problem::Local("the run is over".to_owned())),
     }
 }
 

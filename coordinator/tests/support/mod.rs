@@ -29,7 +29,11 @@ pub const VAL: u32 = 11;
 
 /// A data set of which no picture exists.
 pub fn dataset() -> Dataset {
-    let classes = (0..CLASSES).map(|n| Class { name: format!("class {n}"), coco_id: n as u64 + 1, group: 0 });
+    let classes = (0..CLASSES).map(|n| Class {
+        name: format!("class {n}"),
+        coco_id: n as u64 + 1,
+        group: 0,
+    });
     let split = |name: &str, samples: u32| Split {
         name: name.to_owned(),
         annotation_file: format!("/nowhere/{name}.json").into(),
@@ -53,7 +57,10 @@ pub fn dataset() -> Dataset {
     };
     Dataset {
         classes: classes.collect(),
-        groups: vec![Group { name: "all".to_owned(), classes: (0..CLASSES).collect() }],
+        groups: vec![Group {
+            name: "all".to_owned(),
+            classes: (0..CLASSES).collect(),
+        }],
         train: split("train", TRAIN),
         val: split("val", VAL),
     }
@@ -116,7 +123,13 @@ impl Served {
         let (status, events) = (observer.status(), observer.events());
         let (shutdown, requests) = mpsc::channel(4);
         let outcome = tokio::spawn(serve(setup, listener, requests, observer));
-        Self { address, shutdown, status, events, outcome }
+        Self {
+            address,
+            shutdown,
+            status,
+            events,
+            outcome,
+        }
     }
 
     /// Waits until the status fulfils a condition.
@@ -125,11 +138,15 @@ impl Served {
         if let Some(status) = seen.ok().and_then(Result::ok).map(|status| status.clone()) {
             return status;
         }
-        panic!("the run was never at: {what}; last: {:?}", self.status.borrow())
+        panic!(
+            "the run was never at: {what}; last: {:?}",
+            self.status.borrow()
+        )
     }
 
     pub async fn until_phase(&mut self, phase: Phase) -> Status {
-        self.until(&format!("{phase:?}"), |status| status.phase() == phase).await
+        self.until(&format!("{phase:?}"), |status| status.phase() == phase)
+            .await
     }
 
     pub async fn end(self) -> Outcome {
@@ -141,6 +158,8 @@ impl Served {
     }
 
     pub async fn people(&self) -> RunServiceClient<Channel> {
-        RunServiceClient::connect(self.address.clone()).await.unwrap()
+        RunServiceClient::connect(self.address.clone())
+            .await
+            .unwrap()
     }
 }

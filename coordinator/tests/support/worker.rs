@@ -15,8 +15,9 @@ use proto::v1::session_response::Message as Down;
 use proto::v1::store_service_client::StoreServiceClient;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use proto::v1::{
-    Fault, Generation, GetDatasetRequest, GetRequest, Heartbeat, Join, Leaving, PutCheckpointRequest,
-    Progress, Ready, SessionRequest, SetRequest, Split, StepPlan, StoreScope, SubmitScoresRequest,
+    Fault, Generation, GetDatasetRequest, GetRequest, Heartbeat, Join, Leaving, Progress,
+    PutCheckpointRequest, Ready, SessionRequest, SetRequest, Split, StepPlan, StoreScope,
+    SubmitScoresRequest,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc};
@@ -70,7 +71,10 @@ struct Session {
 }
 
 impl Session {
-    async fn wait<T>(&self, mut take: impl FnMut(&mut Inbox) -> Option<T>) -> Result<T, (u32, String)> {
+    async fn wait<T>(
+        &self,
+        mut take: impl FnMut(&mut Inbox) -> Option<T>,
+    ) -> Result<T, (u32, String)> {
         loop {
             let changed = self.changed.notified();
             {
@@ -94,8 +98,9 @@ pub fn logit(sample: u32, class: usize) -> f32 {
 
 /// The mAP of those scores, straight from the domain.
 pub fn expected_map() -> f64 {
-    let scores: Vec<f32> =
-        (0..VAL).flat_map(|sample| (0..CLASSES).map(move |class| logit(sample, class))).collect();
+    let scores: Vec<f32> = (0..VAL)
+        .flat_map(|sample| (0..CLASSES).map(move |class| logit(sample, class)))
+        .collect();
     let mut labels = Labels::new(VAL, CLASSES as u32);
     for (sample, picture) in (0..).zip(&super::dataset().val.samples) {
         for &class in &picture.labels {
@@ -103,7 +108,10 @@ pub fn expected_map() -> f64 {
         }
     }
     let matrix = ScoreMatrix::new(&scores, VAL, CLASSES as u32, Layout::SampleMajor).unwrap();
-    mean_average_precision(&matrix, &labels).unwrap().map.unwrap()
+    mean_average_precision(&matrix, &labels)
+        .unwrap()
+        .map
+        .unwrap()
 }
 
 /// A worker of its world. `id` is its name; `collective` joins it to its peers.
@@ -118,7 +126,9 @@ pub fn spawn(
         let mut worker = Worker::join(&address, &id, collective, misbehaviour).await;
         match worker.work().await {
             Ok(()) => worker.seen.died = true,
-            Err((code, reason)) => (worker.seen.exit_code, worker.seen.reason) = (Some(code), reason),
+            Err((code, reason)) => {
+                (worker.seen.exit_code, worker.seen.reason) = (Some(code), reason)
+            }
         }
         worker.seen
     })
@@ -128,7 +138,14 @@ pub fn spawn(
 pub fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::JoinHandle<Seen>> {
     let collective = Collective::of(world_size);
     (0..world_size)
-        .map(|n| spawn(address, &format!("worker-{n}"), &collective, Misbehaviour::default()))
+        .map(|n| {
+            spawn(
+                address,
+                &format!("worker-{n}"),
+                &collective,
+                Misbehaviour::default(),
+            )
+        })
         .collect()
 }
 
@@ -145,8 +162,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub async fn join(address: &str, id: &str, collective: Collective, misbehaviour: Misbehaviour) -> Self {
-        let channel = Channel::from_shared(address.to_owned()).unwrap().connect().await.unwrap();
+    pub async fn join(
+        address: &str,
+        id: &str,
+        collective: Collective,
+        misbehaviour: Misbehaviour,
+    ) -> Self {
+        let channel = Channel::from_shared(address.to_owned())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let mut client = WorkerServiceClient::new(channel.clone());
         let (up, messages) = mpsc::unbounded_channel();
         let join = Join {
@@ -159,10 +185,16 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Join::default()
         };
-        up.send(SessionRequest { message: Some(Up::Join(join)) }).unwrap();
+        up.send(SessionRequest {
+            message: Some(Up::Join(join)),
+        })
+        .unwrap();
         let session = Session::default();
-        let mut down =
-            client.session(UnboundedReceiverStream::new(messages)).await.unwrap().into_inner();
+        let mut down = client
+            .session(UnboundedReceiverStream::new(messages))
+            .await
+            .unwrap()
+            .into_inner();
         let filing = session.clone();
         tokio::spawn(async move {
             let over = loop {
@@ -190,7 +222,9 @@ impl Worker {
 
     fn say(&self, message: Up) {
         if let Some(up) = &self.up {
-            let _ = up.send(SessionRequest { message: Some(message) });
+            let _ = up.send(SessionRequest {
+                message: Some(message),
+            });
         }
     }
 
@@ -223,8 +257,14 @@ impl Worker {
     }
 
     async fn fetch_index(&mut self, split: Split) -> Result<(), (u32, String)> {
-        let run_id = self.session.wait(|inbox| (!inbox.run_id.is_empty()).then(|| inbox.run_id.clone())).await?;
-        let request = GetDatasetRequest { run_id, split: split.into() };
+        let run_id = self
+            .session
+            .wait(|inbox| (!inbox.run_id.is_empty()).then(|| inbox.run_id.clone()))
+            .await?;
+        let request = GetDatasetRequest {
+            run_id,
+            split: split.into(),
+        };
         let mut stream = self.client.get_dataset(request).await.unwrap().into_inner();
         let mut bytes = Vec::new();
         while let Some(part) = stream.message().await.unwrap() {
@@ -232,7 +272,11 @@ impl Worker {
         }
         let index = data::coco::Split::decode(&bytes).unwrap();
         let sent = super::dataset();
-        let wanted = if split == Split::Train { sent.train } else { sent.val };
+        let wanted = if split == Split::Train {
+            sent.train
+        } else {
+            sent.val
+        };
         assert_eq!(index.samples, wanted.samples);
         Ok(())
     }
@@ -243,16 +287,35 @@ impl Worker {
         self.step = generation.begins_at_step;
         self.seen.rank = generation.rank;
         let run_id = self.session.inbox.lock().unwrap().run_id.clone();
-        let scope = Some(StoreScope { run_id, generation: generation.number });
-        let (key, value) = (format!("rank/{}", generation.rank), vec![generation.rank as u8]);
-        self.store.set(SetRequest { scope: scope.clone(), key, value }).await.unwrap();
+        let scope = Some(StoreScope {
+            run_id,
+            generation: generation.number,
+        });
+        let (key, value) = (
+            format!("rank/{}", generation.rank),
+            vec![generation.rank as u8],
+        );
+        self.store
+            .set(SetRequest {
+                scope: scope.clone(),
+                key,
+                value,
+            })
+            .await
+            .unwrap();
         for rank in 0..generation.world_size {
-            let request =
-                GetRequest { scope: scope.clone(), key: format!("rank/{rank}"), timeout_millis: 30_000 };
+            let request = GetRequest {
+                scope: scope.clone(),
+                key: format!("rank/{rank}"),
+                timeout_millis: 30_000,
+            };
             let value = self.store.get(request).await.unwrap().into_inner().value;
             assert_eq!(value, [rank as u8]);
         }
-        self.say(Up::Heartbeat(Heartbeat { generation: self.generation, ..Heartbeat::default() }));
+        self.say(Up::Heartbeat(Heartbeat {
+            generation: self.generation,
+            ..Heartbeat::default()
+        }));
         self.say(Up::Ready(Ready {
             generation: self.generation,
             initial_state: "nothing".to_owned(),
@@ -301,7 +364,11 @@ impl Worker {
 
     /// A collective, or the report of its failure and the wait for the release.
     async fn reduce(&self, name: &str, value: u32) -> Result<u32, (u32, String)> {
-        match self.collective.all_reduce(&format!("{} {name}", self.generation), value).await {
+        match self
+            .collective
+            .all_reduce(&format!("{} {name}", self.generation), value)
+            .await
+        {
             Ok(sum) => Ok(sum),
             Err(Broken) => {
                 self.fault(Class::Collective, "connection closed by peer".to_owned());
@@ -320,13 +387,24 @@ impl Worker {
         assert_eq!(plan.step, self.step, "steps come in order");
         let stop = self.agree(&format!("step {}", plan.step)).await?;
         let snapshot = std::mem::take(&mut self.session.inbox.lock().unwrap().snapshot);
-        let snapshot = self.reduce(&format!("snapshot {}", plan.step), u32::from(snapshot)).await? > 0;
+        let snapshot = self
+            .reduce(&format!("snapshot {}", plan.step), u32::from(snapshot))
+            .await?
+            > 0;
         self.step += 1;
-        let off = if self.misbehaviour.differ_at == Some(plan.step) { 0.5 } else { 0.0 };
+        let off = if self.misbehaviour.differ_at == Some(plan.step) {
+            0.5
+        } else {
+            0.0
+        };
         self.say(Up::Progress(Progress {
             generation: self.generation,
             step: plan.step,
-            samples: plan.micro_batches.iter().map(|batch| batch.sample_ids.len() as u32).sum(),
+            samples: plan
+                .micro_batches
+                .iter()
+                .map(|batch| batch.sample_ids.len() as u32)
+                .sum(),
             samples_in_step: plan.samples_in_step,
             loss: 1.0 / (1.0 + plan.step as f64) + off,
             step_micros: 1000,
@@ -351,12 +429,19 @@ impl Worker {
                 generation,
                 step,
                 sample_ids: ids.to_vec(),
-                logits: ids.iter().flat_map(|&id| (0..CLASSES).map(move |class| logit(id, class))).collect(),
+                logits: ids
+                    .iter()
+                    .flat_map(|&id| (0..CLASSES).map(move |class| logit(id, class)))
+                    .collect(),
                 skipped: Vec::new(),
             })
             .collect();
         requests.extend(requests.first().cloned());
-        self.client.submit_scores(tokio_stream::iter(requests)).await.unwrap();
+        let sent = self
+            .client
+            .submit_scores(tokio_stream::iter(requests))
+            .await;
+        self.unless_released(sent).await?;
         self.seen.scored.extend(sample_ids);
         Ok(())
     }
@@ -366,8 +451,12 @@ impl Worker {
             return Ok(());
         }
         let run_id = self.session.inbox.lock().unwrap().run_id.clone();
-        let request =
-            PutCheckpointRequest { run_id, generation: self.generation, step, ..Default::default() };
+        let request = PutCheckpointRequest {
+            run_id,
+            generation: self.generation,
+            step,
+            ..Default::default()
+        };
         let mut requests: Vec<_> = checkpoint_files(step)
             .into_iter()
             .map(|(file, data)| PutCheckpointRequest {
@@ -378,10 +467,31 @@ impl Worker {
                 ..request.clone()
             })
             .collect();
-        requests.push(PutCheckpointRequest { commit: true, ..request });
-        let answer = self.client.put_checkpoint(tokio_stream::iter(requests)).await.unwrap();
+        requests.push(PutCheckpointRequest {
+            commit: true,
+            ..request
+        });
+        let answer = self
+            .client
+            .put_checkpoint(tokio_stream::iter(requests))
+            .await;
+        let answer = self.unless_released(answer).await?;
         assert_eq!(answer.into_inner().problem, "");
         Ok(())
+    }
+
+    /// A call that fails because the run has ended is no news: the release is.
+    async fn unless_released<T>(
+        &self,
+        answer: Result<T, tonic::Status>,
+    ) -> Result<T, (u32, String)> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(status) => {
+                self.session.wait(|_| None::<()>).await?;
+                panic!("refused without a release: {status}")
+            }
+        }
     }
 
     async fn stop(&mut self) -> Result<(), (u32, String)> {
@@ -391,7 +501,11 @@ impl Worker {
 
     async fn leave(&mut self, reason: Reason) -> Result<(), (u32, String)> {
         let (generation, step) = (self.generation, self.step);
-        self.say(Up::Leaving(Leaving { generation, step, reason: reason.into() }));
+        self.say(Up::Leaving(Leaving {
+            generation,
+            step,
+            reason: reason.into(),
+        }));
         self.session.wait(|_| None::<()>).await
     }
 }
@@ -406,7 +520,9 @@ pub fn checkpoint_files(step: u64) -> [(&'static str, Vec<u8>); 3] {
         bytes.extend((-value).to_le_bytes());
         bytes
     };
-    let state = format!(r#"{{"format":1,"run_id":"test-run","step":{step},"epoch":0,"step_in_epoch":0,"seed":7,"generation":1,"rng":{{"scheme":"none"}},"samples_in_epoch":0}}"#);
+    let state = format!(
+        r#"{{"format":1,"run_id":"test-run","step":{step},"epoch":0,"step_in_epoch":0,"seed":7,"generation":1,"rng":{{"scheme":"none"}},"samples_in_epoch":0}}"#
+    );
     [
         ("model.safetensors", tensors(step as f32)),
         ("optimizer.safetensors", tensors(0.5)),
@@ -421,11 +537,15 @@ fn file(session: &Session, message: Down) {
             Down::Welcome(welcome) => inbox.run_id = welcome.run_id,
             Down::Refused(refused) => inbox.over = Some((refused.exit_code, refused.reason)),
             Down::Generation(generation) => inbox.generation = Some(generation),
-            Down::Plan(plan) => inbox.items.extend(plan.items.into_iter().filter_map(|item| item.item)),
+            Down::Plan(plan) => inbox
+                .items
+                .extend(plan.items.into_iter().filter_map(|item| item.item)),
             Down::Stop(_) => inbox.stop = true,
             Down::Snapshot(_) => inbox.snapshot = true,
             Down::Release(release) => {
-                inbox.over.get_or_insert((release.exit_code, release.reason));
+                inbox
+                    .over
+                    .get_or_insert((release.exit_code, release.reason));
             }
         }
     }
@@ -433,7 +553,9 @@ fn file(session: &Session, message: Down) {
 }
 
 /// All of some workers' fates, in the order given.
-pub async fn fates(workers: Vec<impl Future<Output = Result<Seen, tokio::task::JoinError>>>) -> Vec<Seen> {
+pub async fn fates(
+    workers: Vec<impl Future<Output = Result<Seen, tokio::task::JoinError>>>,
+) -> Vec<Seen> {
     let mut seen = Vec::new();
     for worker in workers {
         let fate = tokio::time::timeout(super::PATIENCE, worker).await;

@@ -130,25 +130,16 @@ impl State {
             });
             self.note_place(next + 1);
         }
-        match self
-            .reports
-            .insert(rank, worker, report, self.config.workers)
-        {
-            Some(Err(Disagreement {
-                what,
-                minority,
-                majority,
-            })) => {
-                let reason = format!(
-                    "replicas differ after step {next}: the {what} of {} is not that of {}; \
-                     resume from the last checkpoint, and look at the device of the ones that differ",
-                    Names(&minority),
-                    Names(&majority)
-                );
-                let culprit = minority.into_iter().next();
-                effects.extend(self.fail(1, reason, culprit, Vec::new(), now));
-            }
-            Some(Ok(())) | None => {}
+        let compared = self.reports.insert(rank, worker, report, self.config.workers);
+        if let Some(Err(Disagreement { what, minority, majority })) = compared {
+            let reason = format!(
+                "replicas differ after step {next}: the {what} of {} is not that of {}; \
+                 resume from the last checkpoint, and look at the device of the ones that differ",
+                Names(&minority),
+                Names(&majority)
+            );
+            let culprit = minority.into_iter().next();
+            effects.extend(self.fail(1, reason, culprit, Vec::new(), now));
         }
         effects
     }

@@ -1,1 +1,223 @@
+use super::*;
+use crate::membership::Process;
 
+mod properties;
+mod scenarios;
+
+pub(super) const VAL: u32 = 4;
+
+/// Two epochs of two steps.
+pub(super) fn config(workers: u32, local: bool) -> Config {
+    Config {
+        workers,
+        local,
+        shape: RunShape {
+            seed: 1,
+            samples: 8,
+            val_samples: VAL,
+            global_batch: 4,
+            micro_batch: 2,
+            epochs: 2,
+            evaluate_every_epochs: 1,
+            snapshot_every_steps: None,
+            snapshot_every_epochs: Some(1),
+        },
+        begins_at_step: 0,
+        from_checkpoint: false,
+        evaluate_first: false,
+        last_generation: 6,
+        stop_after: None,
+        timeouts: Timeouts::from_fault_timeout(Millis(5000)),
+    }
+}
+
+/// A run under a simulated clock, with everything that was to be done.
+pub(super) struct Sim {
+    pub(super) state: Option<State>,
+    pub(super) now: Millis,
+    pub(super) effects: Vec<Effect>,
+    pub(super) reason: String,
+}
+
+impl Sim {
+    pub(super) fn new(config: Config) -> Self {
+        let state = State::new(config).unwrap();
+        let mut sim = Self {
+            state: Some(state),
+            now: Millis(0),
+            effects: Vec::new(),
+            reason: String::new(),
+        };
+        sim.happen(Event::Started);
+        sim
+    }
+
+    /// A local run whose workers have joined, are ready, and train.
+    pub(super) fn training(workers: u32) -> Self {
+        let mut sim = Self::new(config(workers, true));
+        for n in 0..workers {
+            sim.join(n);
+        }
+        for n in 0..workers {
+            sim.ready(n);
+        }
+        sim
+    }
+
+    pub(super) fn state(&self) -> &State {
+        self.state.as_ref().unwrap()
+    }
+
+    pub(super) fn happen(&mut self, event: Event) -> Vec<Effect> {
+        let (state, effects, reason) = step(self.state.take().unwrap(), &event, self.now);
+        self.state = Some(state);
+        self.effects.extend(effects.clone());
+        self.reason = reason.to_string();
+        effects
+    }
+
+    /// Lets time pass to the next deadline.
+    pub(super) fn to_next_deadline(&mut self) -> Option<Deadline> {
+        let (deadline, at) = self
+            .state()
+            .next_deadline()
+            .map(|(deadline, at)| (deadline.clone(), at))?;
+        self.now = self.now.max(at);
+        self.happen(Event::Tick);
+        Some(deadline)
+    }
+
+    /// Lets deadlines pass until one of them ends the run.
+    pub(super) fn wait_for_the_end(&mut self) {
+        while !matches!(self.state().phase(), Phase::Ending { .. } | Phase::Over(_)) {
+            assert!(
+                self.to_next_deadline().is_some(),
+                "nothing is waited for: {}",
+                self.reason
+            );
+        }
+    }
+
+    pub(super) fn pass(&mut self, millis: u64) -> Vec<Effect> {
+        self.now = self.now.after(Millis(millis));
+        self.happen(Event::Tick)
+    }
+
+    pub(super) fn join(&mut self, n: u32) -> Vec<Effect> {
+        let (host, device) = ("here".to_owned(), "cpu".to_owned());
+        self.happen(Event::Joined {
+            worker: WorkerId::local(n),
+            host,
+            pid: n,
+            device,
+        })
+    }
+
+    pub(super) fn ready(&mut self, n: u32) -> Vec<Effect> {
+        self.happen(Event::Ready {
+            worker: WorkerId::local(n),
+            generation: 7,
+        })
+    }
+
+    pub(super) fn progress(&mut self, n: u32, step: u64) -> Vec<Effect> {
+        self.progress_of(n, report(step))
+    }
+
+    pub(super) fn progress_of(&mut self, n: u32, report: StepReport) -> Vec<Effect> {
+        self.happen(Event::Progress {
+            worker: WorkerId::local(n),
+            generation: 7,
+            report,
+        })
+    }
+
+    pub(super) fn all_do(&mut self, workers: u32, step: u64) {
+        for n in 0..workers {
+            self.progress(n, step);
+        }
+    }
+
+    pub(super) fn fault(&mut self, n: u32, class: FaultClass, message: &str) -> Vec<Effect> {
+        let message = message.to_owned();
+        self.happen(Event::Fault {
+            worker: WorkerId::local(n),
+            generation: 7,
+            step: 1,
+            class,
+            message,
+        })
+    }
+
+    pub(super) fn leave(&mut self, n: u32, step: u64, reason: LeaveReason) -> Vec<Effect> {
+        self.happen(Event::Leaving {
+            worker: WorkerId::local(n),
+            generation: 7,
+            step,
+            reason,
+        })
+    }
+
+    pub(super) fn stream_lost(&mut self, n: u32) -> Vec<Effect> {
+        self.happen(Event::StreamLost {
+            worker: WorkerId::local(n),
+            detail: "reset".to_owned(),
+        })
+    }
+
+    pub(super) fn exited(&mut self, n: u32, end: ProcessEnd) -> Vec<Effect> {
+        self.happen(Event::Exited {
+            worker: WorkerId::local(n),
+            end,
+            log: vec!["last line".to_owned()],
+        })
+    }
+
+    /// Everyone follows the release.
+    pub(super) fn all_go(&mut self, workers: u32) {
+        for n in 0..workers {
+            self.stream_lost(n);
+            self.exited(n, ProcessEnd::Code(0));
+        }
+    }
+
+    pub(super) fn ending(&self) -> &Ending {
+        match self.state().phase() {
+            Phase::Ending { ending, .. } | Phase::Over(ending) => ending,
+            other => panic!("not ending but {other:?}: {}", self.reason),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state().phase(), Phase::Over(_))
+    }
+
+    pub(super) fn warnings(&self) -> Vec<&str> {
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Warn { text } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub(super) fn report(step: u64) -> StepReport {
+    StepReport {
+        step,
+        loss_bits: 0,
+        samples_in_step: 4,
+        samples_digest: 0,
+        state_hash: None,
+    }
+}
+
+/// Everyone that a released worker's process could still be.
+pub(super) fn processes(state: &State) -> usize {
+    state
+        .roster()
+        .iter()
+        .filter(|(_, member)| member.process == Process::Here)
+        .count()
+}
