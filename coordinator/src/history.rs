@@ -86,7 +86,7 @@ impl History {
             Some(best) if best.0 >= candidate.0 => Some(best),
             _ => Some(candidate),
         });
-        (maps().last().map(|(map, _)| map), best)
+        (maps().next_back().map(|(map, _)| map), best)
     }
 
     /// The mean loss of each epoch whose every step is known: (epoch from 0, loss).

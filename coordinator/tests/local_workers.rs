@@ -1,5 +1,11 @@
 //! Worker processes of this machine: what is said of those that fail, and that none is left behind.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, where both are fine"
+)]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

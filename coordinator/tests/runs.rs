@@ -1,5 +1,11 @@
 //! Whole runs over real sockets, with workers that compute nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, where both are fine"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,11 @@
 //! What the services refuse, hold back and end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, where both are fine"
+)]
+
 mod support;
 
 use std::sync::Arc;

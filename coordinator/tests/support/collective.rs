@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 #[derive(Debug, Clone, Default)]
-pub struct Collective(Arc<Shared>);
+pub(crate) struct Collective(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -23,17 +23,17 @@ struct State {
 
 /// A peer is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Broken;
+pub(crate) struct Broken;
 
 impl Collective {
-    pub fn of(world_size: u32) -> Self {
+    pub(crate) fn of(world_size: u32) -> Self {
         let collective = Self::default();
         collective.0.state.lock().unwrap().world_size = world_size;
         collective
     }
 
     /// Waits for all ranks and answers with the sum of what they gave.
-    pub async fn all_reduce(&self, name: &str, value: u32) -> Result<u32, Broken> {
+    pub(crate) async fn all_reduce(&self, name: &str, value: u32) -> Result<u32, Broken> {
         {
             let mut state = self.0.state.lock().unwrap();
             let entry = state.sums.entry(name.to_owned()).or_default();
@@ -58,7 +58,7 @@ impl Collective {
     }
 
     /// What the death of a rank does.
-    pub fn tear(&self) {
+    pub(crate) fn tear(&self) {
         self.0.state.lock().unwrap().broken = true;
         self.0.changed.notify_waiters();
     }

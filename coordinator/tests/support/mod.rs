@@ -1,9 +1,14 @@
 //! A run over real sockets with workers that speak the protocol and compute nothing.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a part of tests, where both are fine"
+)]
 
-pub mod collective;
-pub mod worker;
+pub(crate) mod collective;
+pub(crate) mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,14 +26,14 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 /// Long enough that only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub const CLASSES: usize = 3;
-pub const TRAIN: u32 = 26;
-pub const VAL: u32 = 11;
+pub(crate) const CLASSES: usize = 3;
+pub(crate) const TRAIN: u32 = 26;
+pub(crate) const VAL: u32 = 11;
 
 /// A data set of which no picture exists.
-pub fn dataset() -> Dataset {
+pub(crate) fn dataset() -> Dataset {
     let classes = (0..CLASSES).map(|n| Class {
         name: format!("class {n}"),
         coco_id: n as u64 + 1,
@@ -67,7 +72,7 @@ pub fn dataset() -> Dataset {
 }
 
 /// Two epochs of four steps: 26 samples in batches of eight.
-pub fn shape() -> RunShape {
+pub(crate) fn shape() -> RunShape {
     RunShape {
         seed: 7,
         samples: TRAIN,
@@ -81,7 +86,7 @@ pub fn shape() -> RunShape {
     }
 }
 
-pub fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
+pub(crate) fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
     RunSetup {
         run_id: "test-run".to_owned(),
         run_dir: run_dir.to_owned(),
@@ -96,27 +101,27 @@ pub fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
     }
 }
 
-pub fn external(run_dir: &Path, workers: u32) -> RunSetup {
+pub(crate) fn external(run_dir: &Path, workers: u32) -> RunSetup {
     setup(run_dir, Launch::External { workers })
 }
 
-pub fn resume_at(mut setup: RunSetup, step: u64) -> RunSetup {
+pub(crate) fn resume_at(mut setup: RunSetup, step: u64) -> RunSetup {
     let checkpoint = setup.run_dir.join(format!("checkpoints/step-{step:08}"));
     setup.resume = Some(ResumePoint { step, checkpoint });
     setup
 }
 
 /// A run being served.
-pub struct Served {
-    pub address: String,
-    pub shutdown: mpsc::Sender<Shutdown>,
-    pub status: watch::Receiver<Status>,
-    pub events: broadcast::Receiver<RunEvent>,
-    pub outcome: JoinHandle<Result<Outcome, RunError>>,
+pub(crate) struct Served {
+    pub(crate) address: String,
+    pub(crate) shutdown: mpsc::Sender<Shutdown>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) events: broadcast::Receiver<RunEvent>,
+    pub(crate) outcome: JoinHandle<Result<Outcome, RunError>>,
 }
 
 impl Served {
-    pub async fn start(setup: RunSetup) -> Self {
+    pub(crate) async fn start(setup: RunSetup) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let observer = Observer::new();
@@ -133,7 +138,11 @@ impl Served {
     }
 
     /// Waits until the status fulfils a condition.
-    pub async fn until(&mut self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        condition: impl Fn(&Status) -> bool,
+    ) -> Status {
         let seen = tokio::time::timeout(PATIENCE, self.status.wait_for(condition)).await;
         if let Some(status) = seen.ok().and_then(Result::ok).map(|status| status.clone()) {
             return status;
@@ -144,12 +153,12 @@ impl Served {
         )
     }
 
-    pub async fn until_phase(&mut self, phase: Phase) -> Status {
+    pub(crate) async fn until_phase(&mut self, phase: Phase) -> Status {
         self.until(&format!("{phase:?}"), |status| status.phase() == phase)
             .await
     }
 
-    pub async fn end(self) -> Outcome {
+    pub(crate) async fn end(self) -> Outcome {
         tokio::time::timeout(PATIENCE, self.outcome)
             .await
             .expect("the run must come to an end")
@@ -157,7 +166,7 @@ impl Served {
             .expect("the run must be served")
     }
 
-    pub async fn people(&self) -> RunServiceClient<Channel> {
+    pub(crate) async fn people(&self) -> RunServiceClient<Channel> {
         RunServiceClient::connect(self.address.clone())
             .await
             .unwrap()

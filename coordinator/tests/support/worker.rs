@@ -29,28 +29,28 @@ use super::{CLASSES, VAL};
 
 /// What a worker does wrong.
 #[derive(Debug, Clone, Default)]
-pub struct Misbehaviour {
+pub(crate) struct Misbehaviour {
     /// Drop the stream instead of doing this step, as a death does.
-    pub die_at: Option<u64>,
+    pub(crate) die_at: Option<u64>,
     /// Report this fault instead of doing this step.
-    pub fault_at: Option<(u64, Class, String)>,
+    pub(crate) fault_at: Option<(u64, Class, String)>,
     /// Report another loss than the others for this step.
-    pub differ_at: Option<u64>,
+    pub(crate) differ_at: Option<u64>,
     /// Wait for a stop before doing this step.
-    pub await_stop_at: Option<u64>,
+    pub(crate) await_stop_at: Option<u64>,
     /// Wait here until told before doing this step.
-    pub pause_at: Option<(u64, Arc<Notify>)>,
+    pub(crate) pause_at: Option<(u64, Arc<Notify>)>,
 }
 
 /// What became of a worker.
 #[derive(Debug, Default, Clone)]
-pub struct Seen {
-    pub exit_code: Option<u32>,
-    pub reason: String,
-    pub rank: u32,
-    pub steps: Vec<StepPlan>,
-    pub scored: Vec<u32>,
-    pub died: bool,
+pub(crate) struct Seen {
+    pub(crate) exit_code: Option<u32>,
+    pub(crate) reason: String,
+    pub(crate) rank: u32,
+    pub(crate) steps: Vec<StepPlan>,
+    pub(crate) scored: Vec<u32>,
+    pub(crate) died: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,12 +92,12 @@ impl Session {
 }
 
 /// The score that every worker gives to a sample: with ties, and not in the order of the labels.
-pub fn logit(sample: u32, class: usize) -> f32 {
+pub(crate) fn logit(sample: u32, class: usize) -> f32 {
     ((sample * 7 + class as u32 * 3) % 5) as f32 - 2.0
 }
 
 /// The mAP of those scores, straight from the domain.
-pub fn expected_map() -> f64 {
+pub(crate) fn expected_map() -> f64 {
     let scores: Vec<f32> = (0..VAL)
         .flat_map(|sample| (0..CLASSES).map(move |class| logit(sample, class)))
         .collect();
@@ -115,7 +115,7 @@ pub fn expected_map() -> f64 {
 }
 
 /// A worker of its world. `id` is its name; `collective` joins it to its peers.
-pub fn spawn(
+pub(crate) fn spawn(
     address: &str,
     id: &str,
     collective: &Collective,
@@ -135,7 +135,7 @@ pub fn spawn(
 }
 
 /// A whole world of well-behaved workers.
-pub fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::JoinHandle<Seen>> {
+pub(crate) fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::JoinHandle<Seen>> {
     let collective = Collective::of(world_size);
     (0..world_size)
         .map(|n| {
@@ -149,7 +149,7 @@ pub fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::JoinHandle<
         .collect()
 }
 
-pub struct Worker {
+pub(crate) struct Worker {
     client: WorkerServiceClient<Channel>,
     store: StoreServiceClient<Channel>,
     up: Option<mpsc::UnboundedSender<SessionRequest>>,
@@ -162,7 +162,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub async fn join(
+    pub(crate) async fn join(
         address: &str,
         id: &str,
         collective: Collective,
@@ -364,16 +364,17 @@ impl Worker {
 
     /// A collective, or the report of its failure and the wait for the release.
     async fn reduce(&self, name: &str, value: u32) -> Result<u32, (u32, String)> {
-        match self
-            .collective
-            .all_reduce(&format!("{} {name}", self.generation), value)
-            .await
-        {
+        let name = format!("{} {name}", self.generation);
+        // A released worker does not wait for its peers: real ones end their process.
+        let reduced = tokio::select! {
+            reduced = self.collective.all_reduce(&name, value) => reduced,
+            over = self.session.wait(|_| None::<u32>) => return over,
+        };
+        match reduced {
             Ok(sum) => Ok(sum),
             Err(Broken) => {
                 self.fault(Class::Collective, "connection closed by peer".to_owned());
-                self.session.wait(|_| None::<()>).await?;
-                Ok(0)
+                self.session.wait(|_| None::<u32>).await
             }
         }
     }
@@ -511,7 +512,7 @@ impl Worker {
 }
 
 /// Files that a checkpoint of `step` could consist of.
-pub fn checkpoint_files(step: u64) -> [(&'static str, Vec<u8>); 3] {
+pub(crate) fn checkpoint_files(step: u64) -> [(&'static str, Vec<u8>); 3] {
     let tensors = |value: f32| {
         let header = br#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -553,7 +554,7 @@ fn file(session: &Session, message: Down) {
 }
 
 /// All of some workers' fates, in the order given.
-pub async fn fates(
+pub(crate) async fn fates(
     workers: Vec<impl Future<Output = Result<Seen, tokio::task::JoinError>>>,
 ) -> Vec<Seen> {
     let mut seen = Vec::new();

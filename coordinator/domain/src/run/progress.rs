@@ -130,8 +130,15 @@ impl State {
             });
             self.note_place(next + 1);
         }
-        let compared = self.reports.insert(rank, worker, report, self.config.workers);
-        if let Some(Err(Disagreement { what, minority, majority })) = compared {
+        let compared = self
+            .reports
+            .insert(rank, worker, report, self.config.workers);
+        if let Some(Err(Disagreement {
+            what,
+            minority,
+            majority,
+        })) = compared
+        {
             let reason = format!(
                 "replicas differ after step {next}: the {what} of {} is not that of {}; \
                  resume from the last checkpoint, and look at the device of the ones that differ",

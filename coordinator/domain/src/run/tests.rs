@@ -77,7 +77,7 @@ impl Sim {
     }
 
     /// Lets time pass to the next deadline.
-    pub(super) fn to_next_deadline(&mut self) -> Option<Deadline> {
+    pub(super) fn reach_next_deadline(&mut self) -> Option<Deadline> {
         let (deadline, at) = self
             .state()
             .next_deadline()
@@ -91,7 +91,7 @@ impl Sim {
     pub(super) fn wait_for_the_end(&mut self) {
         while !matches!(self.state().phase(), Phase::Ending { .. } | Phase::Over(_)) {
             assert!(
-                self.to_next_deadline().is_some(),
+                self.reach_next_deadline().is_some(),
                 "nothing is waited for: {}",
                 self.reason
             );

@@ -118,7 +118,9 @@ fn check(sim: &Sim) -> Result<(), TestCaseError> {
 
 /// What an operating system and a transport do about the last effects.
 fn follow(sim: &mut Sim, from: usize) {
-    for effect in sim.effects[from..].to_vec() {
+    let new: Vec<_> = sim.effects.drain(from..).collect();
+    sim.effects.extend(new.iter().cloned());
+    for effect in new {
         match effect {
             Effect::Kill { worker } => {
                 sim.happen(Event::StreamLost {
@@ -184,7 +186,7 @@ proptest! {
                 break;
             }
             let from = sim.effects.len();
-            prop_assert!(sim.to_next_deadline().is_some(), "nothing is waited for: {}", sim.reason);
+            prop_assert!(sim.reach_next_deadline().is_some(), "nothing is waited for: {}", sim.reason);
             follow(&mut sim, from);
         }
         // Then it ends

@@ -414,14 +414,14 @@ fn workers_that_do_not_leave_are_told_and_then_made_to() {
         "{}",
         sim.reason
     );
-    assert_eq!(sim.to_next_deadline(), Some(Deadline::Release));
+    assert_eq!(sim.reach_next_deadline(), Some(Deadline::Release));
     assert!(
         sim.reason
             .ends_with("waiting for worker-1, which was sent SIGTERM"),
         "{}",
         sim.reason
     );
-    assert_eq!(sim.to_next_deadline(), Some(Deadline::Terminate));
+    assert_eq!(sim.reach_next_deadline(), Some(Deadline::Terminate));
     assert!(sim.effects.contains(&Effect::Kill {
         worker: WorkerId::local(1)
     }));
