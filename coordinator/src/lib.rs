@@ -15,15 +15,19 @@
 //! or any rule about who may do what when: that is `domain`'s.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 mod driver;
 pub mod evaluation;
 mod grpc;
 pub mod history;
 mod launch;
+pub mod machine;
 pub mod observer;
 pub mod run;
 pub mod run_dir;
 pub mod status;
 pub mod store;
+pub mod summary;
 pub mod telemetry;
+pub mod terminal;

@@ -1,17 +1,79 @@
 //! The run directory: who may use it, and where in it everything is.
 
-use std::fs::File;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
-    /// Nothing yet.
-    #[error("{0}")]
-    Other(String),
+    /// Another process uses it.
+    #[error(
+        "{}: a coordinator is running here already{}: `coordinator stop --run-dir {}` ends it, or choose another \
+         --run-dir", .path.display(), .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), .path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other coordinator's process id, if it said so.
+        pid: Option<u32>,
+    },
+    /// It holds a run and none was to be resumed.
+    #[error(
+        "{}: a run is here already ({state}): go on with it by --resume, or choose another --run-dir", .path.display()
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// How that run stands, in words.
+        state: String,
+    },
+    /// There is nothing to resume.
+    #[error(
+        "{}: there is no run to resume here ({missing} is missing): leave out --resume, or check --run-dir",
+        .path.display()
+    )]
+    NothingToResume {
+        /// The directory.
+        path: PathBuf,
+        /// The file that a run would have.
+        missing: &'static str,
+    },
+    /// No coordinator has said here where it listens.
+    #[error("{}: no coordinator has written its address here ({problem}): check --run-dir, or give --address", .path.display())]
+    NoAddress {
+        /// `coordinator.json`.
+        path: PathBuf,
+        /// Why it is of no use.
+        problem: String,
+    },
+    /// Anything the operating system refuses.
+    #[error("{}: cannot {action} ({source}): choose another --run-dir", .path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
 }
 
-/// A run directory held by this process; the lock goes when it is dropped or the process ends.
+/// `coordinator.json`: where the coordinator of a run listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// `http://HOST:PORT`.
+    pub address: String,
+    /// The coordinator's process id.
+    pub pid: u32,
+    /// The run's name, kept by resumes.
+    pub run_id: String,
+}
+
+/// A run directory held by this process; the lock goes when it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -19,6 +81,123 @@ pub struct RunDir {
 }
 
 impl RunDir {
+    /// Takes a directory for a new run, made if it is not there.
+    ///
+    /// # Errors
+    /// [`RunDirError::InUse`], [`RunDirError::Occupied`], or what the operating system refuses.
+    pub fn create(path: &Path) -> Result<Self, RunDirError> {
+        let run_dir = Self::lock(path)?;
+        if run_dir.config().exists() || run_dir.store().exists() {
+            return Err(RunDirError::Occupied {
+                state: run_dir.state(),
+                path: path.to_owned(),
+            });
+        }
+        Ok(run_dir)
+    }
+
+    /// Takes the directory of an earlier run, with that run's name.
+    ///
+    /// # Errors
+    /// [`RunDirError::InUse`], [`RunDirError::NothingToResume`], or what the operating system refuses.
+    pub fn resume(path: &Path) -> Result<(Self, String), RunDirError> {
+        if !path.join(CONFIG).exists() {
+            return Err(RunDirError::NothingToResume {
+                path: path.to_owned(),
+                missing: CONFIG,
+            });
+        }
+        let run_dir = Self::lock(path)?;
+        let address = Address::read(path).map_err(|_| RunDirError::NothingToResume {
+            path: path.to_owned(),
+            missing: ADDRESS,
+        })?;
+        Ok((run_dir, address.run_id))
+    }
+
+    fn lock(path: &Path) -> Result<Self, RunDirError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| RunDirError::Io {
+                action,
+                path,
+                source,
+            }
+        };
+        fs::create_dir_all(path).map_err(io("make the run directory", path))?;
+        let path = path
+            .canonicalize()
+            .map_err(io("find the run directory", path))?;
+        let name = path.join(".lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&name)
+            .map_err(io("open", &name))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                let pid = Address::read(&path).ok().map(|address| address.pid);
+                Err(RunDirError::InUse { path, pid })
+            }
+            Err(TryLockError::Error(source)) => Err(RunDirError::Io {
+                action: "lock",
+                path: name,
+                source,
+            }),
+        }
+    }
+
+    /// Records the checked config.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_config(&self, toml: &str) -> Result<(), RunDirError> {
+        let about = "# The config of this run; `coordinator start --resume` reads it again. Do not edit.\n\n";
+        replace(&self.config(), &format!("{about}{toml}"))
+    }
+
+    /// Says where this coordinator listens.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_address(&self, address: SocketAddr, run_id: &str) -> Result<Address, RunDirError> {
+        let written = Address {
+            address: format!("http://{address}"),
+            pid: std::process::id(),
+            run_id: run_id.to_owned(),
+        };
+        let text = serde_json::to_string(&written).expect("text and a number are always JSON");
+        replace(&self.path.join(ADDRESS), &format!("{text}\n"))?;
+        Ok(written)
+    }
+
+    /// Writes `summary.json`.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_summary(&self, summary: &serde_json::Value) -> Result<(), RunDirError> {
+        replace(&self.summary(), &format!("{summary:#}\n"))
+    }
+
+    /// What `summary.json` says, if a run ended here.
+    #[must_use]
+    pub fn read_summary(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&fs::read(self.summary()).ok()?).ok()
+    }
+
+    fn state(&self) -> String {
+        let summary = self.read_summary().unwrap_or_default();
+        let ended = summary["ended"]
+            .as_str()
+            .unwrap_or("cut off before its end");
+        match summary["map"].as_f64() {
+            Some(map) => format!("{ended}, mAP {:.2} %", 100.0 * map),
+            None => ended.to_owned(),
+        }
+    }
+
     /// The directory itself, absolute.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -28,13 +207,7 @@ impl RunDir {
     /// `config.toml`: the config this run was started with.
     #[must_use]
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
-    }
-
-    /// `coordinator.json`: where the coordinator listens, and its pid.
-    #[must_use]
-    pub fn address(&self) -> PathBuf {
-        self.path.join("coordinator.json")
+        self.path.join(CONFIG)
     }
 
     /// `run.redb`: generations, ledger and history.
@@ -43,27 +216,117 @@ impl RunDir {
         self.path.join("run.redb")
     }
 
-    /// `events.jsonl`.
-    #[must_use]
-    pub fn events(&self) -> PathBuf {
-        self.path.join("events.jsonl")
-    }
-
-    /// `logs/`.
-    #[must_use]
-    pub fn logs(&self) -> PathBuf {
-        self.path.join("logs")
-    }
-
     /// `checkpoints/`.
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
+    /// `image-files.cache`: pictures that were found to be good.
+    #[must_use]
+    pub fn image_cache(&self) -> PathBuf {
+        self.path.join("image-files.cache")
+    }
+
     /// `summary.json`.
     #[must_use]
     pub fn summary(&self) -> PathBuf {
         self.path.join("summary.json")
+    }
+}
+
+impl Address {
+    /// Reads `coordinator.json` of a run directory.
+    ///
+    /// # Errors
+    /// [`RunDirError::NoAddress`].
+    pub fn read(run_dir: &Path) -> Result<Self, RunDirError> {
+        let path = run_dir.join(ADDRESS);
+        let no_address = |problem: String| RunDirError::NoAddress {
+            path: path.clone(),
+            problem,
+        };
+        let text = fs::read(&path).map_err(|error| no_address(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| no_address(error.to_string()))
+    }
+}
+
+const CONFIG: &str = "config.toml";
+const ADDRESS: &str = "coordinator.json";
+
+/// Writes a file in one step: whoever reads it sees the old text or the new one.
+fn replace(path: &Path, text: &str) -> Result<(), RunDirError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.new"));
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|source| RunDirError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_serves_one_coordinator_at_a_time_and_holds_one_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs/a");
+        assert!(matches!(
+            RunDir::resume(&path),
+            Err(RunDirError::NothingToResume {
+                missing: CONFIG,
+                ..
+            })
+        ));
+
+        // Given a run in it
+        let run_dir = RunDir::create(&path).unwrap();
+        run_dir.write_config("[train]\n").unwrap();
+        let address = run_dir
+            .write_address("127.0.0.1:7000".parse().unwrap(), "abc")
+            .unwrap();
+
+        // Then another coordinator is refused, and its pid is named
+        let refused = RunDir::create(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!(
+                "running here already (pid {})",
+                std::process::id()
+            )),
+            "{refused}"
+        );
+        assert_eq!(Address::read(&path).unwrap(), address);
+
+        // When it has ended, the directory is only for going on with it
+        run_dir
+            .write_summary(&serde_json::json!({ "ended": "finished", "map": 0.618 }))
+            .unwrap();
+        drop(run_dir);
+        let refused = RunDir::create(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains(
+                "a run is here already (finished, mAP 61.80 %): go on with it by --resume"
+            ),
+            "{refused}"
+        );
+        assert_eq!(RunDir::resume(&path).unwrap().1, "abc");
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = Address::read(folder.path()).unwrap_err().to_string();
+        assert!(
+            text.contains("coordinator.json: no coordinator has written its address here"),
+            "{text}"
+        );
     }
 }

@@ -135,7 +135,7 @@ fn bytes_that_are_not_what_they_should_be_are_refused_by_name_and_leave_nothing(
         writer.end_file(name, &Sha256::digest(bytes)).unwrap();
     };
 
-    let altered = refused(&|writer| writer.write("model.safetensors", 90, &[9]).unwrap());
+    let altered = refused(&|writer| writer.write("model.safetensors", 1001, &[9]).unwrap());
     assert!(
         altered.contains("model.safetensors: SHA-256 is"),
         "{altered}"

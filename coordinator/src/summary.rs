@@ -1,0 +1,187 @@
+//! `summary.json`: what a run reached, for programs. All figures of quality are from 0 to 1.
+
+use data::coco::Dataset;
+use domain::average_precision as ap;
+use proto::v1::Phase;
+use serde_json::{Map, Value, json};
+
+use crate::evaluation::{Evaluated, labels_of};
+use crate::run::Outcome;
+
+/// What a run reached, as the final summary and `summary.json` say it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The run's name.
+    pub run_id: String,
+    /// `finished`, `stopped` or `failed`.
+    pub ended: &'static str,
+    /// The process's exit code.
+    pub exit_code: u8,
+    /// Why it ended, in one sentence.
+    pub reason: String,
+    /// Of the last evaluation.
+    pub map: Option<f64>,
+    /// The highest of all evaluations.
+    pub best_map: Option<f64>,
+    /// Its epoch, from 1.
+    pub best_epoch: Option<u32>,
+    /// What one score for all pictures gives.
+    pub chance_map: Option<f64>,
+    /// What a linear classifier on thumbnails gives, if it was asked for and done.
+    pub linear_baseline_map: Option<f64>,
+    /// Class names in class order.
+    pub classes: Vec<String>,
+    /// Pictures of the validation split.
+    pub val_samples: usize,
+    /// The last evaluation.
+    pub last: Option<Evaluated>,
+    /// (epoch from 1, steps before it, mAP) of each evaluation.
+    pub evaluations: Vec<(u32, u64, Option<f64>)>,
+    /// (epoch from 1, mean loss) of each whole epoch.
+    pub epoch_losses: Vec<(u32, f64)>,
+    /// Whole epochs trained.
+    pub epochs: u32,
+    /// Epochs the config asks for.
+    pub epochs_planned: u32,
+    /// Steps committed.
+    pub steps: u64,
+    /// Steps of the whole run.
+    pub steps_planned: u64,
+    /// Images this process trained on per second, evaluation and checkpoints included.
+    pub images_per_second: Option<f64>,
+    /// Wall time of training in this process, seconds.
+    pub seconds: f64,
+    /// Folder of the newest checkpoint.
+    pub checkpoint: Option<String>,
+    /// Folder of the best checkpoint.
+    pub best_checkpoint: Option<String>,
+}
+
+impl Summary {
+    /// Puts together what the run returned.
+    #[must_use]
+    pub fn new(
+        outcome: &Outcome,
+        dataset: &Dataset,
+        steps_per_epoch: u32,
+        linear_baseline_map: Option<f64>,
+    ) -> Self {
+        let status = &outcome.status;
+        let map_of = |evaluated: &Evaluated| evaluated.metrics.average_precision.map;
+        let mut best: Option<(f64, u32)> = None;
+        for evaluated in &outcome.evaluations {
+            if let Some(map) =
+                map_of(evaluated).filter(|map| best.is_none_or(|(highest, _)| *map > highest))
+            {
+                best = Some((map, evaluated.epoch + 1));
+            }
+        }
+        let chance_map = labels_of(&dataset.val)
+            .ok()
+            .and_then(|labels| ap::chance_map(&labels.support(), labels.samples()));
+        let seconds = outcome.training.as_secs_f64();
+        let path = |path: &String| (!path.is_empty()).then(|| path.clone());
+        Self {
+            run_id: status.run_id.clone(),
+            ended: match status.phase() {
+                Phase::Finished => "finished",
+                Phase::Stopped => "stopped",
+                _ => "failed",
+            },
+            exit_code: outcome.exit_code,
+            reason: outcome.reason.clone(),
+            map: outcome.evaluations.last().and_then(map_of),
+            best_map: best.map(|(map, _)| map),
+            best_epoch: best.map(|(_, epoch)| epoch),
+            chance_map,
+            linear_baseline_map,
+            classes: dataset
+                .classes
+                .iter()
+                .map(|class| class.name.clone())
+                .collect(),
+            val_samples: dataset.val.samples.len(),
+            last: outcome.evaluations.last().cloned(),
+            evaluations: outcome
+                .evaluations
+                .iter()
+                .map(|e| (e.epoch + 1, e.step, map_of(e)))
+                .collect(),
+            epoch_losses: outcome
+                .epoch_losses
+                .iter()
+                .map(|(epoch, loss)| (epoch + 1, *loss))
+                .collect(),
+            epochs: u32::try_from(status.step / u64::from(steps_per_epoch.max(1)))
+                .unwrap_or(u32::MAX),
+            epochs_planned: status.epochs,
+            steps: status.step,
+            steps_planned: status.total_steps,
+            images_per_second: (outcome.images > 0 && seconds > 0.0)
+                .then(|| outcome.images as f64 / seconds),
+            seconds,
+            checkpoint: path(&status.last_checkpoint),
+            best_checkpoint: path(&status.best_checkpoint),
+        }
+    }
+
+    /// As `summary.json` holds it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let metrics = self.last.as_ref().map(|last| &last.metrics);
+        let per_class: Map<String, Value> = match metrics {
+            Some(metrics) => self
+                .classes
+                .iter()
+                .cloned()
+                .zip(
+                    metrics
+                        .average_precision
+                        .per_class
+                        .iter()
+                        .map(|ap| json!(ap)),
+                )
+                .collect(),
+            None => Map::new(),
+        };
+        let without_positive: Vec<&String> = metrics.map_or_else(Vec::new, |metrics| {
+            let classes = metrics.average_precision.classes_without_positive.iter();
+            classes
+                .filter_map(|class| self.classes.get(*class as usize))
+                .collect()
+        });
+        let evaluation = |(epoch, step, map): &(u32, u64, Option<f64>)| json!({ "epoch": epoch, "step": step, "map": map });
+        let loss = |(epoch, loss): &(u32, f64)| json!({ "epoch": epoch, "mean_loss": loss });
+        json!({
+            "format": 1,
+            "run_id": self.run_id,
+            "ended": self.ended,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+            "map": self.map,
+            "best_map": self.best_map,
+            "best_epoch": self.best_epoch,
+            "chance_map": self.chance_map,
+            "linear_baseline_map": self.linear_baseline_map,
+            "per_class": per_class,
+            "classes_without_positive": without_positive,
+            "at_threshold": metrics.map(|metrics| &metrics.at_threshold),
+            "top3": metrics.map(|metrics| &metrics.top3),
+            "validation_images": self.val_samples,
+            "skipped_validation_images": metrics.map_or(0, |metrics| metrics.skipped.len()),
+            "epochs": self.epochs,
+            "epochs_planned": self.epochs_planned,
+            "steps": self.steps,
+            "steps_planned": self.steps_planned,
+            "images_per_second": self.images_per_second,
+            "seconds": self.seconds,
+            "checkpoint": self.checkpoint,
+            "best_checkpoint": self.best_checkpoint,
+            "evaluations": self.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
+            "epoch_losses": self.epoch_losses.iter().map(loss).collect::<Vec<_>>(),
+            "definition": ap::DEFINITION,
+            "mean_definition": ap::MEAN_DEFINITION,
+            "chance_definition": ap::CHANCE_DEFINITION,
+        })
+    }
+}

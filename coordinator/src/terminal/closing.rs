@@ -1,0 +1,109 @@
+//! The block a run ends with: why, what it reached, and what to do next.
+
+use std::path::Path;
+use std::time::Duration;
+
+use domain::average_precision as ap;
+
+use super::figures::{count, duration, grouped, percent, speed};
+use super::row;
+use crate::summary::Summary;
+
+/// The lines; `run_dir` is as the person gave it.
+#[must_use]
+pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
+    let run_dir = run_dir.display();
+    let mut lines = vec![
+        String::new(),
+        format!("{}: {}", summary.ended, summary.reason),
+    ];
+    let progress = format!(
+        "{} of {}, {} of {}",
+        summary.epochs,
+        count(u64::from(summary.epochs_planned), "epoch", "epochs"),
+        grouped(summary.steps),
+        count(summary.steps_planned, "step", "steps")
+    );
+    let pace = summary
+        .images_per_second
+        .map(|pace| format!(" · {}", speed(pace)))
+        .unwrap_or_default();
+    let took = if summary.seconds > 0.0 {
+        format!(" · {}", duration(Duration::from_secs_f64(summary.seconds)))
+    } else {
+        String::new()
+    };
+    lines.push(row("trained", &format!("{progress}{took}{pace}")));
+    if let Some(last) = &summary.last {
+        let figures = &last.metrics.average_precision;
+        let best = match (summary.best_map, summary.best_epoch) {
+            (Some(best), Some(epoch)) => format!("; best {} in epoch {epoch}", percent(Some(best))),
+            _ => String::new(),
+        };
+        let scored = grouped(u64::from(figures.samples));
+        lines.push(row(
+            "mAP",
+            &format!(
+                "{}{best} · on {scored} validation images",
+                percent(summary.map)
+            ),
+        ));
+        let baseline = summary.linear_baseline_map.map_or_else(String::new, |map| {
+            format!(
+                " · linear classifier on 8×8 thumbnails {}",
+                percent(Some(map))
+            )
+        });
+        lines.push(row(
+            "beside it",
+            &format!("chance {}{baseline}", percent(summary.chance_map)),
+        ));
+        lines.push(row("", ap::DEFINITION));
+        if !figures.classes_without_positive.is_empty() {
+            let names: Vec<_> = figures
+                .classes_without_positive
+                .iter()
+                .filter_map(|class| summary.classes.get(*class as usize))
+                .cloned()
+                .collect();
+            lines.push(row(
+                "",
+                &format!("left out, as no image shows them: {}", names.join(", ")),
+            ));
+        }
+        let (at, top) = (&last.metrics.at_threshold, &last.metrics.top3);
+        lines.push(row(
+            "labels",
+            &format!(
+                "at p ≥ 0.5: CF1 {}, OF1 {} · top 3: CF1 {}, OF1 {}",
+                percent(at.cf1),
+                percent(at.of1),
+                percent(top.cf1),
+                percent(top.of1)
+            ),
+        ));
+    }
+    if let Some(checkpoint) = &summary.checkpoint {
+        lines.push(row("checkpoint", checkpoint));
+        if let Some(best) = summary
+            .best_checkpoint
+            .as_ref()
+            .filter(|best| *best != checkpoint)
+        {
+            lines.push(row("best", best));
+        }
+    }
+    lines.push(row("summary", &format!("{run_dir}/summary.json")));
+    let next = match (summary.ended, &summary.checkpoint) {
+        ("finished", Some(_)) => Some(format!(
+            "worker predict --checkpoint {run_dir}/checkpoints/best --images DIR --json"
+        )),
+        ("finished", None) => None,
+        (_, _) if summary.exit_code == 0 || summary.exit_code == 75 => {
+            Some(format!("coordinator start --resume --run-dir {run_dir}"))
+        }
+        _ => Some(format!("ls {run_dir}/logs")),
+    };
+    lines.extend(next.map(|next| row("next", &next)));
+    lines
+}

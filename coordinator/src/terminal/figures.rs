@@ -1,0 +1,95 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+/// `0.6123` as `61.23 %`; nothing as `undefined`.
+#[must_use]
+pub fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(
+        || "undefined".into(),
+        |fraction| format!("{:.2} %", 100.0 * fraction),
+    )
+}
+
+/// `82783` as `82,783`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with its noun: `1 class`, `80 classes`.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!(
+        "{} {}",
+        grouped(number),
+        if number == 1 { one } else { many }
+    )
+}
+
+/// `58.2 MB`.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    match bytes as f64 {
+        small if small < 1e6 => format!("{:.1} kB", small / 1e3),
+        medium if medium < 1e9 => format!("{:.1} MB", medium / 1e6),
+        large => format!("{:.1} GB", large / 1e9),
+    }
+}
+
+/// `2.4 s`, `2 min 32 s`, `3 h 05 min`.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// Images per second: one decimal only where it says something.
+#[must_use]
+pub fn speed(images_per_second: f64) -> String {
+    if images_per_second < 20.0 {
+        format!("{images_per_second:.1} img/s")
+    } else {
+        format!("{} img/s", grouped(images_per_second.round() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well_at_every_size() {
+        assert_eq!(
+            [0, 999, 1000, 82_783, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "82,783", "1,234,567"]
+        );
+        assert_eq!(
+            [0.04, 59.96, 60.0, 152.0, 11_100.0]
+                .map(|seconds| duration(Duration::from_secs_f64(seconds))),
+            ["0.0 s", "60.0 s", "1 min 00 s", "2 min 32 s", "3 h 05 min"]
+        );
+        assert_eq!(
+            [800, 58_200_000, 7_000_000_000].map(bytes),
+            ["0.8 kB", "58.2 MB", "7.0 GB"]
+        );
+        assert_eq!(
+            [3.21, 431.4, 12_000.0].map(speed),
+            ["3.2 img/s", "431 img/s", "12,000 img/s"]
+        );
+        assert_eq!(percent(Some(0.61234)), "61.23 %");
+        assert_eq!(percent(None), "undefined");
+    }
+}

@@ -1,0 +1,270 @@
+//! What happens in a run, told line by line. Pure, so that whole outputs can be compared in tests.
+
+use std::collections::BTreeMap;
+
+use super::figures::{bytes, count, duration, grouped, percent, speed};
+use super::row;
+use crate::observer::RunEvent;
+
+/// Skipped samples that are named; the rest is counted.
+const SKIPPED_NAMED: u64 = 5;
+
+/// Progress lines in an epoch where there is no bar.
+const LINES_PER_EPOCH: u64 = 5;
+
+/// Something to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// A line that stays.
+    Said(String),
+    /// A line of progress, for where there is no bar.
+    Progress(String),
+    /// Odd, but the run goes on.
+    Warning(String),
+    /// Where a bar stands.
+    Bar {
+        /// What it counts.
+        what: String,
+        /// Out of `total`.
+        done: u64,
+        /// The whole.
+        total: u64,
+        /// Beside it.
+        note: String,
+    },
+}
+
+/// Tells events in order.
+#[derive(Debug)]
+pub struct Narrator {
+    epochs: u32,
+    steps_per_epoch: u64,
+    chance_map: Option<f64>,
+    started: bool,
+    ready: BTreeMap<String, ()>,
+    skipped: BTreeMap<&'static str, u64>,
+}
+
+impl Narrator {
+    /// For a run of that shape.
+    #[must_use]
+    pub fn new(epochs: u32, steps_per_epoch: u32, chance_map: Option<f64>) -> Self {
+        Self {
+            epochs,
+            steps_per_epoch: u64::from(steps_per_epoch.max(1)),
+            chance_map,
+            started: false,
+            ready: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+        }
+    }
+
+    /// What to show of an event.
+    pub fn tell(&mut self, event: &RunEvent) -> Vec<Line> {
+        match event {
+            RunEvent::Reason(reason) if !self.started => {
+                vec![Line::Bar {
+                    what: reason.clone(),
+                    done: 0,
+                    total: 0,
+                    note: String::new(),
+                }]
+            }
+            RunEvent::Launched {
+                worker_id,
+                pid,
+                device,
+                log,
+            } => {
+                vec![said(
+                    worker_id,
+                    &format!("started on {device}, pid {pid}, log {}", log.display()),
+                )]
+            }
+            RunEvent::Joined {
+                worker_id,
+                host,
+                device,
+                device_name,
+                joined,
+                wanted,
+            } => {
+                let name = if device_name.is_empty() || device_name == device {
+                    String::new()
+                } else {
+                    format!(" ({device_name})")
+                };
+                vec![said(
+                    worker_id,
+                    &format!("joined from {host}, {device}{name}: {joined} of {wanted}"),
+                )]
+            }
+            RunEvent::GenerationFormed {
+                number,
+                members,
+                begins_at_step,
+            } if *number > 1 => {
+                let ranks = count(members.len() as u64, "rank", "ranks");
+                vec![said(
+                    "generation",
+                    &format!(
+                        "{number} with {ranks} goes on at step {}",
+                        grouped(*begins_at_step)
+                    ),
+                )]
+            }
+            RunEvent::Ready {
+                worker_id,
+                rank: 0,
+                initial_state,
+                parameters,
+            } if self.ready.insert(worker_id.clone(), ()).is_none() => {
+                vec![said(
+                    "weights",
+                    &format!("{initial_state} · {} parameters", grouped(*parameters)),
+                )]
+            }
+            RunEvent::Step {
+                step,
+                epoch,
+                loss,
+                images_per_second,
+                data_wait,
+            } => self.step(*step, *epoch, *loss, *images_per_second, *data_wait),
+            RunEvent::EvaluationBegan { epoch, samples } => vec![self.scoring(*epoch, 0, *samples)],
+            RunEvent::Scored {
+                epoch,
+                scored,
+                samples,
+            } => vec![self.scoring(*epoch, *scored, *samples)],
+            RunEvent::Evaluated {
+                epoch,
+                metrics,
+                duration: took,
+                best,
+                ..
+            } => {
+                let figures = &metrics.average_precision;
+                let best = if *best { ", best so far" } else { "" };
+                let text = format!(
+                    "mAP {} (chance {}{best}) · CF1 {} · OF1 {} · {} images scored in {}",
+                    percent(figures.map),
+                    percent(self.chance_map.or(figures.chance_map)),
+                    percent(metrics.at_threshold.cf1),
+                    percent(metrics.at_threshold.of1),
+                    grouped(u64::from(figures.samples)),
+                    duration(*took)
+                );
+                vec![said(&self.epoch(*epoch), &text)]
+            }
+            RunEvent::CheckpointCommitted {
+                path, bytes: size, ..
+            } => {
+                vec![said(
+                    "checkpoint",
+                    &format!("{} · {}", path.display(), bytes(*size)),
+                )]
+            }
+            RunEvent::CheckpointProblem { step, problem } => {
+                vec![Line::Warning(format!(
+                    "no checkpoint of step {step}: {problem}"
+                ))]
+            }
+            RunEvent::SampleSkipped {
+                split,
+                sample,
+                reason,
+            } => self.skipped(split, *sample, reason),
+            RunEvent::Warning(text) => vec![Line::Warning(text.clone())],
+            RunEvent::WorkerLog { worker_id, lines } => {
+                let mut told = vec![Line::Said(format!("last lines of {worker_id}:"))];
+                told.extend(
+                    lines
+                        .iter()
+                        .map(|line| Line::Said(format!("  {worker_id} | {line}"))),
+                );
+                told
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn step(
+        &mut self,
+        step: u64,
+        epoch: u32,
+        loss: f64,
+        images_per_second: f64,
+        data_wait: f64,
+    ) -> Vec<Line> {
+        self.started = true;
+        let done = step % self.steps_per_epoch + 1;
+        let note = format!(
+            "loss {loss:.4} · {} · data wait {:.0} %",
+            speed(images_per_second),
+            100.0 * data_wait
+        );
+        let total = self.steps_per_epoch;
+        let mut lines = vec![Line::Bar {
+            what: self.epoch(epoch),
+            done,
+            total,
+            note: note.clone(),
+        }];
+        if done == total || done.is_multiple_of(total.div_ceil(LINES_PER_EPOCH)) {
+            let text = format!(
+                "step {}/{} · {note}",
+                grouped(step + 1),
+                grouped(total * u64::from(self.epochs))
+            );
+            lines.push(Line::Progress(row(&self.epoch(epoch), &text)));
+        }
+        lines
+    }
+
+    fn scoring(&self, epoch: u32, done: u32, total: u32) -> Line {
+        let (done, total) = (u64::from(done), u64::from(total));
+        Line::Bar {
+            what: self.epoch(epoch),
+            done,
+            total,
+            note: "validation images scored".into(),
+        }
+    }
+
+    fn skipped(&mut self, split: &'static str, sample: u32, reason: &str) -> Vec<Line> {
+        let skipped = self.skipped.entry(split).or_default();
+        *skipped += 1;
+        match (*skipped).cmp(&SKIPPED_NAMED) {
+            std::cmp::Ordering::Less | std::cmp::Ordering::Equal => {
+                vec![Line::Warning(format!(
+                    "{split} sample {sample} left out: {reason}"
+                ))]
+            }
+            std::cmp::Ordering::Greater if *skipped == SKIPPED_NAMED + 1 => {
+                vec![Line::Warning(format!(
+                    "further {split} samples left out are listed in events.jsonl and counted at the end"
+                ))]
+            }
+            std::cmp::Ordering::Greater => Vec::new(),
+        }
+    }
+
+    /// How many samples were left out, by split.
+    #[must_use]
+    pub fn skipped_samples(&self) -> Vec<(&'static str, u64)> {
+        self.skipped
+            .iter()
+            .map(|(split, number)| (*split, *number))
+            .collect()
+    }
+
+    fn epoch(&self, epoch: u32) -> String {
+        let width = self.epochs.to_string().len();
+        format!("epoch {:>width$}/{}", epoch + 1, self.epochs)
+    }
+}
+
+fn said(label: &str, text: &str) -> Line {
+    Line::Said(row(label, text))
+}

@@ -1,0 +1,150 @@
+//! The lines a run begins with: what it trains, on what, where, and how to look at it.
+
+use std::path::{Path, PathBuf};
+
+use data::coco::{Dataset, Split};
+use domain::run_plan::RunPlan;
+
+use super::figures::{count, grouped};
+use super::row;
+use crate::config::Config;
+use crate::machine::Placement;
+
+/// What the opening tells.
+#[derive(Clone, Debug)]
+pub struct Opening<'a> {
+    /// The run's name.
+    pub run_id: &'a str,
+    /// As the person gave it.
+    pub run_dir: &'a Path,
+    /// `http://HOST:PORT`.
+    pub address: &'a str,
+    /// The checked config.
+    pub config: &'a Config,
+    /// Both splits.
+    pub dataset: &'a Dataset,
+    /// Where workers compute.
+    pub placement: &'a Placement,
+    /// What the run does and in which order.
+    pub plan: &'a RunPlan,
+    /// The step and folder of the checkpoint it goes on from.
+    pub resumed: Option<(u64, PathBuf)>,
+}
+
+impl Opening<'_> {
+    /// The lines.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let (config, dataset) = (self.config, self.dataset);
+        let mut lines = vec![format!(
+            "coordinator {} · run {}",
+            env!("CARGO_PKG_VERSION"),
+            self.run_id
+        )];
+        lines.push(row("data", &self.data()));
+        lines.push(row("", &labels(dataset)));
+        let model = &config.model;
+        let graph = match model.graph.as_str() {
+            "none" => "without graph",
+            "fc" => "fully connected instead of attention",
+            _ => "graph attention",
+        };
+        lines.push(row(
+            "model",
+            &format!(
+                "HGAT_FC ({graph}) on {} at {} px · group nodes {}, class nodes {}",
+                model.backbone, config.data.size, model.group_channels, model.class_channels
+            ),
+        ));
+        lines.push(row("training", &self.training()));
+        let threads = count(u64::from(self.placement.threads), "thread", "threads");
+        let devices = match &self.placement.devices[..] {
+            [] => "nothing".to_owned(),
+            [one] => one.clone(),
+            [first, ..] if first == "cpu" => "cpu".to_owned(),
+            [first, .., last] => format!("{first} to {last}"),
+        };
+        let workers = count(self.placement.devices.len() as u64, "worker", "workers");
+        lines.push(row(
+            "workers",
+            &format!(
+                "{workers} on {devices} ({}) · {threads} each ({})",
+                self.placement.device_reason, self.placement.threads_reason
+            ),
+        ));
+        lines.push(row("run dir", &self.run_dir.display().to_string()));
+        if let Some((step, checkpoint)) = &self.resumed {
+            lines.push(row(
+                "resuming",
+                &format!("at step {} from {}", grouped(*step), checkpoint.display()),
+            ));
+        }
+        lines.push(row(
+            "gRPC",
+            &format!(
+                "{} · look: coordinator status --run-dir {}",
+                self.address,
+                self.run_dir.display()
+            ),
+        ));
+        lines.push(String::new());
+        lines
+    }
+
+    fn data(&self) -> String {
+        let dataset = self.dataset;
+        let folder = match &self.config.data.root {
+            Some(root) => root.as_path(),
+            None => dataset.train.annotation_file.as_path(),
+        };
+        format!(
+            "{} · {} training and {} validation images",
+            folder.display(),
+            grouped(dataset.train.samples.len() as u64),
+            grouped(dataset.val.samples.len() as u64)
+        )
+    }
+
+    fn training(&self) -> String {
+        let train = &self.config.train;
+        let micro_batches = u64::from(train.global_batch / train.micro_batch.max(1));
+        let schedule = match (train.schedule.as_str(), train.warmup) {
+            (schedule, warmup) if warmup > 0.0 => {
+                format!("{schedule} after {:.0} % warm-up", 100.0 * warmup)
+            }
+            (schedule, _) => schedule.to_owned(),
+        };
+        format!(
+            "{} of {} · {} of {} · {}, rates {} (trunk) and {} (heads), {schedule}",
+            count(u64::from(train.epochs), "epoch", "epochs"),
+            count(u64::from(self.plan.steps_per_epoch()), "step", "steps"),
+            count(micro_batches, "micro-batch", "micro-batches"),
+            train.micro_batch,
+            train.optimizer,
+            train.learning_rate_trunk,
+            train.learning_rate_head
+        )
+    }
+}
+
+fn labels(dataset: &Dataset) -> String {
+    let classes = count(dataset.classes.len() as u64, "class", "classes");
+    let groups = count(dataset.groups.len() as u64, "group", "groups");
+    let fate = |split: &Split| if split.dropped > 0 { "dropped" } else { "kept" };
+    let unlabelled = match (dataset.train.unlabelled, dataset.val.unlabelled) {
+        (0, 0) => "every image has a label".to_owned(),
+        (train, val) => {
+            let fate = if train > 0 {
+                fate(&dataset.train)
+            } else {
+                fate(&dataset.val)
+            };
+            format!(
+                "without any label: {} training, {} validation ({fate})",
+                grouped(train),
+                grouped(val)
+            )
+        }
+    };
+    format!("{classes} in {groups} · {unlabelled}")
+}

@@ -1,0 +1,250 @@
+//! Whole outputs, as a pipe gets them.
+
+use std::path::{Path, PathBuf};
+
+use data::coco::{Class, Dataset, Group, Sample, Split};
+use domain::average_precision::mean_average_precision;
+use domain::labels::Labels;
+use domain::multilabel::{at_threshold, top_k};
+use domain::run_plan::RunPlan;
+use domain::scores::{Layout, ScoreMatrix};
+use proto::v1::{Phase, Status};
+
+use super::*;
+use crate::config::{Config, Sources};
+use crate::evaluation::{Evaluated, Metrics};
+use crate::machine::{Machine, place};
+use crate::run::Outcome;
+use crate::summary::Summary;
+
+#[test]
+fn a_run_from_its_opening_to_its_summary() {
+    // Given a run of two epochs on two workers
+    let set = [
+        "train.epochs=2",
+        "train.global_batch=4",
+        "train.micro_batch=2",
+        "run.workers=2",
+        "data.root=/data/coco",
+    ];
+    let config = Config::load(&Sources {
+        set: set.map(String::from).to_vec(),
+        ..Sources::default()
+    })
+    .unwrap();
+    let dataset = dataset();
+    let plan = RunPlan::new(config.run_shape(&dataset), 2).unwrap();
+    let machine = Machine {
+        cpus: 2,
+        cuda_devices: 0,
+        omp_threads: None,
+    };
+    let placement = place(&config, &machine).unwrap();
+    let opening = Opening {
+        run_id: "3f2a91c0b7de",
+        run_dir: Path::new("runs/demo"),
+        address: "http://127.0.0.1:41233",
+        config: &config,
+        dataset: &dataset,
+        placement: &placement,
+        plan: &plan,
+        resumed: None,
+    };
+
+    // When it runs to its end
+    let mut lines = opening.lines();
+    let mut narrator = Narrator::new(2, plan.steps_per_epoch(), Some(0.375));
+    for event in events() {
+        for line in narrator.tell(&event) {
+            match line {
+                Line::Said(text) | Line::Progress(text) => lines.push(text),
+                Line::Warning(text) => lines.push(labelled("warning", "33", false, &text)),
+                Line::Bar { .. } => {}
+            }
+        }
+    }
+    let summary = Summary::new(
+        &outcome(0, Phase::Finished),
+        &dataset,
+        plan.steps_per_epoch(),
+        Some(0.41),
+    );
+    lines.extend(closing(&summary, Path::new("runs/demo")));
+
+    // Then a pipe shows this
+    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!("summary_json", format!("{:#}", summary.to_json()));
+}
+
+#[test]
+fn a_run_that_failed_says_why_and_how_to_go_on() {
+    let mut outcome = outcome(75, Phase::Failed);
+    outcome.reason = "worker-1 was killed by signal 9 at step 6 of 8".into();
+    outcome.evaluations.clear();
+    let summary = Summary::new(&outcome, &dataset(), 4, None);
+    insta::assert_snapshot!(closing(&summary, Path::new("runs/demo")).join("\n"));
+}
+
+fn events() -> Vec<RunEvent> {
+    let launched = |k: u32| RunEvent::Launched {
+        worker_id: format!("worker-{k}"),
+        pid: 4000 + k,
+        device: "cpu".into(),
+        log: format!("runs/demo/logs/worker-{k}.log").into(),
+    };
+    let joined = |k: u32| RunEvent::Joined {
+        worker_id: format!("worker-{k}"),
+        host: "moon".into(),
+        device: "cpu".into(),
+        device_name: "AMD EPYC 9755".into(),
+        joined: k + 1,
+        wanted: 2,
+    };
+    let step = |step: u64| RunEvent::Step {
+        step,
+        epoch: (step / 2) as u32,
+        loss: 0.7 - 0.1 * step as f64,
+        images_per_second: 431.4,
+        data_wait: 0.021,
+    };
+    let evaluated = |epoch: u32| RunEvent::Evaluated {
+        epoch,
+        step: 2 * u64::from(epoch + 1),
+        metrics: Box::new(metrics()),
+        duration: Duration::from_millis(1234),
+        best: epoch == 0,
+    };
+    let checkpoint = |step: u64| RunEvent::CheckpointCommitted {
+        step,
+        path: PathBuf::from(format!("/home/me/runs/demo/checkpoints/step-{step:08}")),
+        bytes: 58_200_000,
+    };
+    let skipped = |sample| RunEvent::SampleSkipped {
+        split: "train",
+        sample,
+        reason: format!("/data/coco/train2014/{sample}.jpg: ends early"),
+    };
+    let mut events = vec![launched(0), launched(1), joined(0), joined(1)];
+    events.push(RunEvent::GenerationFormed {
+        number: 1,
+        members: vec!["worker-0".into(), "worker-1".into()],
+        begins_at_step: 0,
+    });
+    events.push(RunEvent::Ready {
+        worker_id: "worker-0".into(),
+        rank: 0,
+        initial_state: "initial weights of seed 0".into(),
+        parameters: 13_246_800,
+    });
+    events.extend([
+        step(0),
+        step(1),
+        RunEvent::EvaluationBegan {
+            epoch: 0,
+            samples: 4,
+        },
+        evaluated(0),
+        checkpoint(2),
+    ]);
+    events.extend((1..=7).map(skipped));
+    events.extend([step(2), step(3), evaluated(1)]);
+    events.push(RunEvent::CheckpointProblem {
+        step: 4,
+        problem: "/home/me: no space".into(),
+    });
+    events.push(RunEvent::WorkerLog {
+        worker_id: "worker-1".into(),
+        lines: vec!["out of memory".into()],
+    });
+    events
+}
+
+fn outcome(exit_code: u8, phase: Phase) -> Outcome {
+    let evaluated = |epoch: u32| Evaluated {
+        step: 2 * u64::from(epoch + 1),
+        epoch,
+        generation: 1,
+        seconds: 1.2,
+        metrics: metrics(),
+    };
+    Outcome {
+        exit_code,
+        reason: "all 2 epochs are done".into(),
+        status: Status {
+            run_id: "3f2a91c0b7de".into(),
+            phase: phase.into(),
+            step: 4,
+            total_steps: 4,
+            epochs: 2,
+            last_checkpoint: "/home/me/runs/demo/checkpoints/step-00000004".into(),
+            best_checkpoint: "/home/me/runs/demo/checkpoints/step-00000002".into(),
+            ..Status::default()
+        },
+        evaluations: vec![evaluated(0), evaluated(1)],
+        epoch_losses: vec![(0, 0.65), (1, 0.45)],
+        images: 16,
+        training: Duration::from_secs(152),
+    }
+}
+
+fn metrics() -> Metrics {
+    let labels = Labels::from_lists(3, &[vec![0], vec![0, 1], vec![], vec![1]]).unwrap();
+    let scores = [
+        2.0, -1.0, -3.0, -0.5, 1.5, -2.0, 0.5, -1.0, -4.0, -1.0, -0.25, -5.0,
+    ];
+    let matrix = ScoreMatrix::new(&scores, 4, 3, Layout::SampleMajor).unwrap();
+    Metrics {
+        average_precision: mean_average_precision(&matrix, &labels).unwrap(),
+        at_threshold: at_threshold(&matrix, &labels).unwrap(),
+        top3: top_k(&matrix, &labels, 3).unwrap(),
+        skipped: Vec::new(),
+    }
+}
+
+fn dataset() -> Dataset {
+    let class = |name: &str, coco_id, group| Class {
+        name: name.into(),
+        coco_id,
+        group,
+    };
+    let split = |name: &str, lists: &[&[u16]], unlabelled| Split {
+        name: name.into(),
+        annotation_file: format!("/data/coco/annotations/instances_{name}2014.json").into(),
+        image_dir: format!("/data/coco/{name}2014").into(),
+        num_classes: 3,
+        samples: (0..)
+            .zip(lists)
+            .map(|(id, labels)| Sample {
+                image_id: id,
+                file_name: format!("{id}.jpg"),
+                labels: (*labels).into(),
+            })
+            .collect(),
+        unlabelled,
+        dropped: 0,
+        warnings: Vec::new(),
+    };
+    Dataset {
+        classes: vec![
+            class("person", 1, 0),
+            class("cat", 17, 1),
+            class("dog", 18, 1),
+        ],
+        groups: vec![
+            Group {
+                name: "person".into(),
+                classes: vec![0],
+            },
+            Group {
+                name: "animal".into(),
+                classes: vec![1, 2],
+            },
+        ],
+        train: split(
+            "train",
+            &[&[0], &[1], &[0, 1], &[2], &[], &[0], &[1], &[0]],
+            1,
+        ),
+        val: split("val", &[&[0], &[0, 1], &[], &[1]], 1),
+    }
+}
