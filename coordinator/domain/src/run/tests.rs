@@ -188,6 +188,14 @@ impl Sim {
         }
     }
 
+    /// How the run ends, once that is decided.
+    pub(super) fn decided(&self) -> Option<Ending> {
+        match self.state().phase() {
+            Phase::Ending { ending, .. } | Phase::Over(ending) => Some(ending.clone()),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state().phase(), Phase::Over(_))
     }

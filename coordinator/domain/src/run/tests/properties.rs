@@ -53,6 +53,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (worker(), end).prop_map(|(worker, end)| Event::Exited { worker, end, log: Vec::new() }),
         1 => Just(Event::StopAsked { by: "someone".to_owned() }),
         1 => Just(Event::SnapshotAsked),
+        1 => Just(Event::Broken { problem: "the disk is full".to_owned() }),
+        1 => worker().prop_map(|worker| Event::LaunchFailed { worker, problem: String::new() }),
         2 => Just(Event::Tick),
     ]
 }
@@ -88,6 +90,12 @@ fn check(sim: &Sim) -> Result<(), TestCaseError> {
                 prop_assert_eq!(Some(*generation), live);
                 prop_assert_eq!(*step, next_commit, "steps are committed once and in order");
                 next_commit += 1;
+            }
+            Effect::Welcome { worker } => {
+                prop_assert!(
+                    live.is_none(),
+                    "{worker} was let into a world that is fixed"
+                );
             }
             Effect::End(_) => ends += 1,
             _ => prop_assert_eq!(ends, 0, "nothing but refusals is done after the end"),
@@ -155,16 +163,26 @@ fn without_refusals(effects: Vec<Effect>) -> Vec<Effect> {
 proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold_and_the_end_stays_the_end(
-        history in any_history(), local: bool,
+        history in any_history(), local: bool, begun: bool,
     ) {
         let mut sim = Sim::new(config(WORKERS, local));
+        // Chance alone seldom brings three workers together.
+        for n in (0..WORKERS).filter(|_| begun) {
+            sim.join(n);
+        }
+        for n in (0..WORKERS).filter(|_| begun) {
+            sim.ready(n);
+        }
         for (event, pause) in history {
             sim.now = sim.now.after(Millis(pause));
-            let over = sim.is_over().then(|| sim.ending().clone());
+            let decided = sim.decided();
+            let over = sim.is_over();
             let effects = sim.happen(event);
-            if let Some(ending) = over {
+            if decided.is_some() {
+                prop_assert_eq!(sim.decided(), decided, "how the run ends was decided");
+            }
+            if over {
                 prop_assert_eq!(without_refusals(effects.clone()), []);
-                prop_assert_eq!(sim.ending(), &ending);
                 sim.effects.truncate(sim.effects.len() - effects.len());
             }
             check(&sim)?;
@@ -172,9 +190,14 @@ proptest! {
     }
 
     #[test]
-    fn a_stop_always_ends_even_if_no_worker_listens_any_more(history in any_history(), local: bool) {
+    fn a_stop_always_ends_even_if_no_worker_listens_any_more(
+        history in any_history(), local: bool, begun: bool,
+    ) {
         // Given a run in whatever state
         let mut sim = Sim::new(config(WORKERS, local));
+        for n in (0..WORKERS).filter(|_| begun) {
+            sim.join(n);
+        }
         for (event, pause) in history {
             sim.now = sim.now.after(Millis(pause));
             sim.happen(event);

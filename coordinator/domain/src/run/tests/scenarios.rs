@@ -314,6 +314,21 @@ fn a_step_out_of_order_is_a_broken_protocol() {
 }
 
 #[test]
+fn a_fixed_world_takes_nobody_back() {
+    let mut sim = Sim::training(2);
+    sim.stream_lost(1);
+    let reason = "generation 7 has begun without worker-1 and its world is fixed: \
+                  join the run when it is resumed"
+        .to_owned();
+    let refused = Effect::Refuse {
+        worker: WorkerId::local(1),
+        reason,
+        exit_code: 75,
+    };
+    assert_eq!(sim.join(1), [refused]);
+}
+
+#[test]
 fn the_minority_of_differing_replicas_is_named() {
     let mut sim = Sim::training(3);
     let hash = |hash: &str| StepReport {
