@@ -15,6 +15,8 @@ use std::time::Duration;
 use coordinator::observer::RunEvent;
 use coordinator::run::{Launch, RunSetup, Shutdown};
 use proto::v1::Phase;
+use support::collective::Collective;
+use support::worker::{Misbehaviour, spawn};
 use support::{Served, setup};
 
 /// A run whose workers are all this shell script. `$5` and so on are the arguments of `worker join`.
@@ -35,6 +37,46 @@ fn launching(dir: &Path, worker_binary: PathBuf, workers: usize) -> RunSetup {
             threads: 1,
         },
     )
+}
+
+/// A run whose workers are processes that follow the protocol: this very test program, started for [`worker_process`]
+/// alone. `before` runs first in each, with the arguments of `worker join` as `$*`.
+fn protocol_speaking(dir: &Path, before: &str, workers: usize) -> RunSetup {
+    let program = std::env::current_exe().unwrap();
+    let script = format!(
+        "{before}\nHGAT_FAKE_WORKER=\"$*\" exec '{}' --exact worker_process --nocapture",
+        program.display()
+    );
+    scripted(dir, &script, workers)
+}
+
+/// Not a test of its own, but what [`protocol_speaking`] starts.
+#[tokio::test]
+async fn worker_process() {
+    let Ok(arguments) = std::env::var("HGAT_FAKE_WORKER") else {
+        return;
+    };
+    let value_of = |name: &str| {
+        let mut words = arguments.split(' ').skip_while(|word| *word != name);
+        words.nth(1).unwrap().to_owned()
+    };
+    let kill_at = std::env::var("HGAT_FAKE_KILL_AT")
+        .ok()
+        .map(|step| step.parse().unwrap());
+    let await_stop_at = std::env::var("HGAT_FAKE_AWAIT_STOP_AT")
+        .ok()
+        .map(|step| step.parse().unwrap());
+    let misbehaviour = Misbehaviour {
+        kill_at,
+        await_stop_at,
+        ..Misbehaviour::default()
+    };
+    // Alone in its collective: it runs ahead of its peers, which nothing here depends on.
+    let (address, id) = (value_of("--coordinator"), value_of("--worker-id"));
+    let seen = spawn(&address, &id, &Collective::of(1), misbehaviour)
+        .await
+        .unwrap();
+    std::process::exit(seen.exit_code.unwrap().try_into().unwrap());
 }
 
 fn is_running(pid: u32) -> bool {
@@ -167,4 +209,56 @@ async fn workers_end_even_when_the_run_itself_is_dropped() {
 
 fn is_zombie(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+#[tokio::test]
+async fn worker_processes_do_a_whole_run_and_are_gone_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = Served::start(protocol_speaking(dir.path(), "", 3)).await;
+    served.until_phase(Phase::Finished).await;
+    let (pids, _) = launched(&mut served);
+    let outcome = served.end().await;
+    assert_eq!(outcome.exit_code, 0);
+    assert_eq!(outcome.reason, "finished: 8 steps, 2 epochs");
+    assert_eq!(pids.len(), 3);
+    assert!(!pids.into_iter().any(is_running));
+}
+
+#[tokio::test]
+async fn a_worker_process_killed_in_training_is_the_cause_and_its_peers_are_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = r#"case "$*" in *worker-1*) export HGAT_FAKE_KILL_AT=2;; esac"#;
+    let mut served = Served::start(protocol_speaking(dir.path(), before, 3)).await;
+    served.until_phase(Phase::Failed).await;
+    let (pids, _) = launched(&mut served);
+    let outcome = served.end().await;
+    assert_eq!(outcome.exit_code, 75);
+    assert!(
+        outcome
+            .reason
+            .starts_with("worker-1 (rank 1) was killed by signal 9 (SIGKILL) in generation 1"),
+        "{}",
+        outcome.reason
+    );
+    assert!(!pids.into_iter().any(is_running));
+}
+
+#[tokio::test]
+async fn sigterm_to_the_coordinator_stops_worker_processes_with_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = "export HGAT_FAKE_AWAIT_STOP_AT=2";
+    let mut served = Served::start(protocol_speaking(dir.path(), before, 2)).await;
+    served.until("two steps", |status| status.step == 2).await;
+    served.shutdown.send(Shutdown::Terminate).await.unwrap();
+    let outcome = served.end().await;
+    assert_eq!(outcome.exit_code, 0);
+    assert_eq!(
+        outcome.reason,
+        "stopped after 3 of 8 steps (asked by SIGTERM): resume with --resume"
+    );
+    assert!(
+        dir.path()
+            .join("checkpoints/step-00000003/manifest.json")
+            .exists()
+    );
 }

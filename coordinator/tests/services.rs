@@ -28,6 +28,10 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// A run of two workers that stand before step 2, and what lets the second go on.
 async fn paused_run(
@@ -417,5 +421,51 @@ async fn the_status_names_every_worker_and_its_rank() {
     assert!((status.images_per_second - 8000.0).abs() < 1e-9);
     resume.notify_one();
     fates(workers).await;
+    served.end().await;
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services_for_tools_such_as_grpcurl() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(external(dir.path(), 1)).await;
+    let channel = Channel::from_shared(served.address.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let request = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..ServerReflectionRequest::default()
+    };
+    let mut client = ServerReflectionClient::new(channel);
+    let stream = client
+        .server_reflection_info(tokio_stream::iter([request]))
+        .await
+        .unwrap();
+    let answer = stream
+        .into_inner()
+        .message()
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap();
+    let MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("not a list: {answer:?}")
+    };
+    let names: Vec<_> = list
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
+    for name in [
+        "hgat.v1.RunService",
+        "hgat.v1.WorkerService",
+        "hgat.v1.StoreService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(names.iter().any(|known| known == name), "{names:?}");
+    }
+    fates(spawn_all(&served.address, 1)).await;
     served.end().await;
 }

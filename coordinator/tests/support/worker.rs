@@ -32,6 +32,8 @@ use super::{CLASSES, VAL};
 pub(crate) struct Misbehaviour {
     /// Drop the stream instead of doing this step, as a death does.
     pub(crate) die_at: Option<u64>,
+    /// End the process by SIGKILL instead of doing this step.
+    pub(crate) kill_at: Option<u64>,
     /// Report this fault instead of doing this step.
     pub(crate) fault_at: Option<(u64, Class, String)>,
     /// Report another loss than the others for this step.
@@ -337,6 +339,10 @@ impl Worker {
         }
         if self.misbehaviour.await_stop_at == Some(step) {
             self.session.wait(|inbox| inbox.stop.then_some(())).await?;
+        }
+        if self.misbehaviour.kill_at == Some(step) {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .unwrap();
         }
         if self.misbehaviour.die_at == Some(step) {
             self.up = None;
