@@ -248,7 +248,11 @@ async fn sigterm_to_the_coordinator_stops_worker_processes_with_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let before = "export HGAT_FAKE_AWAIT_STOP_AT=2";
     let mut served = Served::start(protocol_speaking(dir.path(), before, 2)).await;
-    served.until("two steps", |status| status.step == 2).await;
+    served
+        .until("both stand before step 2", |status| {
+            status.workers.len() == 2 && status.workers.iter().all(|worker| worker.step == 2)
+        })
+        .await;
     served.shutdown.send(Shutdown::Terminate).await.unwrap();
     let outcome = served.end().await;
     assert_eq!(outcome.exit_code, 0);
