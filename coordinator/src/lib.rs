@@ -14,6 +14,7 @@
 //! This crate must not know: tensors or libtorch (it starts in milliseconds and runs anywhere), how a worker computes,
 //! or any rule about who may do what when: that is `domain`'s.
 
+mod baseline;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -1,1 +1,261 @@
-//! The command line.
+//! The command line: what can be typed, and which part of the coordinator does it.
+
+mod checkpoints;
+mod client;
+mod config_command;
+mod evaluate;
+mod failure;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use failure::{BUG, Failure, LOST, OK, USAGE};
+
+/// The environment as the process found it; nobody else reads it.
+pub type Environment = BTreeMap<String, String>;
+
+/// Trains HGAT_FC on COCO-format data by worker processes, one per device.
+#[derive(Debug, Parser)]
+#[command(
+    name = "coordinator",
+    version,
+    after_help = "Examples:
+  coordinator start --workers 2 --data /data/coco --run-dir runs/a
+  coordinator status --run-dir runs/a --watch
+  coordinator start --resume --run-dir runs/a
+
+Exit codes: 0 done, 64 usage or config, 65 bad data, 75 something was lost and trying again may help, 1 a bug."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train: start a run with its workers, or go on with one
+    Start(StartArgs),
+    /// Say what a run is doing, and why
+    Status(StatusArgs),
+    /// Stop a run at the next step boundary, with a checkpoint; it can be resumed
+    Stop(AddressArgs),
+    /// List a run's checkpoints, newest last
+    Checkpoints(CheckpointsArgs),
+    /// Compute mAP and the other figures of predictions, as a run does
+    Evaluate(EvaluateArgs),
+    /// Show the config, or every key there is
+    Config {
+        /// What to show.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// Where config values come from.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// TOML file of config values; `coordinator config keys` lists the keys
+    #[arg(long, value_name = "FILE", help_heading = "Config")]
+    pub config: Option<PathBuf>,
+    /// One config value, e.g. --set train.epochs=10; may be repeated and wins over --config and HGAT_TRAIN__EPOCHS
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Config")]
+    pub set: Vec<String>,
+    /// Worker processes on this machine [run.workers; default: one per CUDA device, or one]
+    #[arg(long, value_name = "N", help_heading = "Config")]
+    pub workers: Option<String>,
+    /// Folder in COCO's layout: annotations/, train2017/, val2017/ or 2014 [data.root]
+    #[arg(long, value_name = "DIR", help_heading = "Config")]
+    pub data: Option<String>,
+    /// What workers compute on: auto, cpu or cuda [run.device; default: auto]
+    #[arg(long, value_name = "DEVICE", help_heading = "Config")]
+    pub device: Option<String>,
+    /// Where gRPC is served [run.listen; default: 127.0.0.1:0, any free port]
+    #[arg(long, value_name = "ADDR", help_heading = "Config")]
+    pub listen: Option<String>,
+}
+
+impl ConfigArgs {
+    fn sources(&self, environment: &Environment) -> crate::config::Sources {
+        let flags = [
+            ("run.workers", "--workers", &self.workers),
+            ("data.root", "--data", &self.data),
+            ("run.device", "--device", &self.device),
+            ("run.listen", "--listen", &self.listen),
+        ];
+        let given = |(key, flag, value): (&'static str, &'static str, &Option<String>)| {
+            Some((key, flag, value.clone()?))
+        };
+        crate::config::Sources {
+            file: self.config.clone(),
+            set: self.set.clone(),
+            flags: flags.into_iter().filter_map(given).collect(),
+            ..Default::default()
+        }
+        .with_environment(environment.clone())
+    }
+}
+
+/// Train: start a run with its workers, or go on with one.
+///
+/// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, logs/ of
+/// the workers, events.jsonl and at the end summary.json.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coordinator start --workers 2 --data /data/coco --run-dir runs/a
+  coordinator start --config deploy/experiments/demo.toml --data runs/demo-data --run-dir runs/demo
+  coordinator start --workers 8 --device cuda --data /data/coco --run-dir runs/b --set train.init=resnet101.pth
+  coordinator start --resume --run-dir runs/a
+
+Ctrl-C or SIGTERM stops at the next step boundary with a checkpoint; a second one ends at once.")]
+pub struct StartArgs {
+    /// Where values come from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Folder that holds everything about the run; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Go on with the run in --run-dir from its last good checkpoint, with the config recorded there
+    #[arg(long)]
+    pub resume: bool,
+    /// End with a checkpoint once this many steps of the run are committed
+    #[arg(long, value_name = "STEP")]
+    pub stop_after: Option<u64>,
+    /// Listen beyond this machine without encryption or authentication
+    #[arg(long)]
+    pub insecure: bool,
+    /// Show nothing but warnings and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The worker binary [default: `worker` beside this one]
+    #[arg(long, value_name = "FILE")]
+    pub worker_binary: Option<PathBuf>,
+    /// Train something simple beside the model, to compare its mAP with
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub baseline: Option<Baseline>,
+}
+
+/// Something simple to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Baseline {
+    /// A linear classifier on 8×8 thumbnails, computed while the model trains
+    Thumbnails,
+}
+
+/// Which run is meant.
+#[derive(Clone, Debug, Args)]
+pub struct AddressArgs {
+    /// The run's directory, where its coordinator has written its address
+    #[arg(long, value_name = "DIR", required_unless_present = "address")]
+    pub run_dir: Option<PathBuf>,
+    /// The coordinator's address, e.g. 127.0.0.1:7000
+    #[arg(long, value_name = "ADDR", conflicts_with = "run_dir")]
+    pub address: Option<String>,
+}
+
+/// Say what a run is doing, and why.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: AddressArgs,
+    /// Go on showing changes until the run is over
+    #[arg(long, short)]
+    pub watch: bool,
+    /// JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// List a run's checkpoints, newest last.
+#[derive(Debug, Args)]
+pub struct CheckpointsArgs {
+    /// The run's directory; its coordinator need not be running
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Read every file and compare its SHA-256 with the manifest
+    #[arg(long)]
+    pub verify: bool,
+    /// JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Compute mAP and the other figures of predictions, as a run does.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  worker predict --checkpoint runs/a/checkpoints/best --images /data/coco/val2014 --json > predictions.jsonl
+  coordinator evaluate --predictions predictions.jsonl --annotations /data/coco/annotations/instances_val2014.json")]
+pub struct EvaluateArgs {
+    /// What `worker predict --json` wrote: one object a line with `file` and `logits` in class order
+    #[arg(long, value_name = "FILE")]
+    pub predictions: PathBuf,
+    /// COCO annotation file of the same images
+    #[arg(long, value_name = "FILE")]
+    pub annotations: PathBuf,
+    /// JSON, one object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show the config, or every key there is.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the config that `start` would use with the same flags, and where each value came from
+    Print {
+        /// Where values come from.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// JSON, one object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print every key with its kind, default and meaning, as Markdown
+    Keys,
+}
+
+/// Does what was asked for; gives the exit code.
+///
+/// # Errors
+/// [`Failure`] with the exit code and the sentence to show.
+pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> {
+    match command {
+        Command::Config {
+            command: ConfigCommand::Keys,
+        } => config_command::keys(),
+        Command::Config {
+            command: ConfigCommand::Print { config, json },
+        } => config_command::print(&config.sources(environment), *json),
+        Command::Evaluate(args) => evaluate::evaluate(args),
+        Command::Checkpoints(args) => checkpoints::checkpoints(args),
+        Command::Status(args) => runtime()?.block_on(client::status(args)),
+        Command::Stop(args) => runtime()?.block_on(client::stop(args)),
+        Command::Start(args) => {
+            let prepared = start::prepare(args, environment)?;
+            runtime()?.block_on(start::start(prepared))
+        }
+    }
+}
+
+/// Two threads: the coordinator shares its processors with the workers.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                LOST,
+                format!(
+                    "cannot start threads ({error}): check the limits of this process (ulimit -u)"
+                ),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,45 @@ impl Config {
         }
     }
 
+    /// About how many bytes a checkpoint takes: weights and optimizer state.
+    #[must_use]
+    pub fn checkpoint_estimate(&self, dataset: &Dataset) -> u64 {
+        let model = &self.model;
+        let (trunk, features) = match model.backbone.as_str() {
+            "resnet18" => (11_200_000, 512),
+            "resnet34" => (21_300_000, 512),
+            "resnet50" => (23_500_000, 2048),
+            "resnet101" => (42_500_000, 2048),
+            _ => (58_100_000, 2048),
+        };
+        let (groups, classes) = (dataset.groups.len() as u64, dataset.classes.len() as u64);
+        let (hidden, group, class) = (
+            u64::from(model.hidden),
+            u64::from(model.group_channels),
+            u64::from(model.class_channels),
+        );
+        let graph = match model.graph.as_str() {
+            "none" => 0,
+            "fc" => (groups * group).pow(2) + groups * class * class,
+            _ => group * group + groups * class * class,
+        };
+        let heads = features * hidden
+            + hidden * group
+            + groups * group * group
+            + classes * (group + class) * class;
+        let copies = if self.train.optimizer == "adamw" {
+            3
+        } else {
+            2
+        };
+        let bytes = if self.train.precision == "float64" {
+            8
+        } else {
+            4
+        };
+        (trunk + heads + graph) * copies * bytes
+    }
+
     fn model_spec(&self, dataset: &Dataset) -> ModelSpec {
         let model = &self.model;
         let group = |group: &data::coco::Group| Group {

@@ -1,0 +1,297 @@
+//! `coordinator status` and `coordinator stop`: asking a running coordinator.
+
+use proto::v1::run_service_client::RunServiceClient;
+use proto::v1::{GetStatusRequest, Phase, Status, StopRequest, WatchStatusRequest, WorkerStatus};
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+use super::{AddressArgs, Failure, LOST, OK, StatusArgs, USAGE};
+use crate::run_dir::Address;
+use crate::terminal::{answer, figures, row};
+
+pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
+    let mut client = connect(&args.run).await?;
+    let show = |status: &Status| {
+        answer(&if args.json {
+            to_json(status).to_string()
+        } else if args.watch {
+            to_line(status)
+        } else {
+            to_text(status)
+        });
+    };
+    if !args.watch {
+        let response = client
+            .get_status(GetStatusRequest {})
+            .await
+            .map_err(|status| lost(&status))?;
+        show(&response.into_inner().status.unwrap_or_default());
+        return Ok(OK);
+    }
+    let mut stream = client
+        .watch_status(WatchStatusRequest {})
+        .await
+        .map_err(|status| lost(&status))?
+        .into_inner();
+    let mut shown = String::new();
+    while let Some(response) = stream.message().await.map_err(|status| lost(&status))? {
+        let status = response.status.unwrap_or_default();
+        // Ages and remaining times change all the time; a line is for what a person would call a change.
+        let line = to_line(&status);
+        if line != shown {
+            show(&status);
+            shown = line;
+        }
+        if matches!(
+            status.phase(),
+            Phase::Finished | Phase::Stopped | Phase::Failed
+        ) {
+            return Ok(OK);
+        }
+    }
+    Ok(OK)
+}
+
+pub(super) async fn stop(args: &AddressArgs) -> Result<u8, Failure> {
+    let mut client = connect(args).await?;
+    let request = StopRequest {
+        reason: "asked for by `coordinator stop`".into(),
+    };
+    let response = client.stop(request).await.map_err(|status| lost(&status))?;
+    answer(&response.into_inner().reason);
+    Ok(OK)
+}
+
+async fn connect(args: &AddressArgs) -> Result<RunServiceClient<Channel>, Failure> {
+    let address = match (&args.address, &args.run_dir) {
+        (Some(address), _) if address.contains("://") => address.clone(),
+        (Some(address), _) => format!("http://{address}"),
+        (None, Some(run_dir)) => Address::read(run_dir)?.address,
+        (None, None) => {
+            return Err(Failure::new(
+                USAGE,
+                "no run is named: give --run-dir or --address",
+            ));
+        }
+    };
+    RunServiceClient::connect(address.clone())
+        .await
+        .map_err(|error| {
+            let ended = match &args.run_dir {
+                Some(run_dir) => format!(
+                    "its run may have ended: see {}",
+                    run_dir.join("summary.json").display()
+                ),
+                None => "check --address, or give --run-dir".into(),
+            };
+            Failure::new(
+                LOST,
+                format!(
+                    "no coordinator answers at {address} ({}): {ended}",
+                    root_cause(&error)
+                ),
+            )
+        })
+}
+
+fn lost(status: &tonic::Status) -> Failure {
+    Failure::new(
+        LOST,
+        format!(
+            "the coordinator did not answer ({}): try again",
+            status.message()
+        ),
+    )
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn phase(status: &Status) -> String {
+    status
+        .phase()
+        .as_str_name()
+        .trim_start_matches("PHASE_")
+        .to_lowercase()
+}
+
+/// One line, without anything that changes by itself.
+fn to_line(status: &Status) -> String {
+    let map = status
+        .last_map
+        .map(|map| format!(" · mAP {}", figures::percent(Some(map))))
+        .unwrap_or_default();
+    let speed = if status.phase() == Phase::Training {
+        format!(" · {}", figures::speed(status.images_per_second))
+    } else {
+        String::new()
+    };
+    format!(
+        "{:<10} epoch {}/{} · step {}/{} · loss {:.4}{speed}{map} · {}",
+        phase(status),
+        status.epoch,
+        status.epochs,
+        figures::grouped(status.step),
+        figures::grouped(status.total_steps),
+        status.loss,
+        status.reason
+    )
+}
+
+fn to_text(status: &Status) -> String {
+    let mut lines = vec![format!("{}: {}", phase(status), status.reason)];
+    lines.push(row(
+        "run",
+        &format!("{} in {}", status.run_id, status.run_dir),
+    ));
+    lines.push(row(
+        "progress",
+        &format!(
+            "epoch {} of {}, step {} of {}, generation {}",
+            status.epoch,
+            status.epochs,
+            figures::grouped(status.step),
+            figures::grouped(status.total_steps),
+            status.generation
+        ),
+    ));
+    lines.push(row(
+        "training",
+        &format!(
+            "loss {:.4} · {} · data wait {:.0} %",
+            status.loss,
+            figures::speed(status.images_per_second),
+            100.0 * status.data_wait_fraction
+        ),
+    ));
+    if status.samples_to_score > 0 {
+        lines.push(row(
+            "evaluation",
+            &format!(
+                "{} of {} images scored",
+                figures::grouped(status.samples_scored),
+                figures::grouped(status.samples_to_score)
+            ),
+        ));
+    }
+    if let Some(last) = status.last_map {
+        let best = status.best_map.map(|best| {
+            format!(
+                "; best {} in epoch {}",
+                figures::percent(Some(best)),
+                status.best_epoch
+            )
+        });
+        lines.push(row(
+            "mAP",
+            &format!(
+                "{}{}",
+                figures::percent(Some(last)),
+                best.unwrap_or_default()
+            ),
+        ));
+    }
+    if !status.last_checkpoint.is_empty() {
+        lines.push(row("checkpoint", &status.last_checkpoint));
+    }
+    lines.extend(status.workers.iter().map(worker));
+    lines.extend(status.deadlines.iter().map(|deadline| {
+        row(
+            "deadline",
+            &format!(
+                "{} in {:.1} s",
+                deadline.name,
+                deadline.remaining_millis as f64 / 1e3
+            ),
+        )
+    }));
+    lines.extend(
+        status
+            .warnings
+            .iter()
+            .map(|warning| row("warning", warning)),
+    );
+    lines.join("\n")
+}
+
+fn worker(worker: &WorkerStatus) -> String {
+    let rank = worker
+        .rank
+        .map_or_else(|| "no rank".into(), |rank| format!("rank {rank}"));
+    let collective = if worker.collective.is_empty() {
+        String::new()
+    } else {
+        format!(" · {}", worker.collective)
+    };
+    row(
+        &worker.worker_id,
+        &format!(
+            "{rank} · {} · step {}{collective} · {} on {}, pid {}, {}, {} · heard of {:.1} s ago",
+            worker.activity,
+            figures::grouped(worker.step),
+            worker.device,
+            worker.host,
+            worker.pid,
+            figures::count(u64::from(worker.threads), "thread", "threads"),
+            figures::bytes(worker.resident_bytes),
+            worker.heartbeat_age_millis as f64 / 1e3
+        ),
+    )
+}
+
+fn to_json(status: &Status) -> Value {
+    let workers: Vec<Value> = status
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "worker_id": worker.worker_id,
+                "host": worker.host,
+                "pid": worker.pid,
+                "device": worker.device,
+                "threads": worker.threads,
+                "rank": worker.rank,
+                "activity": worker.activity,
+                "step": worker.step,
+                "collective": worker.collective,
+                "heartbeat_age_millis": worker.heartbeat_age_millis,
+                "resident_bytes": worker.resident_bytes,
+            })
+        })
+        .collect();
+    let deadlines: Vec<Value> = status.deadlines.iter().map(|deadline| {
+        json!({ "name": deadline.name, "remaining_millis": deadline.remaining_millis })
+    }).collect();
+    let path = |path: &String| (!path.is_empty()).then(|| path.clone());
+    json!({
+        "run_id": status.run_id,
+        "run_dir": status.run_dir,
+        "phase": phase(status),
+        "reason": status.reason,
+        "generation": status.generation,
+        "workers_wanted": status.workers_wanted,
+        "step": status.step,
+        "total_steps": status.total_steps,
+        "epoch": status.epoch,
+        "epochs": status.epochs,
+        "loss": status.loss,
+        "images_per_second": status.images_per_second,
+        "data_wait_fraction": status.data_wait_fraction,
+        "last_map": status.last_map,
+        "best_map": status.best_map,
+        "best_epoch": status.best_epoch,
+        "last_checkpoint": path(&status.last_checkpoint),
+        "best_checkpoint": path(&status.best_checkpoint),
+        "samples_scored": status.samples_scored,
+        "samples_to_score": status.samples_to_score,
+        "workers": workers,
+        "deadlines": deadlines,
+        "warnings": status.warnings,
+        "exit_code": status.exit_code,
+    })
+}

@@ -1,0 +1,388 @@
+//! `coordinator start`: everything that is checked before a worker starts, then the run, then its summary.
+//!
+//! The order of a start: config, placement, run directory, data, listener, and only then anything that stays.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data::coco::Dataset;
+use data::files::{CheckOptions, check_files};
+use domain::run_plan::RunPlan;
+use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::failure::DATA;
+use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE};
+use crate::baseline;
+use crate::checkpoint::Checkpoints;
+use crate::config::{Config, Sources};
+use crate::evaluation::labels_of;
+use crate::machine::{Machine, Placement, place};
+use crate::observer::Observer;
+use crate::run::{self, Launch, ResumePoint, RunSetup, Shutdown};
+use crate::run_dir::RunDir;
+use crate::summary::Summary;
+use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures};
+
+/// A run that may begin.
+pub(super) struct Prepared {
+    terminal: Terminal,
+    /// As the person gave it.
+    run_dir_name: PathBuf,
+    run_dir: RunDir,
+    run_id: String,
+    config: Config,
+    placement: Placement,
+    dataset: Arc<Dataset>,
+    plan: RunPlan,
+    listener: TcpListener,
+    worker_binary: PathBuf,
+    resume: Option<ResumePoint>,
+    stop_after: Option<u64>,
+    baseline: Option<Baseline>,
+    no_color: bool,
+}
+
+/// Checks everything and takes the run directory and the port.
+pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Prepared, Failure> {
+    let no_color = environment
+        .get("NO_COLOR")
+        .is_some_and(|value| !value.is_empty());
+    let terminal = Terminal::new(args.quiet, no_color);
+    let sources = args.config.sources(environment);
+    let (run_dir, run_id, mut config) = take_run_dir(args, &sources)?;
+    let machine = Machine::look(|name| environment.get(name).cloned());
+    let placement = place(&config, &machine)?;
+    let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
+    config.record_placement(placement.device, workers, placement.threads);
+    check_listen(&config, args.insecure)?;
+    let worker_binary = worker_binary(args.worker_binary.as_deref())?;
+    let dataset = open_data(&config, &run_dir, machine.cpus, &terminal)?;
+    let plan = lay_out(&config, &dataset, workers, &terminal)?;
+    let listener = listen(&config)?;
+    let resume = find_checkpoint(args.resume, &config, &run_dir, &dataset, &terminal)?;
+    Ok(Prepared {
+        terminal,
+        run_dir_name: args.run_dir.clone(),
+        run_dir,
+        run_id,
+        config,
+        placement,
+        dataset: Arc::new(dataset),
+        plan,
+        listener,
+        worker_binary,
+        resume,
+        stop_after: args.stop_after,
+        baseline: args.baseline,
+        no_color,
+    })
+}
+
+/// Runs it to its end; gives the exit code.
+pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
+    let Prepared {
+        terminal,
+        run_dir,
+        config,
+        dataset,
+        plan,
+        listener,
+        ..
+    } = prepared;
+    let bound = listener
+        .local_addr()
+        .map_err(|error| Failure::new(LOST, format!("the listener has no address: {error}")))?;
+    run_dir.write_config(&config.to_toml())?;
+    let address = run_dir.write_address(bound, &prepared.run_id)?.address;
+    let opening = Opening {
+        run_id: &prepared.run_id,
+        run_dir: &prepared.run_dir_name,
+        address: &address,
+        config: &config,
+        dataset: &dataset,
+        placement: &prepared.placement,
+        plan: &plan,
+        resumed: prepared
+            .resume
+            .as_ref()
+            .map(|resume| (resume.step, resume.checkpoint.clone())),
+    };
+    opening.lines().iter().for_each(|line| terminal.say(line));
+
+    let observer = Observer::new();
+    let labels = labels_of(&dataset.val).map_err(|error| Failure::new(DATA, error.to_string()))?;
+    let chance = domain::average_precision::chance_map(&labels.support(), labels.samples());
+    let narrator = Narrator::new(config.train.epochs, plan.steps_per_epoch(), chance);
+    let events = observer.events();
+    let setup = RunSetup {
+        run_id: prepared.run_id,
+        run_dir: run_dir.path().to_owned(),
+        spec: config.run_spec(&dataset, &plan),
+        dataset: Arc::clone(&dataset),
+        shape: *plan.shape(),
+        keep_checkpoints: config.run.keep_checkpoints.get(),
+        fault_timeout: config.fault.timeout,
+        resume: prepared.resume,
+        stop_after: prepared.stop_after,
+        launch: Launch::Local {
+            worker_binary: prepared.worker_binary,
+            devices: prepared.placement.devices.clone(),
+            threads: prepared.placement.threads,
+        },
+    };
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::TcpListener::from_std(listener))
+        .map_err(|error| Failure::new(LOST, format!("cannot listen at {address}: {error}")))?;
+    let baseline = prepared
+        .baseline
+        .map(|_| baseline::begin(Arc::clone(&dataset)));
+    let run = Box::pin(run::serve(setup, listener, shutdown_requests()?, observer));
+    let (outcome, narrator) = tokio::join!(run, terminal.follow(events, narrator));
+    let outcome = outcome?;
+
+    let baseline_map = match baseline {
+        Some(baseline) => baseline.map(outcome.exit_code == OK, &terminal).await,
+        None => None,
+    };
+    let summary = Summary::new(&outcome, &dataset, plan.steps_per_epoch(), baseline_map);
+    run_dir.write_summary(&summary.to_json())?;
+    for (split, number) in narrator.skipped_samples() {
+        let samples = figures::count(number, "sample was", "samples were");
+        terminal.warn(&format!(
+            "{samples} left out of the {split} split in this process: events.jsonl names them"
+        ));
+    }
+    closing(&summary, &prepared.run_dir_name)
+        .iter()
+        .for_each(|line| terminal.say(line));
+    if outcome.exit_code != OK {
+        terminal::error(&outcome.reason, prepared.no_color);
+    }
+    Ok(outcome.exit_code)
+}
+
+fn take_run_dir(args: &StartArgs, sources: &Sources) -> Result<(RunDir, String, Config), Failure> {
+    if !args.resume {
+        // Mistakes first: they are no reason to make a directory.
+        let config = Config::load(sources)?;
+        let run_dir = RunDir::create(&args.run_dir)?;
+        let run_id = new_run_id(run_dir.path());
+        return Ok((run_dir, run_id, config));
+    }
+    let (run_dir, run_id) = RunDir::resume(&args.run_dir)?;
+    if let Some(summary) = run_dir
+        .read_summary()
+        .filter(|summary| summary["ended"] == "finished")
+    {
+        let epochs = &summary["epochs"];
+        let sentence = format!(
+            "{}: this run has finished all its {epochs} epochs: see summary.json; for more, start a new run with \
+             train.init pointing to its best checkpoint",
+            args.run_dir.display()
+        );
+        return Err(Failure::new(USAGE, sentence));
+    }
+    let config = Config::resume(&run_dir.config(), sources)?;
+    Ok((run_dir, run_id, config))
+}
+
+/// Twelve hexadecimal digits that no other run has.
+fn new_run_id(run_dir: &Path) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let unique = format!(
+        "{} {} {}",
+        now.as_nanos(),
+        std::process::id(),
+        run_dir.display()
+    );
+    Sha256::digest(unique)
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn check_listen(config: &Config, insecure: bool) -> Result<(), Failure> {
+    let address = config.run.listen;
+    if address.ip().is_loopback() || insecure {
+        return Ok(());
+    }
+    Err(Failure::new(
+        USAGE,
+        format!(
+            "run.listen = {address} ({}) reaches beyond this machine, and there is neither encryption nor authentication \
+         yet: listen at 127.0.0.1, or say --insecure if everyone who can reach it may control the run",
+            config.origin("run.listen")
+        ),
+    ))
+}
+
+fn listen(config: &Config) -> Result<TcpListener, Failure> {
+    let address = config.run.listen;
+    TcpListener::bind(address).map_err(|error| {
+        Failure::new(USAGE, format!(
+            "run.listen = {address} ({}) cannot be listened at: {error}: choose another port, or port 0 for any free one",
+            config.origin("run.listen")
+        ))
+    })
+}
+
+fn worker_binary(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let (path, hint) = match given {
+        Some(path) => (path.to_owned(), "check --worker-binary"),
+        None => {
+            let own = std::env::current_exe().map_err(|error| {
+                Failure::new(
+                    USAGE,
+                    format!(
+                        "this program does not know where it is ({error}): give --worker-binary"
+                    ),
+                )
+            })?;
+            (
+                own.with_file_name("worker"),
+                "build it (`make build`), or name it by --worker-binary",
+            )
+        }
+    };
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Failure::new(
+            USAGE,
+            format!("{}: there is no worker binary here: {hint}", path.display()),
+        ))
+    }
+}
+
+fn open_data(
+    config: &Config,
+    run_dir: &RunDir,
+    threads: u32,
+    terminal: &Terminal,
+) -> Result<Dataset, Failure> {
+    let dataset = Dataset::open(&config.data_paths(), &config.data_options())?;
+    let cache = run_dir.image_cache();
+    let options = CheckOptions {
+        on_bad_image: config.data.on_bad_image,
+        threads: threads as usize,
+        cache: Some(&cache),
+    };
+    for split in [&dataset.train, &dataset.val] {
+        for warning in &split.warnings {
+            let times = if warning.count > 1 {
+                format!(" ({} times)", figures::grouped(warning.count))
+            } else {
+                String::new()
+            };
+            terminal.warn(&format!(
+                "{}: {}{times}",
+                split.annotation_file.display(),
+                warning.text
+            ));
+        }
+    }
+    let mut bad = Vec::new();
+    for split in [&dataset.train, &dataset.val] {
+        match check_files(split, &options) {
+            Ok(report) => {
+                for image in &report.bad {
+                    terminal.warn(&format!("left out: {image}"));
+                }
+            }
+            Err(found) => bad.push(found.to_string()),
+        }
+    }
+    if bad.is_empty() {
+        Ok(dataset)
+    } else {
+        Err(Failure::new(DATA, bad.join("\n")))
+    }
+}
+
+fn lay_out(
+    config: &Config,
+    dataset: &Dataset,
+    workers: u32,
+    terminal: &Terminal,
+) -> Result<RunPlan, Failure> {
+    let shape = config.run_shape(dataset);
+    let mistakes: Vec<String> = shape
+        .mistakes(workers)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if !mistakes.is_empty() {
+        return Err(Failure::new(USAGE, mistakes.join("\n")));
+    }
+    let micro_batches = shape.global_batch / shape.micro_batch;
+    if workers > micro_batches {
+        terminal.warn(&format!(
+            "{workers} workers share {micro_batches} micro-batches a step, so {} of them have nothing to train on: raise \
+             train.global_batch or lower train.micro_batch",
+            workers - micro_batches
+        ));
+    }
+    RunPlan::new(shape, workers).map_err(|error| Failure::new(USAGE, error.to_string()))
+}
+
+fn find_checkpoint(
+    resume: bool,
+    config: &Config,
+    run_dir: &RunDir,
+    dataset: &Dataset,
+    terminal: &Terminal,
+) -> Result<Option<ResumePoint>, Failure> {
+    let checkpoints = Checkpoints::open(run_dir.checkpoints(), config.run.keep_checkpoints)?;
+    let found = if resume {
+        checkpoints.recover()?
+    } else {
+        Default::default()
+    };
+    found
+        .damaged
+        .iter()
+        .for_each(|damaged| terminal.warn(damaged));
+    if resume && found.checkpoint.is_none() {
+        terminal.warn("there is no complete checkpoint yet: the run begins again at step 0");
+    }
+    let estimate = found
+        .checkpoint
+        .as_ref()
+        .map_or_else(|| config.checkpoint_estimate(dataset), |entry| entry.bytes);
+    if let Some(warning) = checkpoints.space_warning(estimate) {
+        terminal.warn(&warning);
+    }
+    Ok(found.checkpoint.map(|entry| ResumePoint {
+        step: entry.step,
+        checkpoint: entry.path,
+    }))
+}
+
+/// Ctrl-C and SIGTERM, as they come.
+fn shutdown_requests() -> Result<mpsc::Receiver<Shutdown>, Failure> {
+    let (requests, receiver) = mpsc::channel(4);
+    for (kind, request) in [
+        (SignalKind::interrupt(), Shutdown::Interrupt),
+        (SignalKind::terminate(), Shutdown::Terminate),
+    ] {
+        let mut signals = signal(kind)
+            .map_err(|error| Failure::new(LOST, format!("cannot take signals: {error}")))?;
+        let requests = requests.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // A run that has ended takes no more requests.
+                if requests.send(request).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    Ok(receiver)
+}
