@@ -82,8 +82,9 @@ pub struct Placement {
 /// More workers than devices.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "run.workers = {workers} ({origin}) but this machine has {devices} CUDA device{}: lower --workers to {devices}, or \
-     use --device cpu", if *.devices == 1 { "" } else { "s" }
+    "run.workers = {workers} ({origin}) but this machine has {devices} CUDA device{}: {}use --device cpu",
+    if *.devices == 1 { "" } else { "s" },
+    if *.devices == 0 { String::new() } else { format!("lower --workers to {}, or ", .devices) }
 )]
 pub struct TooFewDevices {
     /// How many workers were asked for.
@@ -141,10 +142,7 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
         (None, Some(threads)) => (threads, "OMP_NUM_THREADS".to_owned()),
         (None, None) => {
             let threads = (machine.cpus / workers.max(1)).max(1);
-            (
-                threads,
-                format!("{} processors for {workers} workers", machine.cpus),
-            )
+            (threads, format!("{} processors shared out", machine.cpus))
         }
     };
     Ok(Placement {
@@ -188,6 +186,13 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "run.workers = 8 (--set) but this machine has 3 CUDA devices: lower --workers to 3, or use --device cpu"
+        );
+        let none = place(&config(&["run.device=cuda"]), &machine(2, 0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            none.ends_with("but this machine has 0 CUDA devices: use --device cpu"),
+            "{none}"
         );
     }
 

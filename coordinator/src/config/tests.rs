@@ -278,6 +278,15 @@ fn the_reference_names_every_key() {
     }
 }
 
+#[test]
+fn the_reference_page_is_the_one_generated_from_the_keys() {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
+    assert!(
+        fs::read_to_string(page).unwrap() == reference(),
+        "docs/config.md is of other keys: run `coordinator config keys > docs/config.md`"
+    );
+}
+
 /// A folder that holds `config.toml`.
 fn file(text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

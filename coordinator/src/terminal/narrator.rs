@@ -181,7 +181,7 @@ impl Narrator {
                 told.extend(
                     lines
                         .iter()
-                        .map(|line| Line::Said(format!("  {worker_id} | {line}"))),
+                        .map(|line| Line::Said(format!("  {worker_id} | {}", cut(line)))),
                 );
                 told
             }
@@ -267,4 +267,13 @@ impl Narrator {
 
 fn said(label: &str, text: &str) -> Line {
     Line::Said(row(label, text))
+}
+
+/// A log line that fits a screen; the whole is in the log.
+fn cut(line: &str) -> String {
+    const LONGEST: usize = 300;
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }

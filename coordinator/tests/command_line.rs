@@ -1,0 +1,325 @@
+//! Whole runs from the command line: the binary as people start it, with workers that compute nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, where both are fine"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use support::collective::Collective;
+use support::worker::{Misbehaviour, spawn};
+use support::{CLASSES, TRAIN, VAL, dataset};
+
+/// The least that passes for a JPEG file: a header of 16 × 16 grey pixels and an end marker.
+const JPEG: &[u8] = &[
+    0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 0, 16, 0, 16, 1, 1, 0x11, 0, 0xFF, 0xDA, 0, 8, 1, 1, 0, 0,
+    0x3F, 0, 0, 0xFF, 0xD9,
+];
+
+#[test]
+fn a_run_that_is_stopped_and_resumed_ends_with_a_summary_and_checkpoints_that_verify() {
+    // Given a data set on disk
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+
+    // When a run is stopped after three steps
+    let stopped = at.start(&["--data", "coco", "--workers", "1", "--stop-after", "3"]);
+
+    // Then it says what it is and where it stands
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    let parts = [
+        "26 training and 11 validation images",
+        "3 classes in 1 group",
+        "1 worker on cpu (as asked)",
+        "stopped: ",
+    ];
+    for part in parts {
+        assert!(stopped.out.contains(part), "{part}: {}", stopped.out);
+    }
+    assert!(
+        stopped
+            .out
+            .ends_with("next        coordinator start --resume --run-dir run\n"),
+        "{}",
+        stopped.out
+    );
+    assert_eq!(at.summary()["ended"], "stopped");
+    assert_eq!(at.summary()["steps"], 3);
+
+    // When someone starts another run there, or changes what this one computes
+    let another = at.start(&["--data", "coco"]);
+    let changed = at.start(&["--resume", "--set", "train.epochs=9"]);
+
+    // Then both are refused
+    assert_eq!((another.code, changed.code), (64, 64));
+    assert!(
+        another.err.contains("a run is here already (stopped"),
+        "{}",
+        another.err
+    );
+    assert!(
+        changed
+            .err
+            .contains("train.epochs = 9 (--set): this run was started with 2"),
+        "{}",
+        changed.err
+    );
+
+    // When it is resumed as it is
+    let finished = at.start(&["--resume"]);
+
+    // Then it goes on there and ends
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(
+        finished.out.contains("resuming    at step 3 from "),
+        "{}",
+        finished.out
+    );
+    assert!(
+        finished.out.contains("average precision: non-interpolated"),
+        "{}",
+        finished.out
+    );
+    let summary = at.summary();
+    assert_eq!(summary["ended"], "finished");
+    assert!(
+        (summary["map"].as_f64().unwrap() - support::worker::expected_map()).abs() < 1e-12,
+        "{summary}"
+    );
+    assert_eq!(summary["per_class"].as_object().unwrap().len(), CLASSES);
+    let checkpoint = summary["checkpoint"].as_str().unwrap();
+    assert!(Path::new(checkpoint).join("model.safetensors").exists());
+
+    // And its checkpoints verify
+    let listed = at.run(&["checkpoints", "--run-dir", "run", "--verify", "--json"]);
+    assert_eq!(listed.code, 0, "{listed:?}");
+    let last: Value = serde_json::from_str(listed.out.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["last"], &last["verified"]),
+        (&json!(true), &json!(true))
+    );
+
+    // And going on with it is refused, as there is nothing left to do
+    let again = at.start(&["--resume"]);
+    assert_eq!(again.code, 64);
+    assert!(
+        again.err.contains("this run has finished all its 2 epochs"),
+        "{}",
+        again.err
+    );
+}
+
+#[test]
+fn quiet_says_nothing_when_nothing_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let quiet = Place::new(folder.path()).start(&["--data", "coco", "--workers", "1", "--quiet"]);
+    assert_eq!(
+        (quiet.code, quiet.out.as_str(), quiet.err.as_str()),
+        (0, "", "")
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_key_before_any_worker_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+
+    let refused = Place::new(folder.path()).start(&["--data", "coco", "--listen", &address]);
+
+    assert_eq!(refused.code, 64);
+    assert!(
+        refused.err.contains(&format!(
+            "run.listen = {address} (--listen) cannot be listened at"
+        )),
+        "{}",
+        refused.err
+    );
+    assert!(!folder.path().join("run/logs").exists());
+}
+
+#[test]
+fn missing_images_end_the_start_with_65_and_are_left_out_with_skip() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    fs::remove_file(folder.path().join("coco/train2017/3.jpg")).unwrap();
+
+    let refused = at.start(&["--data", "coco"]);
+    assert_eq!(refused.code, 65);
+    assert!(
+        refused.err.contains("train2017/3.jpg") && refused.err.contains("instances_train2017.json"),
+        "{}",
+        refused.err
+    );
+    assert!(!folder.path().join("run/logs").exists());
+
+    let skipping = at.start(&[
+        "--data",
+        "coco",
+        "--workers",
+        "1",
+        "--set",
+        "data.on_bad_image=skip",
+    ]);
+    assert_eq!(skipping.code, 0, "{skipping:?}");
+    assert_eq!(skipping.err.matches("3.jpg").count(), 1, "{}", skipping.err);
+}
+
+#[test]
+fn figures_of_predictions_in_a_file_are_those_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let line = |n: u32| {
+        let logits: Vec<f32> = (0..CLASSES)
+            .map(|class| support::worker::logit(n, class))
+            .collect();
+        json!({ "file": format!("{n}.jpg"), "logits": logits }).to_string()
+    };
+    fs::write(
+        folder.path().join("p.jsonl"),
+        (0..VAL).rev().map(line).collect::<Vec<_>>().join("\n"),
+    )
+    .unwrap();
+
+    let annotations = "coco/annotations/instances_val2017.json";
+    let evaluated = at.run(&[
+        "evaluate",
+        "--predictions",
+        "p.jsonl",
+        "--annotations",
+        annotations,
+        "--json",
+    ]);
+
+    let figures: Value = serde_json::from_str(&evaluated.out).unwrap();
+    assert!(
+        (figures["map"].as_f64().unwrap() - support::worker::expected_map()).abs() < 1e-12,
+        "{figures}"
+    );
+    assert_eq!(figures["images"], VAL);
+}
+
+/// Not a test of its own, but what the runs above start as their worker.
+#[tokio::test]
+async fn worker_process() {
+    let Ok(arguments) = std::env::var("HGAT_FAKE_WORKER") else {
+        return;
+    };
+    let value_of = |name: &str| {
+        let mut words = arguments.split(' ').skip_while(|word| *word != name);
+        words.nth(1).unwrap().to_owned()
+    };
+    let (address, id) = (value_of("--coordinator"), value_of("--worker-id"));
+    let seen = spawn(&address, &id, &Collective::of(1), Misbehaviour::default())
+        .await
+        .unwrap();
+    std::process::exit(seen.exit_code.unwrap().try_into().unwrap());
+}
+
+/// A folder with the data set `coco`, the script `worker` and the run directory `run`.
+struct Place<'a>(&'a Path);
+
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl<'a> Place<'a> {
+    fn new(folder: &'a Path) -> Self {
+        let dataset = dataset();
+        fs::create_dir_all(folder.join("coco/annotations")).unwrap();
+        for (name, split, samples) in [("train", &dataset.train, TRAIN), ("val", &dataset.val, VAL)]
+        {
+            let images: Vec<_> = (0..samples)
+                .map(|n| json!({ "id": n + 100, "file_name": format!("{n}.jpg") }))
+                .collect();
+            let labels = (0..samples)
+                .zip(&split.samples)
+                .flat_map(|(n, sample)| sample.labels.iter().map(move |class| (n, *class)));
+            let annotations: Vec<_> = (1..)
+                .zip(labels)
+                .map(|(id, (image, class))| json!({ "id": id, "image_id": image + 100, "category_id": class + 1 }))
+                .collect();
+            let categories: Vec<_> =
+                dataset.classes.iter().map(|class| json!({ "id": class.coco_id, "name": class.name, "supercategory": "thing" })).collect();
+            let text =
+                json!({ "images": images, "annotations": annotations, "categories": categories })
+                    .to_string();
+            fs::write(
+                folder.join(format!("coco/annotations/instances_{name}2017.json")),
+                text,
+            )
+            .unwrap();
+            let pictures = folder.join(format!("coco/{name}2017"));
+            fs::create_dir_all(&pictures).unwrap();
+            (0..samples).for_each(|n| fs::write(pictures.join(format!("{n}.jpg")), JPEG).unwrap());
+        }
+        let program = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\nHGAT_FAKE_WORKER=\"$*\" exec '{}' --exact worker_process --nocapture\n",
+            program.display()
+        );
+        fs::write(folder.join("worker"), script).unwrap();
+        fs::set_permissions(folder.join("worker"), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    fn start(&self, more: &[&str]) -> Ended {
+        let start = [
+            "start",
+            "--run-dir",
+            "run",
+            "--worker-binary",
+            "./worker",
+            "--device",
+            "cpu",
+        ];
+        let shape = [
+            "--set",
+            "train.global_batch=6",
+            "--set",
+            "train.micro_batch=3",
+            "--set",
+            "train.epochs=2",
+        ];
+        let shape = if more.contains(&"--resume") {
+            &[][..]
+        } else {
+            &shape[..]
+        };
+        self.run(&[&start[..], shape, more].concat())
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new(env!("CARGO_BIN_EXE_coordinator"))
+            .args(arguments)
+            .current_dir(self.0)
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended {
+            code: status.code().unwrap_or(-1),
+            out: text(stdout),
+            err: text(stderr),
+        }
+    }
+
+    fn summary(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.0.join("run/summary.json")).unwrap()).unwrap()
+    }
+}
