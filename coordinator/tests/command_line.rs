@@ -9,9 +9,10 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use support::collective::Collective;
@@ -118,6 +119,68 @@ fn a_run_that_is_stopped_and_resumed_ends_with_a_summary_and_checkpoints_that_ve
 }
 
 #[test]
+fn sigterm_stops_a_run_with_a_checkpoint_and_status_answers_meanwhile() {
+    // Given a run whose worker waits at its third step for a stop
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let mut running = at
+        .command(&[
+            "start",
+            "--run-dir",
+            "run",
+            "--worker-binary",
+            "./worker",
+            "--device",
+            "cpu",
+            "--data",
+            "coco",
+            "--set",
+            "train.global_batch=6",
+            "--set",
+            "train.micro_batch=3",
+        ])
+        .env("HGAT_FAKE_AWAIT_STOP_AT", "2")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("step 2/")));
+
+    // When it is asked, and told to end
+    let status = at.run(&["status", "--run-dir", "run", "--json"]);
+    let in_use = at.start(&["--resume"]);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&running),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    let rest: Vec<String> = lines.collect();
+
+    // Then it was training, in use by one coordinator, and ends with a checkpoint to go on from
+    let status: Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(
+        (&status["phase"], &status["workers"][0]["worker_id"]),
+        (&json!("training"), &json!("worker-0"))
+    );
+    assert!(
+        in_use
+            .err
+            .contains(&format!("running here already (pid {})", running.id())),
+        "{}",
+        in_use.err
+    );
+    assert_eq!(running.wait().unwrap().code(), Some(0), "{rest:?}");
+    let summary = at.summary();
+    assert_eq!(
+        (&summary["ended"], &summary["exit_code"]),
+        (&json!("stopped"), &json!(0))
+    );
+    assert!(Path::new(summary["checkpoint"].as_str().unwrap()).exists());
+}
+
+#[test]
 fn quiet_says_nothing_when_nothing_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let quiet = Place::new(folder.path()).start(&["--data", "coco", "--workers", "1", "--quiet"]);
@@ -218,7 +281,14 @@ async fn worker_process() {
         words.nth(1).unwrap().to_owned()
     };
     let (address, id) = (value_of("--coordinator"), value_of("--worker-id"));
-    let seen = spawn(&address, &id, &Collective::of(1), Misbehaviour::default())
+    let await_stop_at = std::env::var("HGAT_FAKE_AWAIT_STOP_AT")
+        .ok()
+        .map(|step| step.parse().unwrap());
+    let misbehaviour = Misbehaviour {
+        await_stop_at,
+        ..Misbehaviour::default()
+    };
+    let seen = spawn(&address, &id, &Collective::of(1), misbehaviour)
         .await
         .unwrap();
     std::process::exit(seen.exit_code.unwrap().try_into().unwrap());
@@ -305,18 +375,22 @@ impl<'a> Place<'a> {
             status,
             stdout,
             stderr,
-        } = Command::new(env!("CARGO_BIN_EXE_coordinator"))
-            .args(arguments)
-            .current_dir(self.0)
-            .env_remove("RUST_LOG")
-            .output()
-            .unwrap();
+        } = self.command(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended {
             code: status.code().unwrap_or(-1),
             out: text(stdout),
             err: text(stderr),
         }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command
+            .args(arguments)
+            .current_dir(self.0)
+            .env_remove("RUST_LOG");
+        command
     }
 
     fn summary(&self) -> Value {
