@@ -33,7 +33,7 @@ test: setup-tests ## Build and run every test; the last line counts them
 	@$(with_torch) .ci/count cargo test --release --locked --workspace --no-fail-fast -- --show-output
 
 bench: setup-tests ## Measure beside peers, print the tables, write bench/results/*.json
-	@$(with_torch) cargo build --release --locked -p coordinator -p worker
+	@$(with_torch) cargo build --release --locked -p coordinator -p worker -p probes
 	@$(with_torch) QUICK=$(QUICK) "$$HGAT_PYTHON" bench/run
 
 lint: setup ## Check everything that can be checked without running it; changes nothing

@@ -1,0 +1,166 @@
+// What src/sys.rs declares. Each function lends its arguments to the C++ beside it and turns
+// exceptions into values; no other file exports anything.
+
+#include <ATen/ATen.h>
+
+#include "failure.hpp"
+#include "group.hpp"
+#include "reducer.hpp"
+#include "store.hpp"
+
+using nrs::guarded;
+
+extern "C" {
+
+void nrs_failure_free(nrs_failure* failure) {
+  nrs::free_failure(failure);
+}
+
+void nrs_buffer_write(void* buffer, const uint8_t* data, size_t size) {
+  try {
+    static_cast<std::string*>(buffer)->assign(reinterpret_cast<const char*>(data), size);
+  } catch (...) {
+    // Without memory the buffer stays empty; what reads it will say what is missing.
+  }
+}
+
+int32_t nrs_compiled_with_nccl() {
+#ifdef USE_C10D_NCCL
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+int32_t nrs_tensor_is_strided(const at::Tensor* tensor) {
+  return tensor->layout() == c10::Layout::Strided;
+}
+
+int32_t nrs_tensor_is_leaf_with_gradient(const at::Tensor* tensor) {
+  return tensor->is_leaf() && tensor->requires_grad();
+}
+
+size_t nrs_tensor_identity(const at::Tensor* tensor) {
+  return reinterpret_cast<size_t>(tensor->unsafeGetTensorImpl());
+}
+
+nrs_failure* nrs_group_gloo(
+    const nrs_store_callbacks* callbacks,
+    void* store,
+    int32_t rank,
+    int32_t world_size,
+    int64_t timeout_ms,
+    const char* host,
+    nrs_group** out) {
+  return guarded([&] {
+    *out = nrs::make_gloo(
+        callbacks, store, rank, world_size, std::chrono::milliseconds(timeout_ms), host);
+  });
+}
+
+nrs_failure* nrs_group_nccl(
+    const nrs_store_callbacks* callbacks,
+    void* store,
+    int32_t rank,
+    int32_t world_size,
+    int64_t timeout_ms,
+    int32_t device,
+    nrs_group** out) {
+  return guarded([&] {
+#ifdef USE_C10D_NCCL
+    *out = nrs::make_nccl(
+        callbacks, store, rank, world_size, std::chrono::milliseconds(timeout_ms), device);
+#else
+    callbacks->drop(store);
+    throw nrs::Refusal(nrs::kTorch, "built without NCCL");
+#endif
+  });
+}
+
+nrs_failure* nrs_group_abort(nrs_group* group, const char* reason) {
+  return guarded([&] { nrs::abort(*group, reason); });
+}
+
+nrs_failure* nrs_group_free(nrs_group* group) {
+  return guarded([&] {
+    std::unique_ptr<nrs_group> owned(group);
+    nrs::abort(*owned, "its process group was dropped");
+  });
+}
+
+nrs_failure* nrs_all_reduce(nrs_group* group, const at::Tensor* tensor, int32_t op, nrs_work** out) {
+  return guarded([&] { *out = nrs::all_reduce(*group, *tensor, op); });
+}
+
+nrs_failure* nrs_broadcast(nrs_group* group, const at::Tensor* tensor, int32_t root, nrs_work** out) {
+  return guarded([&] { *out = nrs::broadcast(*group, *tensor, root); });
+}
+
+nrs_failure* nrs_all_gather(
+    nrs_group* group,
+    const at::Tensor* output,
+    const at::Tensor* input,
+    nrs_work** out) {
+  return guarded([&] { *out = nrs::all_gather(*group, *output, *input); });
+}
+
+nrs_failure* nrs_barrier(nrs_group* group, nrs_work** out) {
+  return guarded([&] { *out = nrs::barrier(*group); });
+}
+
+nrs_failure* nrs_work_wait(nrs_work* work) {
+  return guarded([&] { nrs::wait(*work); });
+}
+
+nrs_failure* nrs_work_free(nrs_work* work) {
+  return guarded([&] { delete work; });
+}
+
+nrs_failure* nrs_reducer_new(
+    nrs_group* group,
+    const at::Tensor* const* parameters,
+    size_t parameter_count,
+    const size_t* members,
+    const size_t* lengths,
+    size_t bucket_count,
+    nrs_reducer** out) {
+  return guarded([&] {
+    std::vector<at::Tensor> tensors;
+    tensors.reserve(parameter_count);
+    for (size_t index = 0; index < parameter_count; ++index) {
+      tensors.push_back(*parameters[index]);
+    }
+    std::vector<std::vector<size_t>> layout;
+    layout.reserve(bucket_count);
+    for (size_t bucket = 0; bucket < bucket_count; ++bucket) {
+      layout.emplace_back(members, members + lengths[bucket]);
+      members += lengths[bucket];
+    }
+    *out = nrs::make_reducer(group, std::move(tensors), layout);
+  });
+}
+
+nrs_failure* nrs_reducer_backward(nrs_reducer* reducer, const at::Tensor* loss, int32_t reduce) {
+  return guarded([&] { nrs::backward(*reducer, *loss, reduce != 0); });
+}
+
+nrs_failure* nrs_reducer_backward_zero(nrs_reducer* reducer) {
+  return guarded([&] { nrs::backward_zero(*reducer); });
+}
+
+nrs_failure* nrs_reducer_zero(nrs_reducer* reducer) {
+  return guarded([&] { nrs::zero(*reducer); });
+}
+
+nrs_failure* nrs_reducer_gradient(nrs_reducer* reducer, size_t index, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(nrs::gradient(*reducer, index)); });
+}
+
+nrs_failure* nrs_reducer_bucket(nrs_reducer* reducer, size_t index, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(reducer->flat.at(index)); });
+}
+
+nrs_failure* nrs_reducer_free(nrs_reducer* reducer) {
+  return guarded([&] { delete reducer; });
+}
+}

@@ -1,0 +1,118 @@
+"""What every bench here shares: interleaved repeats, a record of the machine, the result file.
+
+A bench is a module `bench/NAME.py` with
+    needs() -> str | None       why it cannot run here, or None
+    run(quick: bool) -> Result  measures ours and peers, in turn, in this one process
+and `bench/run` finds it by its name. Ratios above 1 always mean that ours is better.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+BINARIES = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+
+
+@dataclasses.dataclass
+class Result:
+    """One headline: the same quantity of ours and of a peer, repeated in turn."""
+
+    name: str  # the file's name in bench/results
+    measured: str  # one sentence: what, on what, how
+    unit: str
+    higher_is_better: bool
+    ours: list[float]
+    peer: list[float]
+    peer_name: str
+    peer_command: str
+    # Further rows of the same bench, by name: {"value": …, "unit": …}.
+    details: dict = dataclasses.field(default_factory=dict)
+    quick: bool = False
+
+    def ratios(self) -> list[float]:
+        """Per repeat, so that what slows both down cancels."""
+        pairs = zip(self.ours, self.peer, strict=True)
+        return [o / p if self.higher_is_better else p / o for o, p in pairs]
+
+    def record(self) -> dict:
+        """What the result file holds. `ratio` is the headline."""
+        ratios = self.ratios()
+        return {
+            "name": self.name,
+            "measured": self.measured,
+            "unit": self.unit,
+            "ours": statistics.median(self.ours),
+            "peer": statistics.median(self.peer),
+            "ratio": statistics.median(ratios),
+            "spread": [min(ratios), max(ratios)],
+            "repeats": len(ratios),
+            "quick": self.quick,
+            "peer_name": self.peer_name,
+            "peer_command": self.peer_command,
+            "details": self.details,
+            "machine": machine(),
+        }
+
+    def write(self) -> Path:
+        """Writes `bench/results/NAME.json`, whole or not at all."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"{self.name}.json"
+        part = path.with_suffix(".json.tmp")
+        part.write_text(json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n")
+        part.replace(path)
+        return path
+
+
+def interleaved(ours, peer, repeats: int) -> tuple[list[float], list[float]]:
+    """Calls both in turn, after one round that does not count; returns what they returned."""
+    ours()
+    peer()
+    pairs = [(ours(), peer()) for _ in range(repeats)]
+    return [o for o, _ in pairs], [p for _, p in pairs]
+
+
+def table(records: list[dict]) -> str:
+    """The results as Markdown, as docs show them."""
+    rows = ["| what | ours | peer | ratio | spread | peer is |", "|---|---|---|---|---|---|"]
+    for r in records:
+        low, high = r["spread"]
+        rows.append(
+            f"| {r['name']} | {r['ours']:.4g} {r['unit']} | {r['peer']:.4g} {r['unit']} "
+            f"| **{r['ratio']:.2f}** | {low:.2f} to {high:.2f} | {r['peer_name']} |"
+        )
+    return "\n".join(rows)
+
+
+def machine() -> dict:
+    """What a figure depends on besides the code."""
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": first_line(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "commit": first_line(["git", "-C", str(ROOT), "rev-parse", "HEAD"]),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def cpu_model() -> str | None:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return None
+
+
+def first_line(command: list[str]) -> str | None:
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.splitlines()[0] if answer.stdout else None

@@ -1,0 +1,79 @@
+"""Peer: PyTorch's DistributedDataParallel on Gloo, the same model, synthetic tensors.
+
+torchrun --nproc-per-node 2 peer_ddp.py --backbone resnet50 --size 224 --batch 8 --steps 6
+prints `first_step` once the first step is done, then `images_per_second X step_seconds Y`.
+The model is the PyTorch reference that the tests compare with, in --reference.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+REFERENCE = Path(__file__).resolve().parents[2] / "worker" / "model" / "tests"
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--reference", type=Path, default=REFERENCE)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--graph", default="gat")
+    parser.add_argument("--group-channels", type=int, default=512)
+    parser.add_argument("--class-channels", type=int, default=256)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=8, help="pictures a rank")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    sys.path.insert(0, str(arguments.reference))
+    from hgat_fc_reference import HGAT_FC
+
+    torch.set_num_threads(arguments.threads)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+    layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
+    model = HGAT_FC(
+        arguments.backbone, graph=arguments.graph, gc=arguments.group_channels, cc=arguments.class_channels
+    ).to(memory_format=layout)
+    ddp = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(
+        [{"params": model.features.parameters(), "lr": 0.01}, {"params": model.heads.parameters(), "lr": 0.1}],
+        momentum=0.9,
+        weight_decay=1e-4,
+    )
+    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(memory_format=layout)
+    labels = (torch.rand(arguments.batch, 80) < 0.04).float()
+    loss = nn.MultiLabelSoftMarginLoss()
+    for step in range(arguments.warmup + arguments.steps):
+        if step == arguments.warmup:
+            dist.barrier()
+            began = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+            logits = ddp(images)
+        loss(logits.float(), labels).backward()
+        optimizer.step()
+        if step == 0 and rank == 0:
+            print("first_step", flush=True)
+    dist.barrier()
+    if rank == 0:
+        seconds = time.perf_counter() - began
+        rate = world * arguments.batch * arguments.steps / seconds
+        print(f"images_per_second {rate:.3f} step_seconds {seconds / arguments.steps:.4f}", flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

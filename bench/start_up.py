@@ -1,0 +1,72 @@
+"""From the command to the first finished step of a small model on two ranks, against torchrun."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lib import BINARIES, ROOT, Result, interleaved
+
+COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
+PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
+REFERENCE = ROOT / "worker" / "model" / "tests" / "hgat_fc_reference.py"
+CONFIG = ROOT / "deploy" / "experiments" / "demo.toml"
+TIMEOUT_SECONDS = 120
+
+
+def needs():
+    missing = [path for path in (COORDINATOR, WORKER, REFERENCE, CONFIG) if not path.exists()]
+    return f"{missing[0]} is missing" if missing else None
+
+
+def run(quick):
+    peer_command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(PEER),
+        "--backbone", "resnet18", "--size", "64", "--batch", "32", "--group-channels", "256",
+        "--class-channels", "128", "--warmup", "0", "--steps", "1",
+    ]  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        draw = [WORKER, "scenes", "--to", data, "--train", "128", "--val", "16", "--seed", "1"]
+        subprocess.run(draw, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+        runs = 0
+
+        def ours():
+            # To the end of the process, so a checkpoint and the farewell are in our time.
+            nonlocal runs
+            runs += 1
+            command = [
+                COORDINATOR, "start", "--workers", "2", "--device", "cpu", "--data", data, "--config", CONFIG,
+                "--run-dir", Path(folder) / f"run-{runs}", "--set", "train.threads=1", "--stop-after", "1", "--quiet",
+            ]  # fmt: skip
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+            return time.perf_counter() - began
+
+        def peer():
+            began = time.perf_counter()
+            with subprocess.Popen(peer_command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+                for line in process.stdout:
+                    if line.startswith("first_step"):
+                        seconds = time.perf_counter() - began
+                        break
+                else:
+                    raise RuntimeError(f"the peer ended without a step: {' '.join(peer_command)}")
+                process.stdout.read()
+            return seconds
+
+        ours_seconds, peer_seconds = interleaved(ours, peer, 2 if quick else 5)
+
+    return Result(
+        name="start_up",
+        measured="from the command to the first finished step, resnet18 at 64 pixels, two ranks of one thread; "
+        "ours reads pictures and ends with a checkpoint within that time, the peer has synthetic tensors",
+        unit="s",
+        higher_is_better=False,
+        ours=ours_seconds,
+        peer=peer_seconds,
+        peer_name="torchrun, DistributedDataParallel on Gloo",
+        peer_command=" ".join(peer_command),
+    )

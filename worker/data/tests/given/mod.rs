@@ -1,0 +1,109 @@
+//! Where the tests' inputs lie: real pictures and odd inputs are not part of this repository.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use data::coco::{DataPaths, Dataset, OpenError, Options};
+use data::files::{CheckOptions, OnBadImage, check_files};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The folder of odd inputs, or a line that says why the test does nothing.
+pub fn cases() -> Option<PathBuf> {
+    folder("HGAT_TEST_CASES")
+}
+
+/// A COCO root with real pictures, or a line that says why the test does nothing.
+pub fn coco() -> Option<PathBuf> {
+    folder("HGAT_TEST_COCO")
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os(variable).filter(|value| !value.is_empty()) else {
+        println!("skipped: {variable} is not set");
+        return None;
+    };
+    let folder = PathBuf::from(folder);
+    assert!(
+        folder.is_dir(),
+        "{variable} names {}, which is no folder",
+        folder.display()
+    );
+    Some(folder)
+}
+
+/// The Python that peers are asked in.
+pub fn python() -> std::process::Command {
+    std::process::Command::new(std::env::var_os("HGAT_PYTHON").unwrap_or_else(|| "python3".into()))
+}
+
+/// One variant of a case.
+pub struct Variant {
+    pub name: String,
+    pub path: PathBuf,
+    pub expected: Value,
+}
+
+impl Variant {
+    pub fn outcome(&self) -> &str {
+        self.expected["outcome"].as_str().unwrap()
+    }
+
+    /// The text holds everything that the case asks for; FILE stands for the path's last part.
+    pub fn assert_message(&self, text: &str) {
+        let file = self.path.file_name().unwrap().to_str().unwrap();
+        for part in self.expected["message_must_contain"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let part = part.as_str().unwrap().replace("FILE", file);
+            assert!(
+                text.contains(&part),
+                "{}: {part:?} is not in:\n{text}",
+                self.name
+            );
+        }
+    }
+}
+
+/// The variants of the case whose folder begins with `id`.
+pub fn variants(cases: &Path, id: &str) -> Vec<Variant> {
+    let folder = std::fs::read_dir(cases)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(id))
+        .unwrap_or_else(|| panic!("no case {id}"));
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let variants: Vec<Variant> = expected["variants"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, expected)| Variant {
+            name: format!("{id}/{name}"),
+            path: folder.join(expected["path"].as_str().unwrap()),
+            expected: expected.clone(),
+        })
+        .collect();
+    assert!(!variants.is_empty());
+    variants
+}
+
+/// What the start of a run does: annotations, then the files.
+pub fn open_root(root: &Path, on_bad_image: OnBadImage) -> Result<Dataset, String> {
+    let dataset = Dataset::open(&DataPaths::root(root), &Options::default()).map_err(|error| {
+        assert!(
+            matches!(error, OpenError::Problems(_)),
+            "exit code 65 is for bad data, this is usage: {error}"
+        );
+        error.to_string()
+    })?;
+    let options = CheckOptions {
+        on_bad_image,
+        threads: 2,
+        cache: None,
+    };
+    for split in [&dataset.train, &dataset.val] {
+        check_files(split, &options).map_err(|error| error.to_string())?;
+    }
+    Ok(dataset)
+}

@@ -1,0 +1,225 @@
+// The gradient reducer: c10d's own, made to sum, with buckets that stay as they were given.
+#pragma once
+
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <memory>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "group.hpp"
+
+namespace nrs {
+
+// Sums a bucket over the ranks. Without a hook the reducer would divide by the world size.
+class SumHook final : public c10d::CommHookInterface {
+ public:
+  explicit SumHook(nrs_group& group) : group_(group) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    std::unique_ptr<nrs_work> work(all_reduce(group_, bucket.getBufferRef(), 0));
+    auto future = work->work->getFuture();
+    if (group_.device.is_cuda()) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      pending_.push_back(std::move(work));
+    }
+    return future;
+  }
+
+  at::Tensor parseHookResult(const c10::IValue& result) override {
+    return result.isTensor() ? result.toTensor() : result.toTensorVector().at(0);
+  }
+
+  // On CUDA the reducer only orders streams; this waits until the host knows the sums are there.
+  void wait_for_host() {
+    std::vector<std::unique_ptr<nrs_work>> works;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      works.swap(pending_);
+    }
+    for (auto& work : works) {
+      wait(*work);
+    }
+  }
+
+ private:
+  nrs_group& group_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<nrs_work>> pending_;
+};
+
+class FixedReducer final : public c10d::Reducer {
+ public:
+  FixedReducer(
+      const std::vector<at::Tensor>& parameters,
+      std::vector<std::vector<size_t>> buckets,
+      const c10::intrusive_ptr<c10d::ProcessGroup>& group)
+      : c10d::Reducer(
+            parameters,
+            std::move(buckets),
+            group,
+            std::vector<bool>(parameters.size(), false),
+            c10d::kDefaultBucketBytesCap,
+            /*find_unused_parameters=*/false,
+            /*gradient_as_bucket_view=*/true,
+            /*param_names=*/{},
+            c10d::kDefaultFirstBucketBytes,
+            /*skip_all_reduce_unused_params=*/false,
+            /*use_python_reducer=*/false,
+            /*bucket_bytes_cap_list=*/{}) {
+    // The reducer collects, for ever, the order in which gradients became ready, to rebuild its
+    // buckets by it. They are never rebuilt here: the layout decides the order of additions.
+    has_rebuilt_bucket_ = true;
+  }
+
+  bool finished() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return !require_finalize_;
+  }
+};
+
+}  // namespace nrs
+
+extern "C" {
+
+struct nrs_reducer {
+  nrs_group* group;
+  std::vector<at::Tensor> parameters;
+  std::vector<at::Tensor> flat;  // the buckets, each one flat tensor
+  std::unique_ptr<nrs::FixedReducer> reducer;
+  nrs::SumHook* hook;  // owned by `reducer`
+  bool graph_checked = false;
+};
+
+}
+
+namespace nrs {
+
+// Lets every parameter's gradient be its part of a bucket from the start. The reducer itself would
+// do so at its first reduction only, and micro-batches before that would be copied.
+inline void attach_gradients(nrs_reducer& reducer, const std::vector<std::vector<size_t>>& layout) {
+  auto buckets = reducer.reducer->get_grad_buckets(/*return_zero_tensors=*/false);
+  TORCH_CHECK(buckets.size() == layout.size(), "the reducer made another number of buckets");
+  for (size_t bucket = 0; bucket < buckets.size(); ++bucket) {
+    at::Tensor& buffer = buckets[bucket].getBufferRef();
+    buffer.zero_();
+    int64_t offset = 0;
+    for (const size_t index : layout[bucket]) {
+      at::Tensor& parameter = reducer.parameters[index];
+      // The reducer's own rule for its views.
+      parameter.mutable_grad() = parameter.is_non_overlapping_and_dense()
+          ? buffer.as_strided(parameter.sizes(), parameter.strides(), offset)
+          : buffer.narrow(0, offset, parameter.numel()).view(parameter.sizes());
+      offset += parameter.numel();
+    }
+    TORCH_CHECK(offset == buffer.numel(), "the reducer laid a bucket out in another way");
+    reducer.flat.push_back(buffer);
+  }
+}
+
+inline nrs_reducer* make_reducer(
+    nrs_group* group,
+    std::vector<at::Tensor> parameters,
+    const std::vector<std::vector<size_t>>& layout) {
+  group->health->require_alive();
+  auto reducer = std::make_unique<nrs_reducer>();
+  reducer->group = group;
+  reducer->parameters = std::move(parameters);
+  reducer->reducer = std::make_unique<FixedReducer>(reducer->parameters, layout, group->group);
+  auto hook = std::make_unique<SumHook>(*group);
+  reducer->hook = hook.get();
+  reducer->reducer->register_comm_hook(std::move(hook));
+  at::NoGradGuard no_grad;
+  attach_gradients(*reducer, layout);
+  return reducer.release();
+}
+
+// The first parameter that the loss does not depend on. Its bucket would wait for ever.
+inline void require_gradients_for_all(const nrs_reducer& reducer, const at::Tensor& loss) {
+  std::unordered_set<torch::autograd::Node*> seen;
+  std::vector<torch::autograd::Node*> todo;
+  const auto visit = [&](torch::autograd::Node* node) {
+    if (node != nullptr && seen.insert(node).second) {
+      todo.push_back(node);
+    }
+  };
+  visit(torch::autograd::impl::gradient_edge(loss).function.get());
+  while (!todo.empty()) {
+    auto* node = todo.back();
+    todo.pop_back();
+    for (const auto& edge : node->next_edges()) {
+      visit(edge.function.get());
+    }
+  }
+  for (size_t index = 0; index < reducer.parameters.size(); ++index) {
+    const auto accumulator = torch::autograd::impl::grad_accumulator(reducer.parameters[index]);
+    if (seen.count(accumulator.get()) == 0) {
+      throw Refusal(
+          kMissingGradient, "a parameter takes no part in the loss", static_cast<int64_t>(index));
+    }
+  }
+}
+
+// Runs a backward pass that reduces. Any failure in it ends the group: the other ranks wait for
+// buckets that will not come.
+template <typename Backward>
+void reduce(nrs_reducer& reducer, Backward&& backward) {
+  Health& health = *reducer.group->health;
+  health.require_alive();
+  try {
+    reducer.reducer->prepare_for_backward({});
+    backward();
+    if (!reducer.reducer->finished()) {
+      throw Refusal(kUnfinished, "backward ended before every gradient was reduced");
+    }
+    reducer.hook->wait_for_host();
+  } catch (...) {
+    if (health.ended()) {
+      health.rethrow_as_failed_collective();
+    }
+    health.end(text_of(std::current_exception()), false);
+    throw;
+  }
+}
+
+inline void backward(nrs_reducer& reducer, const at::Tensor& loss, bool reducing) {
+  if (!reducing) {
+    torch::autograd::backward({loss}, {});
+    return;
+  }
+  if (!reducer.graph_checked) {
+    require_gradients_for_all(reducer, loss);
+    reducer.graph_checked = true;
+  }
+  reduce(reducer, [&] { torch::autograd::backward({loss}, {}); });
+}
+
+// Gradients of zero for every parameter, which is what 0 times the sum of them all would give,
+// without reading them.
+inline void backward_zero(nrs_reducer& reducer) {
+  std::vector<at::Tensor> zeros;
+  zeros.reserve(reducer.parameters.size());
+  for (const auto& parameter : reducer.parameters) {
+    zeros.push_back(at::zeros({}, parameter.options().requires_grad(false)).expand(parameter.sizes()));
+  }
+  reduce(reducer, [&] { torch::autograd::backward(reducer.parameters, zeros); });
+}
+
+inline void zero(nrs_reducer& reducer) {
+  at::NoGradGuard no_grad;
+  for (auto& buffer : reducer.flat) {
+    buffer.zero_();
+  }
+}
+
+inline at::Tensor gradient(const nrs_reducer& reducer, size_t index) {
+  const at::Tensor& gradient = reducer.parameters.at(index).grad();
+  TORCH_CHECK(gradient.defined(), "the gradient of parameter ", index, " was taken away");
+  return gradient;
+}
+
+}  // namespace nrs

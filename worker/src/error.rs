@@ -1,0 +1,96 @@
+//! What ends a worker, and what its process and the coordinator are told.
+
+use proto::v1::fault::Class;
+
+use crate::session::{Ended, LinkError};
+
+/// Exit codes that Kubernetes' podFailurePolicy reads.
+pub(crate) mod exit {
+    /// Usage or config.
+    pub(crate) const USAGE: u8 = 64;
+    /// Bad data.
+    pub(crate) const DATA: u8 = 65;
+    /// A peer or the coordinator was lost: try again.
+    pub(crate) const RETRY: u8 = 75;
+    /// A bug.
+    pub(crate) const BUG: u8 = 1;
+}
+
+/// Why a worker ends before its plan does.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    /// The coordinator ended the session, or is gone.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The coordinator cannot be talked to.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A process group could not be formed, or a collective failed.
+    #[error("step {step}: {source}")]
+    Collective {
+        /// Steps committed before it.
+        step: u64,
+        source: nccl_rs::Error,
+    },
+    /// A picture cannot be read.
+    #[error(transparent)]
+    Data(#[from] data::loader::LoadError),
+    /// The data set's index cannot be used.
+    #[error(transparent)]
+    Index(#[from] data::coco::IndexError),
+    /// The loader's threads could not be started.
+    #[error("cannot start {threads} loader threads: {source}; lower data.loader_threads")]
+    Threads { threads: usize, source: std::io::Error },
+    /// The model refused its input or its config.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    /// A weight file cannot be used.
+    #[error(transparent)]
+    Weights(#[from] model::weights::WeightError),
+    /// libtorch failed.
+    #[error("step {step}: libtorch failed: {source}")]
+    Torch { step: u64, source: tch::TchError },
+    /// Loss or gradient is not a finite number; the step was not applied.
+    #[error(
+        "step {step}: loss {loss} and gradient norm {norm} are not both finite, on samples {samples}; the step was not \
+         applied: lower train.learning_rate_*, set train.clip_norm, or look at these pictures"
+    )]
+    NotFinite { step: u64, loss: f64, norm: f64, samples: String },
+    /// A checkpoint does not fit this run.
+    #[error("checkpoint of step {step}: {reason}")]
+    Checkpoint { step: u64, reason: String },
+    /// The config asks for something that this worker cannot do.
+    #[error("{0}")]
+    Config(String),
+    /// A file or folder named on the command line cannot be used.
+    #[error("{what} {path}: {reason}")]
+    Input { what: &'static str, path: String, reason: String },
+}
+
+impl WorkerError {
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Ended(ended) => ended.exit_code,
+            Self::Link(LinkError::Address { .. }) | Self::Config(_) => exit::USAGE,
+            Self::Link(_) | Self::Collective { .. } => exit::RETRY,
+            Self::Data(_) | Self::Weights(_) | Self::NotFinite { .. } | Self::Input { .. } | Self::Checkpoint { .. } => {
+                exit::DATA
+            }
+            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => exit::BUG,
+        }
+    }
+
+    /// What the coordinator is told; nothing where it is the coordinator that spoke, or that cannot hear.
+    pub(crate) fn class(&self) -> Option<Class> {
+        match self {
+            Self::Ended(_) | Self::Link(_) => None,
+            Self::Collective { source: nccl_rs::Error::OutOfMemory { .. }, .. } => Some(Class::Memory),
+            Self::Collective { .. } => Some(Class::Collective),
+            Self::Data(_) | Self::Weights(_) | Self::Input { .. } | Self::Checkpoint { .. } => Some(Class::Data),
+            Self::NotFinite { .. } => Some(Class::Numeric),
+            Self::Config(_) => Some(Class::Config),
+            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => Some(Class::Internal),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The worker's end of the Session stream: what the coordinator says lands in an inbox that the training thread reads;
+//! what the training thread reports goes up without waiting.
+//!
+//! The stream is driven by a small runtime of its own, so neither a long forward pass nor a blocked collective delays
+//! a heartbeat.
+
+mod bulk;
+mod inbox;
+mod link;
+mod store;
+
+pub(crate) use bulk::Upload;
+pub(crate) use inbox::{Ended, Inbox, Requests};
+pub(crate) use link::{Identity, Link, LinkError};
+pub(crate) use store::RemoteStore;

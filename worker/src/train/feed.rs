@@ -1,0 +1,195 @@
+//! From the coordinator's plan to tensors on the device: asks the loader for what is planned as soon as it is known, so
+//! that the next batches are decoded while the device works.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use data::loader::{Batch, Loader, Purpose, Request};
+use proto::v1::{self, plan_item::Item};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::WorkerError;
+use crate::session::Inbox;
+
+/// A batch where the model wants it.
+#[derive(Debug)]
+pub(crate) struct DeviceBatch {
+    /// `[B, 3, S, S]`, normalised, channels last in memory.
+    pub(crate) images: Tensor,
+    /// `[B, C]`, 1 where a class is shown.
+    pub(crate) targets: Tensor,
+    /// B sample ids, without the skipped.
+    pub(crate) sample_ids: Vec<u32>,
+    /// Pictures that could not be read.
+    pub(crate) skipped: Vec<v1::SkippedSample>,
+}
+
+impl DeviceBatch {
+    /// B.
+    pub(crate) fn len(&self) -> usize {
+        self.sample_ids.len()
+    }
+}
+
+/// How pixels become numbers.
+#[derive(Debug)]
+pub(crate) struct Normaliser {
+    device: Device,
+    kind: Kind,
+    classes: i64,
+    size: i64,
+    /// `[3]` each, in units of a byte.
+    mean: Tensor,
+    scale: Tensor,
+}
+
+impl Normaliser {
+    /// Subtracts `mean` and divides by `std` (RGB in 0..1), on the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn new(
+        mean: &[f64],
+        std: &[f64],
+        size: u32,
+        classes: usize,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, tch::TchError> {
+        let mean: Vec<f64> = mean.iter().map(|mean| mean * 255.0).collect();
+        let scale: Vec<f64> = std.iter().map(|std| 1.0 / (std * 255.0)).collect();
+        let there = |values: &[f64]| Tensor::f_from_slice(values)?.f_to_kind(kind)?.f_to_device(device);
+        Ok(Self {
+            device,
+            kind,
+            classes: classes as i64,
+            size: i64::from(size),
+            mean: there(&mean)?,
+            scale: there(&scale)?,
+        })
+    }
+
+    /// Pixels `[B, S, S, 3]` as bytes to `[B, 3, S, S]` as numbers. The copy to a CUDA device is asynchronous.
+    ///
+    /// # Errors
+    /// When the pixels are not that many, or the device fails.
+    pub(crate) fn images(&self, pixels: &[u8], batch: usize) -> Result<Tensor, tch::TchError> {
+        let bytes = Tensor::f_from_slice(pixels)?.f_view([batch as i64, self.size, self.size, 3])?;
+        let mut numbers = bytes.f_to_device(self.device)?.f_to_kind(self.kind)?;
+        let _ = numbers.f_sub_(&self.mean)?.f_mul_(&self.scale)?;
+        // Only strides change: rows of RGB triples are what libtorch calls channels last.
+        numbers.f_permute([0, 3, 1, 2])
+    }
+
+    fn batch(&self, batch: Batch) -> Result<DeviceBatch, tch::TchError> {
+        let size = batch.sample_ids.len();
+        let images = self.images(&batch.pixels, size)?;
+        let targets = Tensor::f_from_slice(&batch.labels)?
+            .f_view([size as i64, self.classes])?
+            .f_to_device(self.device)?
+            .f_to_kind(self.kind)?;
+        let skipped = batch
+            .skipped
+            .into_iter()
+            .map(|bad| v1::SkippedSample {
+                sample_id: bad.sample,
+                reason: format!("{}: {}", bad.path.display(), bad.reason),
+            })
+            .collect();
+        Ok(DeviceBatch { images, targets, sample_ids: batch.sample_ids, skipped })
+    }
+}
+
+/// The plan in order, and its batches.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    inbox: Arc<Inbox>,
+    loader: Loader,
+    normaliser: Normaliser,
+    items: VecDeque<Item>,
+    /// Validation batches have this size; it does not matter to the scores.
+    evaluation_batch: usize,
+    waited: Duration,
+}
+
+impl Feed {
+    /// A feed without a plan yet.
+    pub(crate) fn new(inbox: Arc<Inbox>, loader: Loader, normaliser: Normaliser, evaluation_batch: usize) -> Self {
+        Self {
+            inbox,
+            loader,
+            normaliser,
+            items: VecDeque::new(),
+            evaluation_batch: evaluation_batch.max(1),
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// The next item of the plan; waits for the coordinator where none is known.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub(crate) fn next(&mut self) -> Result<Item, WorkerError> {
+        self.collect(false)?;
+        while self.items.is_empty() {
+            self.collect(true)?;
+        }
+        // The loop above ends with an item.
+        Ok(self.items.pop_front().unwrap_or(Item::Finish(v1::FinishPlan {})))
+    }
+
+    /// Whether the session is still open, for loops that do not ask for items.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn alive(&self) -> Result<(), WorkerError> {
+        self.inbox.ended().map_or(Ok(()), |ended| Err(ended.into()))
+    }
+
+    /// The next batch in the plan's order. Waits for the decoder; that time is counted.
+    ///
+    /// # Errors
+    /// A picture that cannot be read, by file and image id.
+    pub(crate) fn batch(&mut self, step: u64) -> Result<DeviceBatch, WorkerError> {
+        let started = Instant::now();
+        let batch = self.loader.next();
+        self.waited += started.elapsed();
+        let batch = batch.ok_or_else(|| WorkerError::Config(format!("step {step}: no batch was requested")))??;
+        self.normaliser.batch(batch).map_err(|source| WorkerError::Torch { step, source })
+    }
+
+    /// Time spent waiting for the decoder since the last call.
+    pub(crate) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// How many batches an evaluation of so many samples comes in.
+    pub(crate) fn evaluation_batches(&self, samples: usize) -> usize {
+        samples.div_ceil(self.evaluation_batch)
+    }
+
+    fn collect(&mut self, block: bool) -> Result<(), WorkerError> {
+        for item in self.inbox.items(block)?.into_iter().filter_map(|item| item.item) {
+            let mut push = |epoch: u32, purpose, samples: &[u32]| {
+                let request = Request { tag: 0, epoch: u64::from(epoch), purpose, samples: samples.to_vec() };
+                self.loader.push(request);
+            };
+            match &item {
+                Item::Step(step) => {
+                    for micro_batch in &step.micro_batches {
+                        push(step.epoch, Purpose::Train, &micro_batch.sample_ids);
+                    }
+                }
+                Item::Evaluation(evaluation) => {
+                    for samples in evaluation.sample_ids.chunks(self.evaluation_batch) {
+                        push(evaluation.epoch, Purpose::Val, samples);
+                    }
+                }
+                Item::Snapshot(_) | Item::Finish(_) => {}
+            }
+            self.items.push_back(item);
+        }
+        Ok(())
+    }
+}
