@@ -14,7 +14,11 @@ fn all_reduce_of_two_ranks_gives_the_exact_sum() {
 
 #[test]
 fn all_reduce_of_three_ranks_gives_the_exact_sum() {
-    on_ranks("all_reduce_of_three_ranks_gives_the_exact_sum", 3, exact_sum);
+    on_ranks(
+        "all_reduce_of_three_ranks_gives_the_exact_sum",
+        3,
+        exact_sum,
+    );
 }
 
 /// Values whose sums are exact in every kind, at sizes around those at which Gloo cuts messages.
@@ -34,7 +38,11 @@ fn exact_sum(rank: support::Rank) {
             let place = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(5);
             let own = (&place + rank.rank as i64).to_kind(kind);
 
-            group.all_reduce(&own, ReduceOp::Sum).unwrap().wait().unwrap();
+            group
+                .all_reduce(&own, ReduceOp::Sum)
+                .unwrap()
+                .wait()
+                .unwrap();
 
             let ranks = rank.world_size as i64;
             let expected = (place * ranks + (0..ranks).sum::<i64>()).to_kind(kind);
@@ -47,9 +55,11 @@ fn exact_sum(rank: support::Rank) {
 fn all_reduce_knows_product_least_and_greatest() {
     on_ranks("all_reduce_knows_product_least_and_greatest", 3, |rank| {
         let group = rank.group("g1");
-        for (op, expected) in
-            [(ReduceOp::Product, 24.0), (ReduceOp::Min, 2.0), (ReduceOp::Max, 4.0)]
-        {
+        for (op, expected) in [
+            (ReduceOp::Product, 24.0),
+            (ReduceOp::Min, 2.0),
+            (ReduceOp::Max, 4.0),
+        ] {
             let own = Tensor::full([3], rank.rank as f64 + 2.0, (Kind::Double, Device::Cpu));
 
             group.all_reduce(&own, op).unwrap().wait().unwrap();
@@ -61,23 +71,29 @@ fn all_reduce_knows_product_least_and_greatest() {
 
 #[test]
 fn collectives_may_be_under_way_together_and_waited_for_in_any_order() {
-    on_ranks("collectives_may_be_under_way_together_and_waited_for_in_any_order", 3, |rank| {
-        let group = rank.group("g1");
-        let tensors: Vec<Tensor> = (0..8)
-            .map(|i| Tensor::full([5_000], i + rank.rank as i64, (Kind::Int64, Device::Cpu)))
-            .collect();
+    on_ranks(
+        "collectives_may_be_under_way_together_and_waited_for_in_any_order",
+        3,
+        |rank| {
+            let group = rank.group("g1");
+            let tensors: Vec<Tensor> = (0..8)
+                .map(|i| Tensor::full([5_000], i + rank.rank as i64, (Kind::Int64, Device::Cpu)))
+                .collect();
 
-        let works: Vec<_> =
-            tensors.iter().map(|one| group.all_reduce(one, ReduceOp::Sum).unwrap()).collect();
-        for work in works.into_iter().rev() {
-            work.wait().unwrap();
-        }
+            let works: Vec<_> = tensors
+                .iter()
+                .map(|one| group.all_reduce(one, ReduceOp::Sum).unwrap())
+                .collect();
+            for work in works.into_iter().rev() {
+                work.wait().unwrap();
+            }
 
-        for (i, tensor) in tensors.iter().enumerate() {
-            assert_eq!(tensor.min().int64_value(&[]), 3 * i as i64 + 3);
-            assert_eq!(tensor.max().int64_value(&[]), 3 * i as i64 + 3);
-        }
-    });
+            for (i, tensor) in tensors.iter().enumerate() {
+                assert_eq!(tensor.min().int64_value(&[]), 3 * i as i64 + 3);
+                assert_eq!(tensor.max().int64_value(&[]), 3 * i as i64 + 3);
+            }
+        },
+    );
 }
 
 #[test]
@@ -104,7 +120,10 @@ fn all_gather_gives_one_entry_a_rank_in_order() {
         let all = group.all_gather(&own).unwrap().wait().unwrap();
 
         assert_eq!(all.size(), [3, 1, 2]);
-        assert_eq!(Vec::<i64>::try_from(all.view([-1])).unwrap(), [0, 10, 1, 10, 2, 10]);
+        assert_eq!(
+            Vec::<i64>::try_from(all.view([-1])).unwrap(),
+            [0, 10, 1, 10, 2, 10]
+        );
     });
 }
 
@@ -113,7 +132,11 @@ fn all_gather_of_single_numbers() {
     on_ranks("all_gather_of_single_numbers", 2, |rank| {
         let group = rank.group("g1");
 
-        let all = group.all_gather(&Tensor::from(rank.rank as i64)).unwrap().wait().unwrap();
+        let all = group
+            .all_gather(&Tensor::from(rank.rank as i64))
+            .unwrap()
+            .wait()
+            .unwrap();
 
         assert_eq!(Vec::<i64>::try_from(all).unwrap(), [0, 1]);
     });
@@ -121,16 +144,20 @@ fn all_gather_of_single_numbers() {
 
 #[test]
 fn nobody_leaves_a_barrier_before_everybody_has_entered_it() {
-    on_ranks("nobody_leaves_a_barrier_before_everybody_has_entered_it", 3, |rank| {
-        let group = rank.group("g1");
-        for round in 0..5 {
-            rank.store_entered(round);
+    on_ranks(
+        "nobody_leaves_a_barrier_before_everybody_has_entered_it",
+        3,
+        |rank| {
+            let group = rank.group("g1");
+            for round in 0..5 {
+                rank.store_entered(round);
 
-            group.barrier().unwrap().wait().unwrap();
+                group.barrier().unwrap().wait().unwrap();
 
-            assert_eq!(rank.store_count(round), 3);
-        }
-    });
+                assert_eq!(rank.store_count(round), 3);
+            }
+        },
+    );
 }
 
 trait Entered {
@@ -157,7 +184,11 @@ fn groups_may_follow_each_other_in_one_process() {
             let group = rank.group(generation);
             let one = Tensor::ones([10], (Kind::Float, Device::Cpu));
 
-            group.all_reduce(&one, ReduceOp::Sum).unwrap().wait().unwrap();
+            group
+                .all_reduce(&one, ReduceOp::Sum)
+                .unwrap()
+                .wait()
+                .unwrap();
 
             assert_eq!(one.sum(Kind::Float).double_value(&[]), 20.0);
             group.barrier().unwrap().wait().unwrap();
@@ -178,14 +209,31 @@ fn a_group_says_who_it_is() {
 
 #[test]
 fn a_root_beyond_the_group_is_refused_and_the_group_lives_on() {
-    on_ranks("a_root_beyond_the_group_is_refused_and_the_group_lives_on", 2, |rank| {
-        let group = rank.group("g1");
-        let tensor = Tensor::ones([1], (Kind::Float, Device::Cpu));
+    on_ranks(
+        "a_root_beyond_the_group_is_refused_and_the_group_lives_on",
+        2,
+        |rank| {
+            let group = rank.group("g1");
+            let tensor = Tensor::ones([1], (Kind::Float, Device::Cpu));
 
-        let refusal = group.broadcast(&tensor, 2).unwrap_err();
+            let refusal = group.broadcast(&tensor, 2).unwrap_err();
 
-        assert!(matches!(refusal, Error::NoSuchRank { rank: 2, world_size: 2 }), "{refusal}");
-        group.all_reduce(&tensor, ReduceOp::Sum).unwrap().wait().unwrap();
-        assert_eq!(tensor.double_value(&[0]), 2.0);
-    });
+            assert!(
+                matches!(
+                    refusal,
+                    Error::NoSuchRank {
+                        rank: 2,
+                        world_size: 2
+                    }
+                ),
+                "{refusal}"
+            );
+            group
+                .all_reduce(&tensor, ReduceOp::Sum)
+                .unwrap()
+                .wait()
+                .unwrap();
+            assert_eq!(tensor.double_value(&[0]), 2.0);
+        },
+    );
 }

@@ -43,7 +43,9 @@ impl Server {
 
 /// Answers one request. A client that was killed meanwhile gets no answer.
 fn serve(mut stream: TcpStream, shared: &Shared) {
-    let Ok(parts) = receive(&mut stream) else { return };
+    let Ok(parts) = receive(&mut stream) else {
+        return;
+    };
     let text = |at: usize| String::from_utf8(parts[at].clone()).unwrap();
     let mut table = shared.table.lock().unwrap();
     let answer = match text(0).as_str() {
@@ -76,7 +78,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
     };
     drop(table);
     shared.changed.notify_all();
-    let found: &[u8] = if answer.is_some() { b"found" } else { b"absent" };
+    let found: &[u8] = if answer.is_some() {
+        b"found"
+    } else {
+        b"absent"
+    };
     let _ = send(&mut stream, &[found, &answer.unwrap_or_default()]);
 }
 
@@ -92,11 +98,17 @@ pub struct Client {
 
 impl Client {
     pub fn new(server: SocketAddr) -> Self {
-        Self { server, prefix: String::new() }
+        Self {
+            server,
+            prefix: String::new(),
+        }
     }
 
     pub fn with_prefix(&self, prefix: &str) -> Self {
-        Self { server: self.server, prefix: format!("{}{prefix}/", self.prefix) }
+        Self {
+            server: self.server,
+            prefix: format!("{}{prefix}/", self.prefix),
+        }
     }
 
     fn ask(
@@ -125,7 +137,10 @@ impl Store for Client {
 
     fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, StoreError> {
         self.ask("get", key, timeout.as_millis().to_string().as_bytes())?
-            .ok_or_else(|| StoreError::Timeout { key: key.into(), waited: timeout })
+            .ok_or_else(|| StoreError::Timeout {
+                key: key.into(),
+                waited: timeout,
+            })
     }
 
     fn add(&self, key: &str, amount: i64) -> Result<i64, StoreError> {
@@ -143,7 +158,8 @@ impl Store for Client {
     }
 
     fn wait(&self, keys: &[&str], timeout: Duration) -> Result<(), StoreError> {
-        keys.iter().try_for_each(|key| self.get(key, timeout).map(drop))
+        keys.iter()
+            .try_for_each(|key| self.get(key, timeout).map(drop))
     }
 
     fn compare_set(&self, key: &str, _: &[u8], _: &[u8]) -> Result<Vec<u8>, StoreError> {

@@ -71,7 +71,10 @@ impl Rank {
 }
 
 pub fn options() -> GlooOptions {
-    GlooOptions { timeout: PATIENCE, bind: IpAddr::V4(Ipv4Addr::LOCALHOST) }
+    GlooOptions {
+        timeout: PATIENCE,
+        bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    }
 }
 
 /// Runs `body` in `world_size` processes and expects all of them to succeed.
@@ -106,11 +109,16 @@ pub fn on_ranks_watched(
                 .env(WORLD_SIZE, world_size.to_string())
                 .env(SERVER, server.address().to_string())
                 .stdin(Stdio::null())
+                // Its summary would be taken for this test's; a panic's message goes to stderr.
+                .stdout(Stdio::null())
                 .spawn()
                 .unwrap()
         })
         .collect();
-    director(Ranks { processes, store: Client::new(server.address()) });
+    director(Ranks {
+        processes,
+        store: Client::new(server.address()),
+    });
 }
 
 /// The processes of a test, seen from the first one. None outlives it.
@@ -126,7 +134,9 @@ impl Ranks {
 
     /// Tells the ranks the time.
     pub fn tell_the_time(&self, what: &str) {
-        self.store.set(what, now().as_nanos().to_string().as_bytes()).unwrap();
+        self.store
+            .set(what, now().as_nanos().to_string().as_bytes())
+            .unwrap();
     }
 
     pub fn kill(&mut self, rank: usize) {
@@ -138,7 +148,10 @@ impl Ranks {
         let pid = Pid::from_child(&self.processes[rank]);
         kill_process(pid, Signal::STOP).unwrap();
         let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
-        assert!(status.stopped(), "rank {rank} has not stopped but ended: {status:?}");
+        assert!(
+            status.stopped(),
+            "rank {rank} has not stopped but ended: {status:?}"
+        );
     }
 
     pub fn resume(&self, rank: usize) {
@@ -151,11 +164,18 @@ impl Ranks {
 
     pub fn succeeds(&mut self, rank: usize) {
         let status = self.end_of(rank);
-        assert!(status.success(), "rank {rank} failed: {status}; its output is above");
+        assert!(
+            status.success(),
+            "rank {rank} failed: {status}; its message is above"
+        );
     }
 
     pub fn was_killed(&mut self, rank: usize) {
-        assert_eq!(self.end_of(rank).signal(), Some(9), "rank {rank} was to be killed");
+        assert_eq!(
+            self.end_of(rank).signal(),
+            Some(9),
+            "rank {rank} was to be killed"
+        );
     }
 
     pub fn all_succeed(mut self) {
@@ -185,8 +205,17 @@ pub fn bits(tensor: &Tensor) -> Vec<u8> {
 
 /// Largest absolute difference, as part of the largest absolute value expected.
 pub fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
-    let scale = expected.abs().max().double_value(&[]).max(f64::MIN_POSITIVE);
-    (found - expected).abs().max().to_kind(Kind::Double).double_value(&[]) / scale
+    let scale = expected
+        .abs()
+        .max()
+        .double_value(&[])
+        .max(f64::MIN_POSITIVE);
+    (found - expected)
+        .abs()
+        .max()
+        .to_kind(Kind::Double)
+        .double_value(&[])
+        / scale
 }
 
 fn now() -> Duration {
