@@ -1,0 +1,120 @@
+//! HGAT_FC: a ResNet trunk, then grouped heads joined by graph attention.
+//!
+//! Follows the PyTorch reference in `bench/reference/hgat_fc_reference.py`; differences are of method, not of meaning:
+//! layers of one shape are stacked, and running statistics are updated by the caller (see [`crate`]).
+
+use tch::{Device, Kind, Tensor};
+
+use crate::build::{Builder, Parameter, Role};
+use crate::heads::Heads;
+use crate::norm::{Mode, NormNames, Statistics};
+use crate::resnet::ResNet;
+use crate::{ModelConfig, ModelError, Result};
+
+/// The model: parameters, statistics and the forward pass.
+#[derive(Debug)]
+pub struct HgatFc {
+    trunk: ResNet,
+    heads: Heads,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) norms: Vec<NormNames>,
+    pub(crate) statistics: Statistics,
+    pub(crate) batches_tracked: i64,
+    trunk_frozen: bool,
+}
+
+impl HgatFc {
+    /// A model with first values drawn from `seed`: PyTorch's defaults for the reference's layers.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the config contradicts itself or the device has no room.
+    pub fn new(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Result<Self> {
+        config.check()?;
+        let ((trunk, heads), builder) = Builder::seeded(device, kind, seed, |builder| {
+            Ok((ResNet::new(builder, config.backbone)?, Heads::new(builder, config, device)?))
+        })?;
+        let statistics = Statistics::new(&builder, &builder.parameters[0].tensor)?;
+        let Builder { parameters, norms, .. } = builder;
+        Ok(Self { trunk, heads, parameters, norms, statistics, batches_tracked: 0, trunk_frozen: false })
+    }
+
+    /// Images `[B, 3, H, W]` to logits `[B, classes]`, in class order. In training mode batches are normalised by their
+    /// own statistics, which are left in [`HgatFc::batch_statistics`]; the running ones stay as they are.
+    ///
+    /// # Errors
+    /// [`ModelError::BatchOfOne`] in training; [`ModelError::Images`]; [`ModelError::Torch`].
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let shape = images.size();
+        if !matches!(*shape.as_slice(), [b, 3, h, w] if b >= 1 && h >= 32 && w >= 32) {
+            return Err(ModelError::Images { shape });
+        }
+        if train && shape[0] < 2 {
+            return Err(ModelError::BatchOfOne { batch: shape[0] });
+        }
+        let mode = if train { Mode::Train } else { Mode::Eval };
+        let features = if self.trunk_frozen {
+            tch::no_grad(|| self.trunk.forward(images, &self.statistics, Mode::Eval))?
+        } else {
+            self.trunk.forward(images, &self.statistics, mode)?
+        };
+        self.heads.forward(&features, &self.statistics, mode)
+    }
+
+    /// All parameters, in an order that the config alone decides.
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The parameters that are trained: all, or the head's where the trunk is frozen.
+    pub fn trainable(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| !self.trunk_frozen || parameter.role == Role::Head)
+    }
+
+    /// Keeps the trunk as it is from now on: no gradients, running statistics instead of batch statistics.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn freeze_trunk(&mut self) -> Result<()> {
+        for parameter in self.parameters.iter().filter(|parameter| parameter.role == Role::Trunk) {
+            let _ = parameter.tensor.f_set_requires_grad(false)?;
+        }
+        self.statistics.freeze(&self.norms)?;
+        self.trunk_frozen = true;
+        Ok(())
+    }
+
+    /// `[S]`: means and unbiased variances of the last training batch, for every batch norm.
+    #[must_use]
+    pub fn batch_statistics(&self) -> &Tensor {
+        &self.statistics.batch
+    }
+
+    /// `[S]`: the running statistics, in the same layout. Written only by [`HgatFc::update_running_statistics`], by
+    /// imports, and by whoever makes replicas equal.
+    #[must_use]
+    pub fn running_statistics(&self) -> &Tensor {
+        &self.statistics.running
+    }
+
+    /// Moves the running statistics towards a step's mean batch statistics `[S]` by each norm's momentum, and counts
+    /// the step.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn update_running_statistics(&mut self, mean: &Tensor) -> Result<()> {
+        self.batches_tracked += 1;
+        self.statistics.update(mean)
+    }
+
+    /// Steps that the running statistics have seen (`num_batches_tracked`).
+    #[must_use]
+    pub fn batches_tracked(&self) -> i64 {
+        self.batches_tracked
+    }
+
+    /// Sets the count of steps, when a state is taken over.
+    pub fn set_batches_tracked(&mut self, steps: i64) {
+        self.batches_tracked = steps;
+    }
+}

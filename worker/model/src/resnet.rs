@@ -1,0 +1,133 @@
+//! The trunk: ResNet (He et al. 2015) as torchvision builds it, which puts a bottleneck's stride into its 3×3
+//! convolution ("v1.5"), without its last pooling and classifier. Parameters are named as in an
+//! `nn.Sequential(conv1, bn1, relu, maxpool, layer1, …, layer4)`: `features.0.weight`, `features.4.0.conv1.weight`, ….
+//!
+//! Shapes: `[B, 3, H, W]` to `[B, F, H/32, W/32]`.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::build::{Builder, Init, Role};
+use crate::norm::{Mode, Norm, Statistics};
+use crate::{Backbone, Result};
+
+/// torchvision's momentum for the trunk's batch norms.
+const MOMENTUM: f64 = 0.1;
+
+/// Convolution without bias, then batch norm.
+#[derive(Debug)]
+struct ConvNorm {
+    weight: Tensor,
+    norm: Norm,
+    side: i64,
+    stride: i64,
+}
+
+impl ConvNorm {
+    fn new(
+        builder: &mut Builder,
+        conv: &str,
+        norm: &str,
+        [from, to]: [i64; 2],
+        side: i64,
+        stride: i64,
+    ) -> Result<Self> {
+        let shape = [to, from, side, side];
+        let weight =
+            builder.one(&format!("{conv}.weight"), Role::Trunk, &shape, Init::convolution(to, side))?;
+        let norm = builder.norm(&[norm.to_owned()], to, Role::Trunk, MOMENTUM)?;
+        Ok(Self { weight, norm, side, stride })
+    }
+
+    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+        let padding = self.side / 2;
+        // A 1×1 kernel has nothing to dilate, so the maths is the same; but libtorch sends undilated float32 1×1
+        // convolutions of small batches on one thread to a slow path, and dilated ones to oneDNN: 1.3 times faster.
+        let dodge = self.side == 1 && x.kind() == Kind::Float && x.device() == Device::Cpu;
+        let dilation = if dodge { 2 } else { 1 };
+        let (stride, padding, dilation) = ([self.stride; 2], [padding; 2], [dilation; 2]);
+        let x = x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, dilation, 1)?;
+        self.norm.forward(&x, statistics, mode)
+    }
+}
+
+/// `relu(shortcut(x) + convolutions(x))`.
+#[derive(Debug)]
+struct Block {
+    convolutions: Vec<ConvNorm>,
+    downsample: Option<ConvNorm>,
+}
+
+impl Block {
+    fn new(builder: &mut Builder, name: &str, from: i64, width: i64, stride: i64, bottleneck: bool) -> Result<Self> {
+        let to = if bottleneck { 4 * width } else { width };
+        let shapes: &[([i64; 2], i64, i64)] = if bottleneck {
+            &[([from, width], 1, 1), ([width, width], 3, stride), ([width, to], 1, 1)]
+        } else {
+            &[([from, width], 3, stride), ([width, to], 3, 1)]
+        };
+        let convolutions = (1..)
+            .zip(shapes)
+            .map(|(n, &(channels, side, stride))| {
+                ConvNorm::new(builder, &format!("{name}.conv{n}"), &format!("{name}.bn{n}"), channels, side, stride)
+            })
+            .collect::<Result<_>>()?;
+        let downsample = (stride != 1 || from != to)
+            .then(|| {
+                let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
+                ConvNorm::new(builder, &conv, &norm, [from, to], 1, stride)
+            })
+            .transpose()?;
+        Ok(Self { convolutions, downsample })
+    }
+
+    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+        let mut y = x.shallow_clone();
+        for (index, convolution) in self.convolutions.iter().enumerate() {
+            y = convolution.forward(&y, statistics, mode)?;
+            if index + 1 < self.convolutions.len() {
+                y = y.f_relu_()?;
+            }
+        }
+        let shortcut = match &self.downsample {
+            Some(downsample) => downsample.forward(x, statistics, mode)?,
+            None => x.shallow_clone(),
+        };
+        Ok(y.f_add_(&shortcut)?.f_relu_()?)
+    }
+}
+
+/// The trunk.
+#[derive(Debug)]
+pub(crate) struct ResNet {
+    stem: ConvNorm,
+    blocks: Vec<Block>,
+}
+
+impl ResNet {
+    pub(crate) fn new(builder: &mut Builder, backbone: Backbone) -> Result<Self> {
+        let stem = ConvNorm::new(builder, "features.0", "features.1", [3, 64], 7, 2)?;
+        let mut blocks = Vec::new();
+        let mut from = 64;
+        for (stage, count) in backbone.blocks().into_iter().enumerate() {
+            let width = 64 << stage;
+            for index in 0..count {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                // layer1 is the fifth of the sequential.
+                let name = format!("features.{}.{index}", stage + 4);
+                blocks.push(Block::new(builder, &name, from, width, stride, backbone.bottleneck())?);
+                from = if backbone.bottleneck() { 4 * width } else { width };
+            }
+        }
+        Ok(Self { stem, blocks })
+    }
+
+    /// `[B, 3, H, W]` to `[B, F, H/32, W/32]`.
+    pub(crate) fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+        let x = self.stem.forward(x, statistics, mode)?.f_relu_()?;
+        let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
+        for block in &self.blocks {
+            x = block.forward(&x, statistics, mode)?;
+        }
+        Ok(x)
+    }
+}
