@@ -10,7 +10,7 @@ from lib import BINARIES, ROOT, Result, interleaved
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
-REFERENCE = ROOT / "worker" / "model" / "tests" / "hgat_fc_reference.py"
+REFERENCE = ROOT / "bench" / "reference" / "hgat_fc_reference.py"
 CONFIG = ROOT / "deploy" / "experiments" / "demo.toml"
 TIMEOUT_SECONDS = 120
 

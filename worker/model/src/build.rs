@@ -1,7 +1,5 @@
 //! Parameters as they are made: each with its place in memory, its names in files and its first values.
 
-use std::sync::{Mutex, PoisonError};
-
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
@@ -77,33 +75,63 @@ impl Init {
     }
 }
 
-/// libtorch's CPU generator is one for the process: whoever seeds it draws alone.
-static GENERATOR: Mutex<()> = Mutex::new(());
+/// SplitMix64 (Steele, Lea and Flood 2014). libtorch's generator is one for the whole process, so that whoever else
+/// draws from it would change the model; this one depends on the seed alone.
+#[derive(Debug)]
+struct Generator(u64);
+
+impl Generator {
+    /// Uniform in [0, 1), 24 bits.
+    fn unit(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 * (1.0 / (1 << 24) as f32)
+    }
+
+    /// Two standard normal values (Box and Muller 1958).
+    fn normal(&mut self) -> [f32; 2] {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        let (sine, cosine) = (std::f32::consts::TAU * self.unit()).sin_cos();
+        [radius * cosine, radius * sine]
+    }
+
+    fn fill(&mut self, values: &mut [f32], init: Init) {
+        match init {
+            Init::Uniform(bound) => {
+                let bound = bound as f32;
+                values.fill_with(|| bound * (2.0 * self.unit() - 1.0));
+            }
+            Init::Normal(deviation) => {
+                let deviation = deviation as f32;
+                for pair in values.chunks_mut(2) {
+                    for (value, drawn) in pair.iter_mut().zip(self.normal()) {
+                        *value = deviation * drawn;
+                    }
+                }
+            }
+            Init::Constant(value) => values.fill(value as f32),
+        }
+    }
+}
 
 /// Collects parameters and batch norms while layers are made.
 #[derive(Debug)]
 pub(crate) struct Builder {
     device: Device,
     kind: Kind,
+    generator: Generator,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) norms: Vec<NormNames>,
     pub(crate) statistics: i64,
 }
 
 impl Builder {
-    /// Runs `make` with a fresh builder while libtorch's generator is seeded with `seed`.
-    pub(crate) fn seeded<T>(
-        device: Device,
-        kind: Kind,
-        seed: u64,
-        make: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<(T, Self)> {
-        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-        // All 64 bits count; the sign means nothing to the generator.
-        tch::manual_seed(i64::from_ne_bytes(seed.to_ne_bytes()));
-        let mut builder = Self { device, kind, parameters: Vec::new(), norms: Vec::new(), statistics: 0 };
-        let made = make(&mut builder)?;
-        Ok((made, builder))
+    /// A builder whose draws depend on `seed` alone.
+    pub(crate) fn new(device: Device, kind: Kind, seed: u64) -> Self {
+        let (parameters, norms) = (Vec::new(), Vec::new());
+        Self { device, kind, generator: Generator(seed), parameters, norms, statistics: 0 }
     }
 
     /// A parameter of one layer.
@@ -147,12 +175,9 @@ impl Builder {
         init: Init,
     ) -> Result<Tensor> {
         // Drawn in float32 on the CPU whatever the model's kind and device, so that the seed alone decides.
-        let mut values = Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?;
-        match init {
-            Init::Uniform(bound) => drop(values.f_uniform_(-bound, bound)?),
-            Init::Normal(deviation) => drop(values.f_normal_(0.0, deviation)?),
-            Init::Constant(value) => drop(values.f_fill_(value)?),
-        }
+        let mut drawn = vec![0.0f32; shape.iter().product::<i64>() as usize];
+        self.generator.fill(&mut drawn, init);
+        let values = Tensor::f_from_slice(&drawn)?.f_view(shape)?;
         let tensor = values.f_to_kind(self.kind)?.f_to_device(self.device)?.f_set_requires_grad(true)?;
         self.parameters.push(Parameter { tensor: tensor.shallow_clone(), role, names, stacked });
         Ok(tensor)

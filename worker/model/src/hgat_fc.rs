@@ -30,9 +30,9 @@ impl HgatFc {
     /// [`ModelError`] when the config contradicts itself or the device has no room.
     pub fn new(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Result<Self> {
         config.check()?;
-        let ((trunk, heads), builder) = Builder::seeded(device, kind, seed, |builder| {
-            Ok((ResNet::new(builder, config.backbone)?, Heads::new(builder, config, device)?))
-        })?;
+        let mut builder = Builder::new(device, kind, seed);
+        let trunk = ResNet::new(&mut builder, config.backbone)?;
+        let heads = Heads::new(&mut builder, config, device)?;
         let statistics = Statistics::new(&builder, &builder.parameters[0].tensor)?;
         let Builder { parameters, norms, .. } = builder;
         Ok(Self { trunk, heads, parameters, norms, statistics, batches_tracked: 0, trunk_frozen: false })

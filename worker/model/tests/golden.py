@@ -56,7 +56,8 @@ def run(m, x, y, train, out, prefix):
     out[f"{prefix}logits"] = logits.detach()
     out[f"{prefix}loss"] = loss.detach()
     for name, parameter in m.named_parameters():
-        out[f"{prefix}grad/{name}"] = parameter.grad
+        # A copy: converting the model to float32 later would convert the gradient in place.
+        out[f"{prefix}grad/{name}"] = parameter.grad.detach().clone()
 
 
 def case(number, spec):
@@ -72,7 +73,7 @@ def case(number, spec):
     double = m.double()
     run(double, x.double(), y.double(), False, out, "eval/")
     run(double, x.double(), y.double(), True, out, "train/")
-    out.update({f"after/{k}": v for k, v in double.state_dict().items() if "running" in k or "num_b" in k})
+    out.update({f"after/{k}": v.clone() for k, v in double.state_dict().items() if "running" in k or "num_b" in k})
 
     for prefix, layout in (("plain/", torch.contiguous_format), ("last/", torch.channels_last)):
         single = m.float().to(memory_format=layout)
