@@ -28,6 +28,8 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// Augmentation of training requests.
     pub train: TrainTransform,
+    /// Whether training pictures may be mirrored, where the augmentation does so.
+    pub flip: bool,
     /// What a bad picture does.
     pub on_bad_image: OnBadImage,
     /// Decoding threads; 0 counts as 1.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::v1;
 
@@ -128,6 +129,13 @@ impl Inbox {
             Err(ended) => ended,
             Ok(()) => Ended { reason: "released".to_owned(), exit_code: 0 },
         }
+    }
+
+    /// Waits for the coordinator to end the session, but no longer than `patience`.
+    pub(crate) fn released_within(&self, patience: Duration) -> Option<Ended> {
+        let open = |state: &mut State| state.ended.is_none();
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended.clone()
     }
 
     fn wait<T>(&self, mut take: impl FnMut(&mut State) -> Option<T>) -> Result<T, Ended> {

@@ -132,6 +132,11 @@ impl Link {
         self.pulse.activity.store(activity as u64, Ordering::Relaxed);
     }
 
+    /// The generation and step last noted.
+    pub(crate) fn position(&self) -> (u64, u64) {
+        (self.pulse.generation.load(Ordering::Relaxed), self.pulse.step.load(Ordering::Relaxed))
+    }
+
     /// Notes that a collective is entered; what it returns notes that it was left.
     pub(crate) fn entering(&self, collective: String) -> Collective<'_> {
         *self.pulse.collective.lock().unwrap_or_else(PoisonError::into_inner) = (collective, true);

@@ -139,14 +139,6 @@ impl Feed {
         Ok(self.items.pop_front().unwrap_or(Item::Finish(v1::FinishPlan {})))
     }
 
-    /// Whether the session is still open, for loops that do not ask for items.
-    ///
-    /// # Errors
-    /// When it is not.
-    pub(crate) fn alive(&self) -> Result<(), WorkerError> {
-        self.inbox.ended().map_or(Ok(()), |ended| Err(ended.into()))
-    }
-
     /// The next batch in the plan's order. Waits for the decoder; that time is counted.
     ///
     /// # Errors
@@ -171,7 +163,7 @@ impl Feed {
 
     fn collect(&mut self, block: bool) -> Result<(), WorkerError> {
         for item in self.inbox.items(block)?.into_iter().filter_map(|item| item.item) {
-            let mut push = |epoch: u32, purpose, samples: &[u32]| {
+            let push = |epoch: u32, purpose, samples: &[u32]| {
                 let request = Request { tag: 0, epoch: u64::from(epoch), purpose, samples: samples.to_vec() };
                 self.loader.push(request);
             };

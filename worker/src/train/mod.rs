@@ -1,10 +1,11 @@
 //! Training: [`run`] is the loop, on one screen. Everything it needs was set up elsewhere.
 
 pub(crate) mod feed;
-mod optimizer;
+pub(crate) mod optimizer;
 pub(crate) mod replica;
 mod schedule;
 mod tally;
+pub(crate) mod transform;
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::{evaluate, snapshot};
 use feed::{DeviceBatch, Feed};
 use replica::Replica;
 use schedule::Schedule;
-use tally::{Seen, Tally};
+use tally::Seen;
 
 /// Works through the plan until it finishes, or all ranks agree to stop.
 ///

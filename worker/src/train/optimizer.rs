@@ -64,9 +64,9 @@ impl Optimizer {
         Ok(Self { rule, weight_decay: spec.weight_decay, clip_norm: spec.clip_norm, slots, state })
     }
 
-    /// The parameters' values, in the order given.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        self.slots.iter().map(|slot| &slot.value)
+    /// All tensors of the state.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.state.iter().flat_map(|(_, tensors)| tensors)
     }
 
     /// The state by kind, each with one tensor a parameter.

@@ -1,0 +1,258 @@
+//! `worker join`: one rank of a run, from the first connection to the last word.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use data::coco::Split;
+use data::loader::{Loader, LoaderOptions};
+use model::{HgatFc, weights};
+use nccl_rs::{GlooOptions, NcclOptions, ProcessGroup};
+use proto::v1::{self, generation::State, session_request::Message};
+use tch::Device;
+
+use crate::describe::Description;
+use crate::device;
+use crate::error::WorkerError;
+use crate::session::{Identity, Link, RemoteStore};
+use crate::snapshot::About;
+use crate::train::feed::{Feed, Normaliser};
+use crate::train::optimizer::Optimizer;
+use crate::train::replica::{Parts, Replica, kind, restore};
+use crate::train::{self, transform};
+
+/// How long a worker tries to reach a coordinator that may not be listening yet.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a worker whose session ended may take to leave a collective before it is ended.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Join a run: train on one device until the coordinator says it is done.
+///
+/// `coordinator start` does this for every worker on its own machine. By hand it is for workers on other machines.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  worker join --coordinator http://10.0.0.7:50051 --device cuda:0")]
+pub(crate) struct Join {
+    /// Address of the coordinator, as it printed it
+    #[arg(long, value_name = "URL")]
+    coordinator: String,
+    /// The run to join; without it, whichever this coordinator serves
+    #[arg(long, default_value = "", value_name = "ID")]
+    run_id: String,
+    /// A name of this worker that no other has
+    #[arg(long, value_name = "NAME")]
+    worker_id: Option<String>,
+    /// Where to compute: cpu, or cuda:0, cuda:1, …
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+/// Joins, trains, leaves.
+///
+/// # Errors
+/// [`WorkerError`]; the coordinator has been told.
+pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
+    let device = device::parse(&arguments.device)?;
+    let host = device::host();
+    let identity = Identity {
+        run_id: arguments.run_id.clone(),
+        worker_id: arguments.worker_id.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id())),
+        host,
+        device: arguments.device.clone(),
+        device_name: device::name(device),
+        threads: device::threads(),
+    };
+    let mut link = Link::join(&arguments.coordinator, &identity, PATIENCE)?;
+    let welcome = link.inbox.welcome()?;
+    link.beat(&welcome.run_id, Duration::from_millis(welcome.heartbeat_interval_millis));
+    link.now(0, 0, v1::Activity::Setup);
+    let link = Arc::new(link);
+    match take_part(&link, &arguments.coordinator, device, &welcome) {
+        Ok(()) => Ok(()),
+        // What the coordinator said is the cause; a call that failed because of it is not.
+        Err(error) => Err(match link.inbox.ended() {
+            Some(ended) => ended.into(),
+            None => report(&link, error),
+        }),
+    }
+}
+
+/// Tells the coordinator why this worker fails, and waits for its word: it knows the first cause.
+fn report(link: &Link, error: WorkerError) -> WorkerError {
+    let Some(class) = error.class() else { return error };
+    tracing::error!("{error}");
+    let (generation, step) = link.position();
+    link.send(Message::Fault(v1::Fault { generation, step, class: class.into(), message: error.to_string() }));
+    match link.inbox.released_within(Duration::from_secs(10)) {
+        Some(ended) if ended.exit_code != 0 => ended.into(),
+        _ => error,
+    }
+}
+
+fn take_part(
+    link: &Arc<Link>,
+    coordinator: &str,
+    device: Device,
+    welcome: &v1::Welcome,
+) -> Result<(), WorkerError> {
+    let missing = |what: &str| WorkerError::Config(format!("the coordinator's welcome has no {what}; are both of one version"));
+    let spec = welcome.spec.as_ref().ok_or_else(|| missing("spec"))?;
+    let model_spec = spec.model.as_ref().ok_or_else(|| missing("model"))?;
+    let data_spec = spec.data.as_ref().ok_or_else(|| missing("data"))?;
+    let train_spec = spec.train.as_ref().ok_or_else(|| missing("train"))?;
+    let kind = kind(&train_spec.precision);
+    tch::set_num_threads(i32::try_from(train_spec.threads).unwrap_or(1).max(1));
+
+    // Set up while others are still joining.
+    let description = Description::of(model_spec, data_spec);
+    let mut model = HgatFc::new(&description.config(model_spec.last_bias)?, device, kind, spec.seed)?;
+    let mut initial = format!("first values from seed {}", spec.seed);
+    if !train_spec.init.is_empty() {
+        initial = start_from(&mut model, train_spec)?;
+    }
+    if train_spec.freeze_trunk {
+        model.freeze_trunk()?;
+        initial.push_str("; the trunk is frozen");
+    }
+    let (train, val) = (split(link, v1::Split::Train)?, split(link, v1::Split::Val)?);
+    let loader = Loader::start(Arc::new(train), Arc::new(val), options(spec.seed, data_spec)?).map_err(|source| {
+        WorkerError::Threads { threads: data_spec.loader_threads as usize, source }
+    })?;
+
+    link.now(0, 0, v1::Activity::Waiting);
+    let generation = link.inbox.generation()?;
+    link.now(generation.number, generation.begins_at_step, v1::Activity::Setup);
+    let step = generation.begins_at_step;
+    let torch = |source| WorkerError::Torch { step, source };
+    let group = form_group(link, coordinator, device, &generation)?;
+    let _watch = Watch::start(link, &group);
+    let parameters = model.trainable().map(|p| (&p.tensor, p.role));
+    let optimizer = Optimizer::new(train_spec, parameters).map_err(torch)?;
+    if let Some(State::FromCheckpoint(from)) = generation.state {
+        if generation.rank == 0 {
+            fetch(link, from, &mut model, &optimizer)?;
+        }
+        initial = format!("checkpoint of step {from}");
+    }
+    model.set_batches_tracked(i64::try_from(step).unwrap_or(i64::MAX));
+    let about = About {
+        run_id: welcome.run_id.clone(),
+        seed: spec.seed,
+        steps_per_epoch: train_spec.steps_per_epoch,
+        metadata: description.metadata(),
+    };
+    let parameters = model.trainable().map(|p| p.tensor.numel() as u64).sum();
+    let parts = Parts {
+        group: Arc::clone(&group),
+        model,
+        optimizer,
+        link: Arc::clone(link),
+        generation: generation.number,
+        step,
+        about: Arc::new(about),
+    };
+    let mut replica = Replica::new(parts, train_spec)?;
+    link.send(Message::Ready(v1::Ready { generation: generation.number, initial_state: initial, parameters }));
+
+    let classes = model_spec.classes.len();
+    let normaliser =
+        Normaliser::new(&data_spec.mean, &data_spec.std, data_spec.size, classes, kind, device).map_err(torch)?;
+    let mut feed = Feed::new(Arc::clone(&link.inbox), loader, normaliser, train_spec.micro_batch as usize);
+    let reason = train::run(&mut replica, &mut feed, train_spec)?;
+    let (number, step) = (generation.number, replica.step());
+    link.now(number, step, v1::Activity::Leaving);
+    link.send(Message::Leaving(v1::Leaving { generation: number, step, reason: reason.into() }));
+    // The group must outlive the slowest peer's last collective; the coordinator knows when all have left.
+    let ended = link.inbox.release();
+    if ended.exit_code == 0 { Ok(()) } else { Err(ended.into()) }
+}
+
+/// Starts from a weight file; says what matched.
+fn start_from(model: &mut HgatFc, spec: &v1::TrainSpec) -> Result<String, WorkerError> {
+    let file = weights::read(&PathBuf::from(&spec.init))?;
+    let scope = if spec.init_mode == "whole" { weights::Scope::Whole } else { weights::Scope::Trunk };
+    let report = weights::plan_match(&model.shapes()?, &file, scope)?;
+    let wanted: BTreeMap<_, _> = report
+        .matched
+        .iter()
+        .filter_map(|name| Some((name.clone(), file.tensors.get(name)?.shallow_clone())))
+        .collect();
+    model.import(&wanted)?;
+    tracing::info!("{}: {report}", spec.init);
+    Ok(format!("{}: {report}", spec.init))
+}
+
+fn split(link: &Link, which: v1::Split) -> Result<Split, WorkerError> {
+    Ok(Split::decode(&link.dataset(which)?)?)
+}
+
+fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError> {
+    Ok(LoaderOptions {
+        size: spec.size,
+        seed,
+        train: transform::parse(spec)?,
+        flip: spec.flip,
+        on_bad_image: transform::on_bad_image(spec),
+        threads: spec.loader_threads as usize,
+        prefetch: spec.prefetch_batches as usize,
+    })
+}
+
+fn form_group(
+    link: &Arc<Link>,
+    coordinator: &str,
+    device: Device,
+    generation: &v1::Generation,
+) -> Result<Arc<ProcessGroup>, WorkerError> {
+    let store = Arc::new(RemoteStore::new(link, generation.number));
+    let (rank, world_size) = (generation.rank as usize, generation.world_size as usize);
+    let timeout = Duration::from_millis(generation.collective_timeout_millis.max(1000));
+    let group = match device {
+        Device::Cuda(device) => ProcessGroup::nccl(store, rank, world_size, NcclOptions { timeout, device }),
+        _ => ProcessGroup::gloo(store, rank, world_size, GlooOptions { timeout, bind: Link::local_ip(coordinator) }),
+    };
+    group.map(Arc::new).map_err(|source| WorkerError::Collective { step: generation.begins_at_step, source })
+}
+
+fn fetch(link: &Link, step: u64, model: &mut HgatFc, optimizer: &Optimizer) -> Result<(), WorkerError> {
+    let files = link.checkpoint(step)?;
+    let tensors = |name: &str| -> Result<BTreeMap<_, _>, WorkerError> {
+        let bytes = files.get(name).ok_or_else(|| {
+            WorkerError::Checkpoint { step, reason: format!("it has no {name}") }
+        })?;
+        Ok(weights::from_safetensors(bytes, name)?.0)
+    };
+    restore(model, optimizer, &tensors("model.safetensors")?, &tensors("optimizer.safetensors")?, step)
+}
+
+/// Frees a training thread that sits in a collective when the session ends, so that no process outlives its run.
+#[derive(Debug)]
+struct Watch(Arc<std::sync::atomic::AtomicBool>);
+
+impl Watch {
+    fn start(link: &Arc<Link>, group: &Arc<ProcessGroup>) -> Self {
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (link, group, watched) = (Arc::clone(link), Arc::clone(group), Arc::clone(&done));
+        std::thread::spawn(move || {
+            let ended = link.inbox.release();
+            if watched.load(std::sync::atomic::Ordering::Acquire) || ended.exit_code == 0 {
+                return;
+            }
+            let _ = group.abort();
+            std::thread::sleep(LEAVE_WITHIN);
+            if !watched.load(std::sync::atomic::Ordering::Acquire) {
+                tracing::error!("{ended}; the training thread did not leave within {LEAVE_WITHIN:?}, ending the process");
+                std::process::exit(i32::from(ended.exit_code));
+            }
+        });
+        Self(done)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Release);
+    }
+}
