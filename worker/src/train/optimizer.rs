@@ -5,14 +5,20 @@
 
 use model::Role;
 use proto::v1::TrainSpec;
-use tch::{TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use super::schedule::Rates;
 
-/// One parameter and its gradient's owner.
+/// Elements that are updated at a time on a CPU: a rule's passes over value, gradient and state then find them in the
+/// cache. On other devices a parameter is updated as a whole.
+const CHUNK: i64 = 1 << 16;
+
+/// A stretch of one parameter, as flat views of its value, gradient and state.
 #[derive(Debug)]
-struct Slot {
+struct Chunk {
     value: Tensor,
+    gradient: Tensor,
+    state: Vec<Tensor>,
     role: Role,
 }
 
@@ -31,9 +37,11 @@ pub(crate) struct Optimizer {
     rule: Rule,
     weight_decay: f64,
     clip_norm: f64,
-    slots: Vec<Slot>,
+    parameters: Vec<(Tensor, Role)>,
     /// One list per kind of state, each with one tensor a parameter and of its shape.
     state: Vec<(&'static str, Vec<Tensor>)>,
+    /// None before [`Optimizer::bind`].
+    chunks: Vec<Chunk>,
 }
 
 impl Optimizer {
@@ -45,8 +53,8 @@ impl Optimizer {
         spec: &TrainSpec,
         parameters: impl Iterator<Item = (&'a Tensor, Role)>,
     ) -> Result<Self, TchError> {
-        let slots: Vec<Slot> =
-            parameters.map(|(value, role)| Slot { value: value.shallow_clone(), role }).collect();
+        let parameters: Vec<(Tensor, Role)> =
+            parameters.map(|(value, role)| Ok((value.f_detach()?, role))).collect::<Result<_, TchError>>()?;
         let (rule, names): (Rule, &[&'static str]) = match spec.optimizer.as_str() {
             "adamw" => (
                 Rule::AdamW { beta1: spec.adam_beta1, beta2: spec.adam_beta2, epsilon: spec.adam_epsilon },
@@ -57,11 +65,12 @@ impl Optimizer {
         let state = names
             .iter()
             .map(|&name| {
-                let zeros = slots.iter().map(|slot| slot.value.detach().f_zeros_like());
+                let zeros = parameters.iter().map(|(value, _)| value.f_zeros_like());
                 Ok((name, zeros.collect::<Result<_, TchError>>()?))
             })
             .collect::<Result<_, TchError>>()?;
-        Ok(Self { rule, weight_decay: spec.weight_decay, clip_norm: spec.clip_norm, slots, state })
+        let (weight_decay, clip_norm) = (spec.weight_decay, spec.clip_norm);
+        Ok(Self { rule, weight_decay, clip_norm, parameters, state, chunks: Vec::new() })
     }
 
     /// All tensors of the state.
@@ -80,43 +89,77 @@ impl Optimizer {
         if self.clip_norm > 0.0 { (self.clip_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
     }
 
-    /// Applies the gradients of `step` (from 0), one a parameter. From here on the step is committed.
+    /// Names the tensors in which the gradients will be, one a parameter.
+    ///
+    /// # Errors
+    /// When a tensor is not contiguous.
+    pub(crate) fn bind(&mut self, gradients: &[Tensor]) -> Result<(), TchError> {
+        self.chunks.clear();
+        for (index, ((value, role), gradient)) in self.parameters.iter().zip(gradients).enumerate() {
+            let size = if value.device() == Device::Cpu { CHUNK } else { i64::MAX };
+            let split = |tensor: &Tensor| tensor.f_detach()?.f_view([-1])?.f_split(size.min(tensor.numel() as i64), 0);
+            let states = self.state.iter().map(|(_, list)| split(&list[index])).collect::<Result<Vec<_>, _>>()?;
+            for (at, (value, gradient)) in split(value)?.into_iter().zip(split(gradient)?).enumerate() {
+                let state = states.iter().map(|state| state[at].shallow_clone()).collect();
+                self.chunks.push(Chunk { value, gradient, state, role: *role });
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies the gradients of `step` (from 0) by `factor` and applies them. From here on the step is committed.
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn apply(&mut self, step: u64, rates: Rates, gradients: &[Tensor]) -> Result<(), TchError> {
-        let rule = self.rule;
+    pub(crate) fn apply(&mut self, step: u64, rates: Rates, factor: f64) -> Result<(), TchError> {
+        let Some(like) = self.parameters.first().map(|(value, _)| value.shallow_clone()) else { return Ok(()) };
+        // A number of no dimension broadcasts, and saves the temporary that scaling a tensor would need.
+        let number = |value: f64| Tensor::f_full([0i64; 0], value, (like.kind(), like.device()));
+        let both = |of: &dyn Fn(f64) -> f64| Ok::<_, TchError>((number(of(rates.trunk))?, number(of(rates.head))?));
         let decay = self.weight_decay;
-        for (index, (slot, gradient)) in self.slots.iter().zip(gradients).enumerate() {
-            let rate = match slot.role {
-                Role::Trunk => rates.trunk,
-                Role::Head => rates.head,
-            };
-            let mut value = slot.value.f_detach()?;
-            match rule {
-                Rule::Sgd { momentum } => {
-                    let buffer = &mut self.state[0].1[index];
-                    let _ = buffer.f_mul_scalar_(momentum)?.f_add_(gradient)?;
-                    add_scaled(buffer, &value, decay)?;
-                    add_scaled(&mut value, buffer, -rate)?;
+        match self.rule {
+            Rule::Sgd { momentum } => {
+                let (decay, rates) = (number(decay)?, both(&|rate| -rate)?);
+                for chunk in &mut self.chunks {
+                    let (value, gradient, buffer) = (&mut chunk.value, &mut chunk.gradient, &mut chunk.state[0]);
+                    if factor != 1.0 {
+                        let _ = gradient.f_mul_scalar_(factor)?;
+                    }
+                    let _ = buffer.f_mul_scalar_(momentum)?.f_add_(gradient)?.f_addcmul_(value, &decay)?;
+                    let _ = value.f_addcmul_(buffer, of(&rates, chunk.role))?;
                 }
-                Rule::AdamW { beta1, beta2, epsilon } => {
-                    let t = (step + 1) as f64;
-                    let (first, second) = self.state.split_at_mut(1);
-                    let (mean, square) = (&mut first[0].1[index], &mut second[0].1[index]);
-                    let _ = value.f_mul_scalar_(1.0 - rate * decay)?;
+            }
+            Rule::AdamW { beta1, beta2, epsilon } => {
+                let t = (step + 1) as f64;
+                let root = (1.0 - beta2.powf(t)).sqrt();
+                let fresh = number(1.0 - beta2)?;
+                let keep = both(&|rate| 1.0 - rate * decay)?;
+                let rates = both(&|rate| -rate / (1.0 - beta1.powf(t)))?;
+                for chunk in &mut self.chunks {
+                    let (value, gradient) = (&mut chunk.value, &mut chunk.gradient);
+                    let (first, second) = chunk.state.split_at_mut(1);
+                    let (mean, square) = (&mut first[0], &mut second[0]);
+                    if factor != 1.0 {
+                        let _ = gradient.f_mul_scalar_(factor)?;
+                    }
+                    let _ = value.f_mul_(of(&keep, chunk.role))?;
                     let _ = mean.f_lerp_(gradient, 1.0 - beta1)?;
-                    let _ = square.f_mul_scalar_(beta2)?;
-                    add_scaled(square, &gradient.f_square()?, 1.0 - beta2)?;
-                    let root = (1.0 - beta2.powf(t)).sqrt();
+                    let _ = square.f_mul_scalar_(beta2)?.f_addcmul_(&gradient.f_square()?, &fresh)?;
                     let mut denominator = square.f_sqrt()?;
                     let _ = denominator.f_div_scalar_(root)?.f_add_scalar_(epsilon)?;
-                    let update = mean.f_div(&denominator)?;
-                    add_scaled(&mut value, &update, -rate / (1.0 - beta1.powf(t)))?;
+                    let _ = value.f_addcmul_(&mean.f_div(&denominator)?, of(&rates, chunk.role))?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The one of a pair (trunk's, head's) that a role has.
+fn of((trunk, head): &(Tensor, Tensor), role: Role) -> &Tensor {
+    match role {
+        Role::Trunk => trunk,
+        Role::Head => head,
     }
 }
 
@@ -129,17 +172,10 @@ pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
     Tensor::f_stack(&norms, 0)?.f_norm()
 }
 
-/// `into += by * what`, in place and without a temporary: a number of no dimension broadcasts.
-fn add_scaled(into: &mut Tensor, what: &Tensor, by: f64) -> Result<(), TchError> {
-    let by = Tensor::f_from_slice(&[by])?.f_squeeze()?.f_to_kind(into.kind())?.f_to_device(into.device())?;
-    let _ = into.f_addcmul_(what, &by)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Kind;
 
     fn spec(optimizer: &str) -> TrainSpec {
         TrainSpec {
@@ -158,9 +194,12 @@ mod tests {
     fn walk(optimizer: &str) -> f64 {
         let parameter = Tensor::full([1], 1.0, (Kind::Double, Device::Cpu));
         let mut optimizer = Optimizer::new(&spec(optimizer), [(&parameter, Role::Head)].into_iter()).unwrap();
-        for (step, (gradient, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)].into_iter().enumerate() {
-            let gradient = Tensor::full([1], gradient, (Kind::Double, Device::Cpu));
-            optimizer.apply(step as u64, Rates { trunk: 0.0, head: rate }, &[gradient]).unwrap();
+        let mut gradient = Tensor::zeros([1], (Kind::Double, Device::Cpu));
+        optimizer.bind(&[gradient.shallow_clone()]).unwrap();
+        for (step, (value, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)].into_iter().enumerate() {
+            // Twice the gradient and half the factor: the factor counts.
+            let _ = gradient.fill_(2.0 * value);
+            optimizer.apply(step as u64, Rates { trunk: 0.0, head: rate }, 0.5).unwrap();
         }
         parameter.double_value(&[0])
     }

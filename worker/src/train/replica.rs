@@ -23,7 +23,6 @@ pub(crate) struct Replica {
     group: Arc<ProcessGroup>,
     model: HgatFc,
     optimizer: Optimizer,
-    gradients: Vec<Tensor>,
     flat_gradients: Vec<Tensor>,
     link: Arc<Link>,
     generation: u64,
@@ -54,7 +53,7 @@ impl Replica {
     /// # Errors
     /// When a peer is gone, or the device has no room.
     pub(crate) fn new(parts: Parts, spec: &v1::TrainSpec) -> Result<Self, WorkerError> {
-        let Parts { group, model, optimizer, link, generation, step, about } = parts;
+        let Parts { group, model, mut optimizer, link, generation, step, about } = parts;
         let collective = |source| WorkerError::Collective { step, source };
         {
             let _entered = link.entering(format!("broadcast of the state after {step} steps"));
@@ -70,6 +69,7 @@ impl Replica {
         };
         let reducer = Reducer::new(&group, &parameters, sizes).map_err(collective)?;
         let gradients = reducer.gradients().map_err(collective)?;
+        optimizer.bind(&gradients).map_err(|source| WorkerError::Torch { step, source })?;
         let flat_gradients = reducer.flat_gradients().map_err(collective)?;
         let sentinel_steps = spec.sentinel_steps;
         Ok(Self {
@@ -77,7 +77,6 @@ impl Replica {
             group,
             model,
             optimizer,
-            gradients,
             flat_gradients,
             link,
             generation,
@@ -160,12 +159,7 @@ impl Replica {
         let factor = correction * self.optimizer.clip_factor(norm);
         let applied = tch::no_grad(|| -> Result<(), WorkerError> {
             let torch = |source| WorkerError::Torch { step: self.step, source };
-            if factor != 1.0 {
-                for gradients in &mut self.flat_gradients {
-                    let _ = gradients.f_mul_scalar_(factor).map_err(torch)?;
-                }
-            }
-            self.optimizer.apply(self.step, rates, &self.gradients).map_err(torch)?;
+            self.optimizer.apply(self.step, rates, factor).map_err(torch)?;
             let mut statistics = tally.statistics().map_err(torch)?;
             if correction != 1.0 {
                 let _ = statistics.f_mul_scalar_(correction).map_err(torch)?;
