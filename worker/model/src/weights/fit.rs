@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use tch::Kind;
+
 use super::{WeightError, WeightFile};
 
 /// How much of the model a file must hold.
@@ -21,7 +23,7 @@ pub struct MatchReport {
     pub matched: Vec<String>,
     /// Names in the file that are not the model's, or outside the scope, such as `fc.weight`.
     pub left_out: Vec<String>,
-    /// Names of the published checkpoints' layers that this variant does not use.
+    /// Names of attention layers that published checkpoints carry in every variant, and that this one does not use.
     pub unused: Vec<String>,
     /// `num_batches_tracked` that the file does not have; taken as 0.
     pub defaulted: Vec<String>,
@@ -40,27 +42,64 @@ pub fn plan_match(
     let mut report = MatchReport::default();
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
     for (name, shape) in expected.iter().filter(|(name, _)| inside(name)) {
+        let counter = name.ends_with(".num_batches_tracked");
         match file.tensors.get(name) {
-            Some(tensor) if tensor.size() == *shape => report.matched.push(name.clone()),
-            Some(tensor) => misshapen.push(format!("{name} ({:?}, the model has {shape:?})", tensor.size())),
-            None if name.ends_with(".num_batches_tracked") => report.defaulted.push(name.clone()),
+            Some(tensor) if tensor.size() != *shape => {
+                misshapen.push(format!(
+                    "{name} ({:?}, the model has {shape:?})",
+                    tensor.size()
+                ));
+            }
+            Some(tensor) if is_integer(tensor.kind()) != counter => {
+                misshapen.push(format!("{name} (of type {:?})", tensor.kind()));
+            }
+            Some(_) => report.matched.push(name.clone()),
+            // Files from before PyTorch 0.4.1 do not have it.
+            None if counter => report.defaulted.push(name.clone()),
             None => missing.push(name.clone()),
         }
     }
     if !missing.is_empty() || !misshapen.is_empty() {
+        let wanted =
+            report.matched.len() + report.defaulted.len() + missing.len() + misshapen.len();
+        let of_what = if scope == Scope::Trunk {
+            "trunk tensors"
+        } else {
+            "tensors"
+        };
         let mut reasons = Vec::new();
-        for (what, names) in [("missing", &missing), ("of another shape", &misshapen)] {
+        for (what, names) in [
+            ("missing", &missing),
+            ("of another shape or type", &misshapen),
+        ] {
             if !names.is_empty() {
-                reasons.push(format!("{} tensors are {what}: {}", names.len(), first_ten(names)));
+                reasons.push(format!(
+                    "{} of {wanted} {of_what} are {what}: {}",
+                    names.len(),
+                    first_ten(names)
+                ));
             }
         }
         let held: Vec<String> = file.tensors.keys().cloned().collect();
-        reasons.push(format!("the file holds {} tensors: {}", held.len(), first_ten(&held)));
-        return Err(WeightError::Match { file: file.path.clone(), reason: reasons.join("; ") });
+        reasons.push(format!(
+            "the file holds {} tensors: {}",
+            held.len(),
+            first_ten(&held)
+        ));
+        reasons.extend((!file.notes.is_empty()).then(|| file.notes.join(", ")));
+        let reason = reasons.join("; ") + "; check model.backbone and the file";
+        return Err(WeightError::Match {
+            file: file.path.clone(),
+            reason,
+        });
     }
-    for name in file.tensors.keys().filter(|name| !inside(name) || !expected.contains_key(*name)) {
+    for name in file
+        .tensors
+        .keys()
+        .filter(|name| !inside(name) || !expected.contains_key(*name))
+    {
         let published = ["heads.gat1.", "heads.gat2s.", "heads.fc_replace_GALayer"];
-        if published.iter().any(|prefix| name.starts_with(prefix)) {
+        if !expected.contains_key(name) && published.iter().any(|prefix| name.starts_with(prefix)) {
             report.unused.push(name.clone());
         } else {
             report.left_out.push(name.clone());
@@ -69,9 +108,24 @@ pub fn plan_match(
     Ok(report)
 }
 
+fn is_integer(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Uint8 | Kind::Int8 | Kind::Int16 | Kind::Int | Kind::Int64
+    )
+}
+
 fn first_ten(names: &[String]) -> String {
     let more = if names.len() > 10 { ", …" } else { "" };
-    format!("{}{more}", names.iter().take(10).cloned().collect::<Vec<_>>().join(", "))
+    format!(
+        "{}{more}",
+        names
+            .iter()
+            .take(10)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
 }
 
 impl fmt::Display for MatchReport {
