@@ -1,5 +1,12 @@
 //! Weight files as people have them: the collected odd ones, and what PyTorch itself writes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Weight files made to do harm: each ends in an error, quickly and without much memory, and none in a crash.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
