@@ -122,9 +122,9 @@ pub const SECTIONS: &[(&str, &str)] = &[
 pub const KEYS: &[Key] = &[
     key("model.backbone", Kind::Choice(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]), "'resnet101'", "trunk"),
     key("model.graph", Kind::Choice(&["gat", "none", "fc"]), "'gat'", "how heads exchange what they see: graph attention (experiment 1), not at all (2), or fully connected layers (3)"),
-    key("model.residual", Kind::Choice(&["sum", "resnet"]), "'sum'", "how a residual layer joins its input: sum of both, or a projected shortcut as in ResNet"),
+    key("model.residual", Kind::Choice(&["sum", "resnet"]), "'sum'", "the head's residual blocks: x + relu(…) as the author's later code, or relu(x + …) as in ResNet"),
     key("model.bn_momentum", FRACTION, "0.1", "momentum of the heads' batch norms"),
-    key("model.hidden", COUNT, "512", "width inside reduce_fc"),
+    key("model.hidden", COUNT, "1024", "width inside reduce_fc"),
     key("model.group_channels", COUNT, "512", "channels of a group's node"),
     key("model.class_channels", COUNT, "256", "channels of a class's node"),
     key("model.last_bias", Kind::Number(-100.0, 100.0), "", "initial bias of the last layers; not set: PyTorch's default; -3.2 starts every class at 4 %"),

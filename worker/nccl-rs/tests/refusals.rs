@@ -25,7 +25,7 @@ fn tensors_that_no_collective_can_take_are_refused_by_name() {
     let floats = || Tensor::ones([4, 4], (Kind::Float, Device::Cpu));
 
     assert!(matches!(refusal(&Tensor::new()), Error::UndefinedTensor { .. }));
-    assert!(matches!(refusal(&floats().to_sparse(Some(2))), Error::NotDense { .. }));
+    assert!(matches!(refusal(&floats().to_sparse_sparse_dim(2)), Error::NotDense { .. }));
     assert!(matches!(refusal(&floats().transpose(0, 1).slice(0, 0, 3, 2)), Error::NotContiguous { .. }));
     assert!(matches!(
         refusal(&floats().to_kind(Kind::ComplexFloat)),
