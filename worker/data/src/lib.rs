@@ -1,5 +1,6 @@
 //! Pictures and labels of a COCO-format data set: reads the annotation files into a compact index, checks and
-//! decodes the JPEG files, draws the augmentation and hands out batches of pixels; also draws synthetic scenes.
+//! decodes the JPEG files, draws the augmentation and hands out batches of pixels; also draws synthetic scenes, and fits
+//! a linear classifier to compare models with.
 //!
 //! ```text
 //! instances_*.json -> coco::Dataset -> Split::encode ~ bytes ~ Split::decode -> loader::Loader -> Batch [B, S, S, 3]
@@ -17,4 +18,5 @@ pub mod files;
 pub mod jpeg;
 pub mod loader;
 pub mod scenes;
+pub mod thumbnails;
 pub mod transform;

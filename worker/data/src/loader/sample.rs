@@ -107,13 +107,20 @@ impl Maker {
             .map_err(|error| describe(&error))?;
         let warning = jpeg::decode_into(file, image).map_err(|error| error.to_string())?;
         let LoaderOptions {
-            size, seed, train, flip, ..
+            size,
+            seed,
+            train,
+            flip,
+            ..
         } = &self.options;
         let placement = match piece.request.purpose {
             Purpose::Train => {
                 let epoch = piece.request.epoch;
                 let drawn = train.draw(*seed, epoch, id, image.width, image.height, *size);
-                Placement { flip: drawn.flip && *flip, ..drawn }
+                Placement {
+                    flip: drawn.flip && *flip,
+                    ..drawn
+                }
             }
             Purpose::Val | Purpose::TrainPlain => Placement::whole(image.width, image.height),
         };
