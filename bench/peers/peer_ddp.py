@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-REFERENCE = Path(__file__).resolve().parents[2] / "worker" / "model" / "tests"
+REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
 
 def parse():

@@ -3,6 +3,8 @@
 //! One Python process writes what the reference gives for many shapes (`tests/golden.py`); each is loaded here by the
 //! names in its `state_dict` and compared.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

@@ -180,8 +180,8 @@ fn start_from(model: &mut HgatFc, spec: &v1::TrainSpec) -> Result<String, Worker
         .filter_map(|name| Some((name.clone(), file.tensors.get(name)?.shallow_clone())))
         .collect();
     model.import(&wanted)?;
-    tracing::info!("{}: {report}", spec.init);
-    Ok(format!("{}: {report}", spec.init))
+    let notes: String = file.notes.iter().map(|note| format!("; {note}")).collect();
+    Ok(format!("{}: {report}{notes}", spec.init))
 }
 
 fn split(link: &Link, which: v1::Split) -> Result<Split, WorkerError> {

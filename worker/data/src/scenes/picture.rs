@@ -83,7 +83,7 @@ const GRAY_EVERY: u64 = 80;
 /// An object is labelled if at least this share of it can be seen.
 pub(super) const VISIBLE: f32 = 0.25;
 /// Longer side of an object, in short sides of the picture.
-const OBJECT: (f32, f32) = (0.38, 0.62);
+const OBJECT: (f32, f32) = (0.46, 0.70);
 
 /// Draws the picture number `index` (from 0) of a split: a pure function of seed, scale, split and index.
 pub(super) fn compose(set: &SceneSet, split: Split, index: usize) -> Picture {
