@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use data::coco::Dataset;
+use data::thumbnails::linear_baseline;
 use domain::average_precision::mean_average_precision;
-use domain::scores::{Layout, ScoreMatrix};
+use domain::score_table::ScoreTable;
 use tokio::sync::oneshot;
 
 use crate::evaluation::labels_of;
@@ -44,21 +45,58 @@ impl Running {
 }
 
 fn compute(dataset: &Dataset) -> Result<Option<f64>, String> {
-    let scores = scores(dataset)?;
-    let labels = labels_of(&dataset.val).map_err(|error| error.to_string())?;
-    let matrix = ScoreMatrix::new(
-        &scores,
-        labels.samples(),
-        labels.classes(),
-        Layout::SampleMajor,
-    )
-    .map_err(|error| error.to_string())?;
-    Ok(mean_average_precision(&matrix, &labels)
-        .map_err(|error| error.to_string())?
-        .map)
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    // One thread: the cores belong to the workers.
+    let linear = linear_baseline(dataset, 1).map_err(|error| text(&error))?;
+    let labels = labels_of(&dataset.val).map_err(|error| text(&error))?;
+    let mut table = ScoreTable::new(labels.samples(), labels.classes());
+    // Pictures that cannot be read are left out of the mean, as in an evaluation.
+    for image in &linear.skipped_val {
+        table.skip(image.sample).map_err(|error| text(&error))?;
+    }
+    let skipped = table.skipped();
+    let rows = linear.scores.chunks_exact(dataset.classes.len().max(1));
+    for (sample, row) in (0u32..).zip(rows) {
+        if skipped.binary_search(&sample).is_err() {
+            table.insert(sample, row).map_err(|error| text(&error))?;
+        }
+    }
+    let scored = table.finish(&labels).map_err(|error| text(&error))?;
+    let mean = mean_average_precision(&scored.matrix(), scored.labels());
+    Ok(mean.map_err(|error| text(&error))?.map)
 }
 
-/// Scores of the validation split, `[samples, classes]`.
-fn scores(_dataset: &Dataset) -> Result<Vec<f32>, String> {
-    Err("this build has none".into())
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use data::coco::{DataPaths, Options};
+    use data::scenes::{SceneSet, draw};
+
+    use super::*;
+
+    #[test]
+    fn the_map_of_drawn_pictures_is_above_chance_and_an_unreadable_one_does_not_stop_it() {
+        // given
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = dir.path().join("scenes");
+        let set = SceneSet {
+            train: 300,
+            val: 120,
+            seed: 3,
+            scale: 0.1,
+            threads: NonZeroUsize::MIN,
+        };
+        draw(&set, &root, &|_| ()).expect("drawn");
+        let dataset =
+            Dataset::open(&DataPaths::root(root), &Options::default()).expect("a data set");
+        std::fs::remove_file(dataset.val.image_path(7).expect("a path")).expect("removed");
+        // when
+        let map = compute(&dataset).expect("a baseline").expect("labels");
+        // then
+        let labels = labels_of(&dataset.val).expect("labels");
+        let chance = domain::average_precision::chance_map(&labels.support(), labels.samples())
+            .expect("labels");
+        assert!(map > chance && map < 1.0, "mAP {map}, chance {chance}");
+    }
 }
