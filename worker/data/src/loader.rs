@@ -220,8 +220,12 @@ fn work(shared: &Shared) {
     let mut scratch = sample::Scratch::default();
     let mut state = shared.lock();
     while !state.is_stopped() {
-        let Some(mut piece) = state.claim(shared.prefetch, |request| shared.maker.open(request))
-        else {
+        let claimed = state.claim(shared.prefetch, |request| shared.maker.open(request));
+        // A batch without samples is finished by being opened: nobody will put a piece back and say so.
+        if state.is_due_finished() {
+            shared.finished.notify_all();
+        }
+        let Some(mut piece) = claimed else {
             state = shared
                 .work
                 .wait(state)

@@ -1,5 +1,12 @@
 //! Annotation files as people have them: every ANN case, and the kinds they stand for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
 mod given;
 
 use data::coco::{DataPaths, Dataset, OpenError, Options, Split};

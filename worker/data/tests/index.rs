@@ -1,5 +1,7 @@
 //! The index's wire form: exact for what is right, harmless for what is hostile.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use data::coco::{IndexError, Sample, Split, Warning};
 use proptest::prelude::*;
 

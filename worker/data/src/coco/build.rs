@@ -1,6 +1,7 @@
 //! From what a file lists to the index: joins annotations to pictures and categories, and finds what contradicts.
 
-use super::parse::{RawAnnotation, RawCategory, RawFile, RawImage};
+use super::entry::{RawAnnotation, RawCategory, RawImage};
+use super::parse::RawFile;
 use super::problem::Collector;
 use super::{Class, Group, OpenError, Options, Sample, Split, Warning};
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 mod build;
+mod entry;
 mod parse;
 mod paths;
 mod problem;

@@ -2,7 +2,7 @@
 //! nor an assembler. Nobody else names it, so that another one can take its place.
 
 use super::survey::Survey;
-use super::{DecodeError, RgbImage};
+use super::{DecodeError, RgbImage, entropy};
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use zune_jpeg::JpegDecoder;
@@ -10,6 +10,10 @@ use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
+
+/// Bytes of nothing but ones behind the data of a scan. The decoder goes on with zeros where data are missing before the
+/// end marker (a file cut and closed again), and makes blocks of them; bits that are all 1 are no code of any table.
+const ONES: usize = 8;
 
 /// Decodes a surveyed file into `image`.
 pub(super) fn decode(
@@ -22,24 +26,22 @@ pub(super) fn decode(
     image.height = height;
     image.pixels.resize(width as usize * height as usize * 3, 0);
 
+    let several_scans = survey.header.progressive || survey.scans != 1;
+    if several_scans {
+        entropy::check(bytes)?;
+    }
     let (data, removed) = without_extra_bytes(bytes, survey);
-    let end = survey.end - removed;
-    let truncated = || DecodeError::Truncated {
-        bytes: bytes.len(),
-        missing: "a part of the picture data",
-    };
-    if survey.header.progressive || survey.scans != 1 {
-        return run(&data[..end + 2], image).map_err(|error| error.into_decode_error(truncated));
+    let mut data = data.into_owned();
+    data.truncate(survey.end - removed);
+    if !several_scans {
+        data.extend_from_slice(&[0xff, 0].repeat(ONES));
     }
-    // With the end marker in sight the decoder invents what is missing before it (a file cut and closed again);
-    // without, it says that the data ran out. A whole picture may still look for a few bits behind its last ones.
-    match run(&data[..end], image) {
-        Err(Failure::Exhausted) => {}
-        done => return done.map_err(|error| error.into_decode_error(truncated)),
-    }
-    let mut padded = data[..end].to_vec();
-    padded.extend_from_slice(&[0; 4]);
-    run(&padded, image).map_err(|error| error.into_decode_error(truncated))
+    data.extend_from_slice(b"\xff\xd9");
+    run(&data, image).map_err(|reason| {
+        // Better words, if that is what it is.
+        let damaged = || DecodeError::Damaged(reason);
+        entropy::check(bytes).err().unwrap_or_else(damaged)
+    })
 }
 
 /// The file without the bytes that belong to no segment (the decoder refuses them), and how many those are.
@@ -58,21 +60,7 @@ fn without_extra_bytes<'a>(bytes: &'a [u8], survey: &Survey) -> (Cow<'a, [u8]>, 
     (Cow::Owned(kept), removed)
 }
 
-enum Failure {
-    Exhausted,
-    Other(String),
-}
-
-impl Failure {
-    fn into_decode_error(self, truncated: impl FnOnce() -> DecodeError) -> DecodeError {
-        match self {
-            Self::Exhausted => truncated(),
-            Self::Other(reason) => DecodeError::Damaged(reason),
-        }
-    }
-}
-
-fn run(data: &[u8], image: &mut RgbImage) -> Result<(), Failure> {
+fn run(data: &[u8], image: &mut RgbImage) -> Result<(), String> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(1 << 16)
@@ -91,12 +79,7 @@ fn run(data: &[u8], image: &mut RgbImage) -> Result<(), Failure> {
     }));
     match outcome {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(
-            DecodeErrors::ExhaustedData | DecodeErrors::FormatStatic("Premature end of buffer"),
-        )) => Err(Failure::Exhausted),
-        Ok(Err(error)) => Err(Failure::Other(
-            error.to_string().trim().trim_matches('"').to_owned(),
-        )),
-        Err(_) => Err(Failure::Other("the decoder gave up".to_owned())),
+        Ok(Err(error)) => Err(error.to_string().trim().trim_matches('"').to_owned()),
+        Err(_) => Err("the decoder gave up".to_owned()),
     }
 }

@@ -5,6 +5,7 @@
 //! ever filled in and trained on. Bytes that are too many (between segments, behind the end) are a warning.
 
 mod decoder;
+mod entropy;
 mod survey;
 
 pub(crate) use survey::survey;

@@ -67,13 +67,21 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, DecodeError> {
     })
 }
 
-enum Step {
+/// What the walk came over.
+pub(super) enum Step<'a> {
     Frame(Header),
+    /// A scan's header and its data, restart markers included.
+    Scan {
+        header: &'a [u8],
+        data: &'a [u8],
+    },
+    /// Any other segment: the marker's code and the content.
+    Segment(u8, &'a [u8]),
     End,
     Other,
 }
 
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
     frame: Option<Frame>,
@@ -82,7 +90,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if !bytes.starts_with(b"\xff\xd8") {
             let content = sniff(bytes).map_or_else(|| quote(bytes), str::to_owned);
             return Err(DecodeError::NotJpeg { content });
@@ -104,7 +112,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes to the next marker and over its segment, and over the data of a scan.
-    fn step(&mut self) -> Result<Step, DecodeError> {
+    pub(super) fn step(&mut self) -> Result<Step<'a>, DecodeError> {
         match self.marker()? {
             0xd9 => Ok(Step::End),
             0xd8 => Err(DecodeError::Damaged("a second start marker".to_owned())),
@@ -117,8 +125,12 @@ impl<'a> Walk<'a> {
                     .ok_or_else(|| DecodeError::Damaged("a scan before the frame".to_owned()))?;
                 frame.scan(segment);
                 self.scans += 1;
+                let start = self.at;
                 self.skip_scan_data()?;
-                Ok(Step::Other)
+                Ok(Step::Scan {
+                    header: segment,
+                    data: &self.bytes[start..self.at],
+                })
             }
             code @ (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf) => {
                 let segment = self.segment()?;
@@ -130,8 +142,12 @@ impl<'a> Walk<'a> {
                 self.frame = Some(frame);
                 Ok(Step::Frame(header))
             }
-            _ => self.segment().map(|_| Step::Other),
+            code => Ok(Step::Segment(code, self.segment()?)),
         }
+    }
+
+    pub(super) fn frame(&self) -> Option<&Frame> {
+        self.frame.as_ref()
     }
 
     /// The next marker's code. As libjpeg does, bytes that belong to nothing are passed over; 0xFF may be repeated.
@@ -206,9 +222,11 @@ impl<'a> Walk<'a> {
 }
 
 /// A frame, and how far its coefficients have come: the bit position of each (Al), -1 before its first scan.
-struct Frame {
-    header: Header,
+pub(super) struct Frame {
+    pub(super) header: Header,
     ids: [u8; 4],
+    /// Horizontal and vertical sampling factors, 1 to 4.
+    sampling: [(usize, usize); 4],
     precision: [[i8; 64]; 4],
 }
 
@@ -252,16 +270,19 @@ impl Frame {
             return Err(DecodeError::Damaged(format!("{components} components")));
         }
         let mut ids = [0; 4];
-        for (id, component) in ids
-            .iter_mut()
-            .zip(rest.chunks_exact(3))
-            .take(components.into())
+        let mut sampling = [(1, 1); 4];
+        let listed = rest.as_chunks::<3>().0.iter().take(components.into());
+        for ((id, factors), &[own_id, own_factors, _]) in
+            ids.iter_mut().zip(&mut sampling).zip(listed)
         {
-            *id = component[0];
+            *id = own_id;
+            let factor = |bits: u8| usize::from(bits).clamp(1, 4);
+            *factors = (factor(own_factors >> 4), factor(own_factors & 15));
         }
         Ok(Self {
             header,
             ids,
+            sampling,
             precision: [[-1; 64]; 4],
         })
     }
@@ -278,15 +299,23 @@ impl Frame {
             _ => (0, 63, 0),
         };
         for selector in rest.chunks_exact(2).take(count.into()).map(|pair| pair[0]) {
-            let component = self
-                .ids
-                .iter()
-                .take(self.header.components.into())
-                .position(|&id| id == selector);
+            let component = self.component(selector);
             if let Some(precision) = component.and_then(|index| self.precision.get_mut(index)) {
                 (first..=last).for_each(|k| precision[usize::from(k)] = low_bit);
             }
         }
+    }
+
+    /// Index of the component that a scan selects.
+    pub(super) fn component(&self, selector: u8) -> Option<usize> {
+        self.ids
+            .iter()
+            .take(self.header.components.into())
+            .position(|&id| id == selector)
+    }
+
+    pub(super) fn sampling(&self) -> &[(usize, usize)] {
+        &self.sampling[..self.header.components.into()]
     }
 
     /// Whether every coefficient came down to its last bit. A progressive file cut between scans looks fine otherwise.

@@ -115,6 +115,11 @@ impl State {
             batch.outcomes[piece.index] = Some(outcome);
             batch.left -= 1;
         }
+        self.is_due_finished()
+    }
+
+    /// Whether the batch that is due next is complete; one without samples is from the start.
+    pub(super) fn is_due_finished(&self) -> bool {
         self.open.front().is_some_and(|batch| batch.left == 0)
     }
 
@@ -125,5 +130,88 @@ impl State {
         }
         self.first += 1;
         self.open.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Purpose;
+    use super::*;
+
+    fn request(tag: u64, samples: u32) -> Request {
+        Request {
+            tag,
+            epoch: 0,
+            purpose: Purpose::Train,
+            samples: (0..samples).collect(),
+        }
+    }
+
+    fn rooms(request: &Request) -> Vec<BytesMut> {
+        vec![BytesMut::new(); request.samples.len()]
+    }
+
+    fn claim(state: &mut State, prefetch: usize) -> Option<(u64, u32)> {
+        let piece = state.claim(prefetch, rooms)?;
+        Some((piece.request.tag, piece.sample()))
+    }
+
+    #[test]
+    fn no_more_batches_are_opened_than_there_is_room_for_until_one_is_taken() {
+        // given five batches of two and room for two
+        let mut state = State::default();
+        (0..5).for_each(|tag| state.push(request(tag, 2)));
+        // when threads take whatever there is
+        let pieces: Vec<Piece> = std::iter::from_fn(|| state.claim(2, rooms)).collect();
+        // then it is the first two batches, in order
+        let taken: Vec<(u64, u32)> = pieces.iter().map(|p| (p.request.tag, p.sample())).collect();
+        assert_eq!(taken, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+        // and when all of them are finished, there is still no room
+        for piece in pieces {
+            state.put_back(piece, Outcome::Unknown);
+        }
+        assert_eq!(claim(&mut state, 2), None);
+        // until one is handed out
+        assert_eq!(state.take_finished().map(|b| b.request.tag), Some(0));
+        assert_eq!(claim(&mut state, 2), Some((2, 0)));
+        assert_eq!(claim(&mut state, 2), Some((2, 1)));
+        assert_eq!(claim(&mut state, 2), None);
+        assert_eq!(state.pending(), 4);
+    }
+
+    #[test]
+    fn a_batch_that_is_finished_first_waits_for_the_one_before_it() {
+        let mut state = State::default();
+        (0..2).for_each(|tag| state.push(request(tag, 1)));
+        let [Some(first), Some(second)] = [(); 2].map(|()| state.claim(2, rooms)) else {
+            panic!("two pieces")
+        };
+
+        assert!(!state.put_back(second, Outcome::Unknown));
+        assert!(state.take_finished().is_none());
+        assert!(state.put_back(first, Outcome::Unknown));
+
+        let tags = [(); 2].map(|()| state.take_finished().map(|batch| batch.request.tag));
+        assert_eq!(tags, [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_piece_of_a_forgotten_batch_does_not_end_up_in_a_new_one() {
+        // given
+        let mut state = State::default();
+        state.push(request(0, 1));
+        let old = state.claim(1, rooms).expect("a piece");
+        // when
+        state.clear();
+        state.push(request(1, 1));
+        let new = state.claim(1, rooms).expect("a piece");
+        // then
+        assert!(!state.put_back(old, Outcome::Unknown));
+        assert!(state.take_finished().is_none());
+        assert!(state.put_back(new, Outcome::Unknown));
+        assert_eq!(
+            state.take_finished().map(|batch| batch.request.tag),
+            Some(1)
+        );
     }
 }

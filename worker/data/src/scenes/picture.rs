@@ -85,6 +85,9 @@ pub(super) const VISIBLE: f32 = 0.25;
 /// Longer side of an object, in short sides of the picture.
 const OBJECT: (f32, f32) = (0.46, 0.70);
 
+/// Places tried for each object.
+const PLACES: usize = 4;
+
 /// Draws the picture number `index` (from 0) of a split: a pure function of seed, scale, split and index.
 pub(super) fn compose(set: &SceneSet, split: Split, index: usize) -> Picture {
     let (order, picture) = split.domains();
@@ -145,14 +148,38 @@ fn objects(
     random: &mut Stream,
 ) -> Vec<(usize, Placement)> {
     let others = 1 + random.weighted(&[20, 35, 30, 15]);
-    let mut objects: Vec<(usize, Placement)> = (0..others)
-        .map(|_| {
-            let name = random.pick::<&str>(kind.classes);
-            (class_named(name).unwrap_or(lead), place(canvas, random))
-        })
-        .collect();
-    objects.push((lead, place(canvas, random)));
+    let mut objects: Vec<(usize, Placement)> = Vec::new();
+    for _ in 0..others {
+        let name = random.pick::<&str>(kind.classes);
+        let class = class_named(name).unwrap_or(lead);
+        let place = roomiest(canvas, &objects, random);
+        objects.push((class, place));
+    }
+    let place = roomiest(canvas, &objects, random);
+    objects.push((lead, place));
     objects
+}
+
+/// The one of a few random places that is farthest from the objects there: they still cover each other, but seldom so
+/// much that nothing tells them apart.
+fn roomiest(canvas: &Canvas, objects: &[(usize, Placement)], random: &mut Stream) -> Placement {
+    let room = |place: &Placement| {
+        objects
+            .iter()
+            .map(|(_, other)| {
+                let (x, y) = (place.center.0 - other.center.0, place.center.1 - other.center.1);
+                (x * x + y * y) / ((place.radius + other.radius) * (place.radius + other.radius))
+            })
+            .fold(f32::INFINITY, f32::min)
+    };
+    let mut best = place(canvas, random);
+    for _ in 1..PLACES {
+        let other = place(canvas, random);
+        if room(&other) > room(&best) {
+            best = other;
+        }
+    }
+    best
 }
 
 fn place(canvas: &Canvas, random: &mut Stream) -> Placement {
