@@ -143,24 +143,6 @@ fn every_legal_kind_and_size_is_decoded_to_the_picture_that_was_stored() {
                 decode(&bytes).unwrap_or_else(|e| panic!("{kind:?} {width} x {height}: {e}"));
             // then
             let difference = mean_difference(&decoded, &image);
-            if let Some(d) = std::env::var_os("DUMP") {
-                println!("{kind:?} {width} x {height}: {difference}");
-                if difference >= 3.0 {
-                    std::fs::write(
-                        Path::new(&d).join(format!(
-                            "{:?}-{:?}-{}-{}-{}-{width}x{height}-{difference}.jpg",
-                            kind.colour,
-                            kind.sampling,
-                            kind.progressive,
-                            kind.restart,
-                            kind.optimized
-                        )),
-                        &bytes,
-                    )
-                    .unwrap();
-                }
-                continue;
-            }
             assert!(
                 difference < 3.0,
                 "{kind:?} {width} x {height}: {difference}"
@@ -199,10 +181,6 @@ fn a_file_cut_at_any_place_is_an_error_and_stays_one_when_it_is_closed_again() {
             }
         }
         // Nothing marks the end of a scan's data but the data themselves: of the last code some bits may go unnoticed.
-        if std::env::var_os("DUMP").is_some() {
-            println!("{kind:?} {} {accepted:?}", bytes.len());
-            continue;
-        }
         assert!(
             accepted.iter().all(|&missing| missing <= 3),
             "{kind:?}: other pixels from files that lack {accepted:?} bytes"

@@ -32,7 +32,8 @@ pub(crate) struct Reducer {
 /// A C++ exception, caught and put into words.
 #[repr(C)]
 pub(crate) struct Failure {
-    /// One of the `CODE_` constants.
+    /// One of the `CODE_` constants; or 2, a store callback returned an error, or 4, a collective
+    /// that was under way failed: to the caller both mean that a collective failed.
     pub(crate) code: i32,
     /// The parameter's index for [`CODE_MISSING_GRADIENT`].
     pub(crate) detail: i64,
@@ -42,12 +43,8 @@ pub(crate) struct Failure {
 
 /// Anything libtorch threw that has no code of its own.
 pub(crate) const CODE_TORCH: i32 = 1;
-/// A store callback returned an error.
-pub(crate) const CODE_STORE: i32 = 2;
 /// An allocator gave up.
 pub(crate) const CODE_OUT_OF_MEMORY: i32 = 3;
-/// A collective that was under way failed.
-pub(crate) const CODE_COLLECTIVE: i32 = 4;
 /// The group had ended before the call; or was aborted by this process during it.
 pub(crate) const CODE_ABORTED: i32 = 5;
 /// A parameter that the loss does not depend on.

@@ -234,7 +234,7 @@ fn parameters_that_cannot_be_reduced_are_refused_by_index() {
             refusal(&[shared.shallow_clone(), good(), shared]),
             Error::DuplicateParameter { index: 2, first: 0 }
         ));
-        let sparse = good().detach().to_sparse(Some(1)).set_requires_grad(true);
+        let sparse = good().detach().to_sparse_sparse_dim(1).set_requires_grad(true);
         assert!(matches!(refusal(&[sparse]), Error::NotDense { .. }));
         assert!(matches!(refusal(&[good(), Tensor::new()]), Error::UndefinedTensor { .. }));
     });
@@ -252,7 +252,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let double = |shape: &[i64], seed: f64| {
-            let count = shape.iter().product();
+            let count: i64 = shape.iter().product();
             let value = (Tensor::arange(count, (Kind::Double, Device::Cpu)) * seed).sin() * 0.3;
             value.view(shape).set_requires_grad(true)
         };

@@ -1,6 +1,6 @@
 //! Real runs: both binaries, real processes, drawn pictures on disk.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "helpers of several test binaries")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "helpers of several test binaries")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Tests with real processes: a test starts its own binary again, once a rank, and each of them runs
 //! the same test's body as that rank. They meet at a key-value server in the first process.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 mod key_value;
 
