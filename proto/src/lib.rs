@@ -2,7 +2,10 @@
 //!
 //! This crate must not know what any message means: no conversions, no defaults, no logic.
 
-#![allow(missing_docs, reason = "documented in the .proto files, which prost copies")]
+#![allow(
+    missing_docs,
+    reason = "documented in the .proto files, which prost copies"
+)]
 
 /// Package `hgat.v1`: `RunService` for people, `WorkerService` and `StoreService` for workers.
 #[allow(clippy::all, reason = "generated code")]

@@ -44,7 +44,11 @@ impl Description {
             group_channels: model.group_channels,
             class_channels: model.class_channels,
             classes: model.classes.clone(),
-            groups: model.groups.iter().map(|group| (group.name.clone(), group.classes.clone())).collect(),
+            groups: model
+                .groups
+                .iter()
+                .map(|group| (group.name.clone(), group.classes.clone()))
+                .collect(),
             size: data.size,
             mean: data.mean.clone(),
             std: data.std.clone(),

@@ -14,14 +14,19 @@ pub(crate) fn parse(name: &str) -> Result<Device, WorkerError> {
     }
     let index = match name {
         "cuda" => Some(0),
-        _ => name.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()),
+        _ => name
+            .strip_prefix("cuda:")
+            .and_then(|index| index.parse::<usize>().ok()),
     };
     let Some(index) = index else {
-        return Err(WorkerError::Config(format!("--device {name:?} is unknown; give cpu, or cuda:0, cuda:1, …")));
+        return Err(WorkerError::Config(format!(
+            "--device {name:?} is unknown; give cpu, or cuda:0, cuda:1, …"
+        )));
     };
     let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
     if index >= count {
-        let reason = nccl_rs::nccl_unavailable_reason().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let reason = nccl_rs::nccl_unavailable_reason()
+            .map_or_else(String::new, |reason| format!(" ({reason})"));
         return Err(WorkerError::Config(format!(
             "--device {name}: this machine has {count} CUDA devices{reason}; give another, or --device cpu"
         )));
@@ -44,7 +49,8 @@ pub(crate) fn threads() -> u32 {
 
 /// This machine's name.
 pub(crate) fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), |h| h.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |h| h.trim().to_owned())
 }
 
 fn processor() -> Option<String> {

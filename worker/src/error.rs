@@ -40,7 +40,10 @@ pub(crate) enum WorkerError {
     Index(#[from] data::coco::IndexError),
     /// The loader's threads could not be started.
     #[error("cannot start {threads} loader threads: {source}; lower data.loader_threads")]
-    Threads { threads: usize, source: std::io::Error },
+    Threads {
+        threads: usize,
+        source: std::io::Error,
+    },
     /// The model refused its input or its config.
     #[error(transparent)]
     Model(#[from] model::ModelError),
@@ -55,7 +58,12 @@ pub(crate) enum WorkerError {
         "step {step}: loss {loss} and gradient norm {norm} are not both finite, on samples {samples}; the step was not \
          applied: lower train.learning_rate_*, set train.clip_norm, or look at these pictures"
     )]
-    NotFinite { step: u64, loss: f64, norm: f64, samples: String },
+    NotFinite {
+        step: u64,
+        loss: f64,
+        norm: f64,
+        samples: String,
+    },
     /// A checkpoint does not fit this run.
     #[error("checkpoint of step {step}: {reason}")]
     Checkpoint { step: u64, reason: String },
@@ -64,7 +72,11 @@ pub(crate) enum WorkerError {
     Config(String),
     /// A file or folder named on the command line cannot be used.
     #[error("{what} {path}: {reason}")]
-    Input { what: &'static str, path: String, reason: String },
+    Input {
+        what: &'static str,
+        path: String,
+        reason: String,
+    },
 }
 
 impl WorkerError {
@@ -74,10 +86,14 @@ impl WorkerError {
             Self::Ended(ended) => ended.exit_code,
             Self::Link(LinkError::Address { .. }) | Self::Config(_) => exit::USAGE,
             Self::Link(_) | Self::Collective { .. } => exit::RETRY,
-            Self::Data(_) | Self::Weights(_) | Self::NotFinite { .. } | Self::Input { .. } | Self::Checkpoint { .. } => {
-                exit::DATA
+            Self::Data(_)
+            | Self::Weights(_)
+            | Self::NotFinite { .. }
+            | Self::Input { .. }
+            | Self::Checkpoint { .. } => exit::DATA,
+            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => {
+                exit::BUG
             }
-            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => exit::BUG,
         }
     }
 
@@ -85,12 +101,19 @@ impl WorkerError {
     pub(crate) fn class(&self) -> Option<Class> {
         match self {
             Self::Ended(_) | Self::Link(_) => None,
-            Self::Collective { source: nccl_rs::Error::OutOfMemory { .. }, .. } => Some(Class::Memory),
+            Self::Collective {
+                source: nccl_rs::Error::OutOfMemory { .. },
+                ..
+            } => Some(Class::Memory),
             Self::Collective { .. } => Some(Class::Collective),
-            Self::Data(_) | Self::Weights(_) | Self::Input { .. } | Self::Checkpoint { .. } => Some(Class::Data),
+            Self::Data(_) | Self::Weights(_) | Self::Input { .. } | Self::Checkpoint { .. } => {
+                Some(Class::Data)
+            }
             Self::NotFinite { .. } => Some(Class::Numeric),
             Self::Config(_) => Some(Class::Config),
-            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => Some(Class::Internal),
+            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => {
+                Some(Class::Internal)
+            }
         }
     }
 }

@@ -41,13 +41,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Asking for help is no mistake.
-            let code = if error.use_stderr() { error::exit::USAGE } else { 0 };
+            let code = if error.use_stderr() {
+                error::exit::USAGE
+            } else {
+                0
+            };
             let _ = error.print();
             return ExitCode::from(code);
         }
     };
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false)

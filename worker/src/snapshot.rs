@@ -30,7 +30,9 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
         return Ok(()); // replicas are equal, so one speaks for all
     }
     let step = replica.step();
-    replica.link().now(replica.generation(), step, v1::Activity::Snapshot);
+    replica
+        .link()
+        .now(replica.generation(), step, v1::Activity::Snapshot);
     let about = &replica.about;
     let state = json!({
         "format": 1,

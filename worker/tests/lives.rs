@@ -15,7 +15,11 @@ fn wait_for(child: &mut Child, text: &str) -> String {
     let mut lines = BufReader::new(child.stdout.as_mut().unwrap());
     loop {
         let mut line = String::new();
-        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the output ended before {text:?}:\n{seen}");
+        assert_ne!(
+            lines.read_line(&mut line).unwrap(),
+            0,
+            "the output ended before {text:?}:\n{seen}"
+        );
         seen.push_str(&line);
         if line.contains(text) {
             return seen;
@@ -27,7 +31,13 @@ fn wait_for(child: &mut Child, text: &str) -> String {
 const LONG: &[&str] = &["train.epochs=200"];
 
 fn signal(name: &str, pid: &str) {
-    assert!(Command::new("kill").args([name, pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args([name, pid])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 #[test]
@@ -45,7 +55,11 @@ fn a_killed_worker_ends_the_run_by_name_and_leaves_nobody_behind() {
 
     // Then the run says so, can be tried again, and no process of it is left
     assert_eq!(run.code, Some(75), "{run:#?}");
-    assert!(run.err.contains("worker-1") && run.err.contains("SIGKILL"), "{}", run.err);
+    assert!(
+        run.err.contains("worker-1") && run.err.contains("SIGKILL"),
+        "{}",
+        run.err
+    );
     let folder = place.path("run").display().to_string();
     assert_eq!(processes_with(&folder), Vec::<String>::new());
 }
@@ -64,7 +78,11 @@ fn sigterm_to_the_coordinator_checkpoints_and_the_run_can_be_resumed() {
     let state: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.last().join("state.json")).unwrap()).unwrap();
     assert_eq!(state["step"].as_u64().unwrap(), steps);
-    let resumed = place.good("run", 2, &["--resume", "--stop-after", &(steps + 1).to_string()]);
+    let resumed = place.good(
+        "run",
+        2,
+        &["--resume", "--stop-after", &(steps + 1).to_string()],
+    );
     assert_eq!(resumed.summary()["steps"].as_u64().unwrap(), steps + 1);
 }
 
@@ -85,7 +103,11 @@ fn an_unreadable_picture_ends_the_run_by_name_or_is_skipped_and_listed() {
     assert!(refused.err.contains("000000000005.jpg"), "{}", refused.err);
     assert_eq!(skipped.summary()["ended"], "finished");
     let events = std::fs::read_to_string(skipped.dir.join("events.jsonl")).unwrap();
-    assert!(events.contains("000000000005.jpg") || skipped.out.contains("000000000005.jpg"), "{}", skipped.out);
+    assert!(
+        events.contains("000000000005.jpg") || skipped.out.contains("000000000005.jpg"),
+        "{}",
+        skipped.out
+    );
 }
 
 fn worker_pid(place: &Place, name: &str) -> String {

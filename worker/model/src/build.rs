@@ -39,9 +39,16 @@ impl Parameter {
     }
 
     /// Views of `tensor`, which is shaped like this parameter, by name.
-    pub(crate) fn pieces<'a>(&'a self, tensor: &'a Tensor) -> impl Iterator<Item = Result<(&'a str, Tensor)>> {
+    pub(crate) fn pieces<'a>(
+        &'a self,
+        tensor: &'a Tensor,
+    ) -> impl Iterator<Item = Result<(&'a str, Tensor)>> {
         self.names.iter().enumerate().map(move |(index, name)| {
-            let piece = if self.stacked { tensor.f_select(0, index as i64)? } else { tensor.shallow_clone() };
+            let piece = if self.stacked {
+                tensor.f_select(0, index as i64)?
+            } else {
+                tensor.shallow_clone()
+            };
             Ok((name.as_str(), piece))
         })
     }
@@ -131,11 +138,24 @@ impl Builder {
     /// A builder whose draws depend on `seed` alone.
     pub(crate) fn new(device: Device, kind: Kind, seed: u64) -> Self {
         let (parameters, norms) = (Vec::new(), Vec::new());
-        Self { device, kind, generator: Generator(seed), parameters, norms, statistics: 0 }
+        Self {
+            device,
+            kind,
+            generator: Generator(seed),
+            parameters,
+            norms,
+            statistics: 0,
+        }
     }
 
     /// A parameter of one layer.
-    pub(crate) fn one(&mut self, name: &str, role: Role, shape: &[i64], init: Init) -> Result<Tensor> {
+    pub(crate) fn one(
+        &mut self,
+        name: &str,
+        role: Role,
+        shape: &[i64],
+        init: Init,
+    ) -> Result<Tensor> {
         self.parameter(vec![name.to_owned()], false, role, shape, init)
     }
 
@@ -147,23 +167,54 @@ impl Builder {
         shape: &[i64],
         init: Init,
     ) -> Result<Tensor> {
-        let names = prefixes.iter().map(|prefix| format!("{prefix}.{name}")).collect();
-        let shape: Vec<i64> = std::iter::once(prefixes.len() as i64).chain(shape.iter().copied()).collect();
+        let names = prefixes
+            .iter()
+            .map(|prefix| format!("{prefix}.{name}"))
+            .collect();
+        let shape: Vec<i64> = std::iter::once(prefixes.len() as i64)
+            .chain(shape.iter().copied())
+            .collect();
         self.parameter(names, true, Role::Head, &shape, init)
     }
 
     /// A batch norm over `channels` of one layer, or of each of several stacked ones.
-    pub(crate) fn norm(&mut self, prefixes: &[String], channels: i64, role: Role, momentum: f64) -> Result<Norm> {
+    pub(crate) fn norm(
+        &mut self,
+        prefixes: &[String],
+        channels: i64,
+        role: Role,
+        momentum: f64,
+    ) -> Result<Norm> {
         let stacked = role == Role::Head;
-        let names = |what: &str| prefixes.iter().map(|prefix| format!("{prefix}.{what}")).collect::<Vec<_>>();
+        let names = |what: &str| {
+            prefixes
+                .iter()
+                .map(|prefix| format!("{prefix}.{what}"))
+                .collect::<Vec<_>>()
+        };
         let all = prefixes.len() as i64 * channels;
-        let shape: &[i64] = if stacked { &[prefixes.len() as i64, channels] } else { &[channels] };
+        let shape: &[i64] = if stacked {
+            &[prefixes.len() as i64, channels]
+        } else {
+            &[channels]
+        };
         let weight = self.parameter(names("weight"), stacked, role, shape, Init::Constant(1.0))?;
         let bias = self.parameter(names("bias"), stacked, role, shape, Init::Constant(0.0))?;
         let offset = self.statistics;
-        self.norms.push(NormNames { prefixes: prefixes.to_vec(), channels, offset, momentum, role });
+        self.norms.push(NormNames {
+            prefixes: prefixes.to_vec(),
+            channels,
+            offset,
+            momentum,
+            role,
+        });
         self.statistics += 2 * all;
-        Ok(Norm { weight, bias, channels: all, offset })
+        Ok(Norm {
+            weight,
+            bias,
+            channels: all,
+            offset,
+        })
     }
 
     fn parameter(
@@ -178,8 +229,16 @@ impl Builder {
         let mut drawn = vec![0.0f32; shape.iter().product::<i64>() as usize];
         self.generator.fill(&mut drawn, init);
         let values = Tensor::f_from_slice(&drawn)?.f_view(shape)?;
-        let tensor = values.f_to_kind(self.kind)?.f_to_device(self.device)?.f_set_requires_grad(true)?;
-        self.parameters.push(Parameter { tensor: tensor.shallow_clone(), role, names, stacked });
+        let tensor = values
+            .f_to_kind(self.kind)?
+            .f_to_device(self.device)?
+            .f_set_requires_grad(true)?;
+        self.parameters.push(Parameter {
+            tensor: tensor.shallow_clone(),
+            role,
+            names,
+            stacked,
+        });
         Ok(tensor)
     }
 }

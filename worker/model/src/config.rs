@@ -19,7 +19,8 @@ pub enum Backbone {
 
 impl Backbone {
     /// The names of all trunks.
-    pub const NAMES: [&'static str; 5] = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"];
+    pub const NAMES: [&'static str; 5] =
+        ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"];
 
     /// The trunk of that name.
     ///
@@ -32,7 +33,11 @@ impl Backbone {
             "resnet50" => Self::ResNet50,
             "resnet101" => Self::ResNet101,
             "resnet152" => Self::ResNet152,
-            _ => return Err(ModelError::UnknownBackbone { name: name.to_owned() }),
+            _ => {
+                return Err(ModelError::UnknownBackbone {
+                    name: name.to_owned(),
+                });
+            }
         })
     }
 
@@ -176,7 +181,11 @@ impl ModelConfig {
         ];
         for (key, value, unit) in widths {
             if value < unit || value % unit != 0 {
-                let reason = if unit == 2 { "it must be even and positive" } else { "it must be positive" };
+                let reason = if unit == 2 {
+                    "it must be even and positive"
+                } else {
+                    "it must be positive"
+                };
                 return Err(ModelError::Width { key, value, reason });
             }
         }

@@ -46,7 +46,9 @@ pub enum ModelError {
         batch: i64,
     },
     /// Images of another shape than `[B, 3, H, W]`.
-    #[error("images of shape {shape:?} cannot be used; expected [B, 3, H, W] with sides of at least 32")]
+    #[error(
+        "images of shape {shape:?} cannot be used; expected [B, 3, H, W] with sides of at least 32"
+    )]
     Images {
         /// The shape given.
         shape: Vec<i64>,

@@ -29,8 +29,18 @@ pub(crate) struct Attention {
 impl Attention {
     pub(crate) fn new(builder: &mut Builder, prefixes: &[String], channels: i64) -> Result<Self> {
         Ok(Self {
-            w: builder.stack(prefixes, "W", &[channels, channels], Init::xavier(channels, channels))?,
-            a: builder.stack(prefixes, "a", &[2 * channels, 1], Init::xavier(2 * channels, 1))?,
+            w: builder.stack(
+                prefixes,
+                "W",
+                &[channels, channels],
+                Init::xavier(channels, channels),
+            )?,
+            a: builder.stack(
+                prefixes,
+                "a",
+                &[2 * channels, 1],
+                Init::xavier(2 * channels, 1),
+            )?,
             beta: builder.stack(prefixes, "beta", &[1], Init::Constant(1.0))?,
             channels,
         })
@@ -39,25 +49,37 @@ impl Attention {
     /// `absent` is `[S, 1, 1, N]`, true where a graph has no such node.
     pub(crate) fn forward(&self, x: &Tensor, absent: Option<&Tensor>) -> Result<Tensor> {
         let (graphs, batch, nodes, channels) = x.size4()?;
-        let h = x.f_reshape([graphs, batch * nodes, channels])?.f_bmm(&self.w)?; // Wh
+        let h = x
+            .f_reshape([graphs, batch * nodes, channels])?
+            .f_bmm(&self.w)?; // Wh
         let score = |from: i64| -> Result<Tensor> {
             let half = self.a.f_narrow(1, from, self.channels)?; // [S, C, 1]
             Ok(h.f_bmm(&half)?.f_view([graphs, batch, nodes])?)
         };
-        let (own, other) = (score(0)?.f_unsqueeze(3)?, score(self.channels)?.f_unsqueeze(2)?);
+        let (own, other) = (
+            score(0)?.f_unsqueeze(3)?,
+            score(self.channels)?.f_unsqueeze(2)?,
+        );
         let mut e = leaky_relu(&own.f_add(&other)?)?; // [S, B, N, N]
         if let Some(absent) = absent {
             e = e.f_masked_fill(absent, f64::NEG_INFINITY)?;
         }
-        let attention = e.f_softmax(3, None)?.f_view([graphs * batch, nodes, nodes])?;
+        let attention = e
+            .f_softmax(3, None)?
+            .f_view([graphs * batch, nodes, nodes])?;
         let mixed = attention.f_bmm(&h.f_view([graphs * batch, nodes, channels])?)?;
         let beta = self.beta.f_view([graphs, 1, 1])?;
         let kept = h.f_mul(&beta)?.f_view([graphs, batch, nodes, channels])?;
-        Ok(mixed.f_view([graphs, batch, nodes, channels])?.f_add(&kept)?.f_elu()?)
+        Ok(mixed
+            .f_view([graphs, batch, nodes, channels])?
+            .f_add(&kept)?
+            .f_elu()?)
     }
 }
 
 /// tch's own leaky ReLU has the slope 0.01 built in; below 0 this one is `SLOPE * x`.
 fn leaky_relu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_relu()?.f_mul_scalar(1.0 - SLOPE)?.f_add(&x.f_mul_scalar(SLOPE)?)?)
+    Ok(x.f_relu()?
+        .f_mul_scalar(1.0 - SLOPE)?
+        .f_add(&x.f_mul_scalar(SLOPE)?)?)
 }

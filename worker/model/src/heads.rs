@@ -20,9 +20,15 @@ use crate::{Graph, ModelConfig, Result};
 /// What joins the group nodes, and the class nodes within each group.
 #[derive(Debug)]
 enum Join {
-    Attention { between: Attention, within: Attention },
+    Attention {
+        between: Attention,
+        within: Attention,
+    },
     Nothing,
-    Linear { between: BasicLinear, within: BasicLinear },
+    Linear {
+        between: BasicLinear,
+        within: BasicLinear,
+    },
 }
 
 /// Where nodes lie.
@@ -58,19 +64,53 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    pub(crate) fn new(builder: &mut Builder, config: &ModelConfig, places_on: tch::Device) -> Result<Self> {
-        let (gc, cc, momentum) = (config.group_channels, config.class_channels, config.bn_momentum);
+    pub(crate) fn new(
+        builder: &mut Builder,
+        config: &ModelConfig,
+        places_on: tch::Device,
+    ) -> Result<Self> {
+        let (gc, cc, momentum) = (
+            config.group_channels,
+            config.class_channels,
+            config.bn_momentum,
+        );
         let (g, n) = (config.groups.len(), config.classes());
         let numbered = |name: &str, count: usize, rest: &str| -> Vec<String> {
-            (0..count).map(|index| format!("heads.{name}.{index}{rest}")).collect()
+            (0..count)
+                .map(|index| format!("heads.{name}.{index}{rest}"))
+                .collect()
         };
         let channels = config.backbone.channels();
         let reduce = [
-            BasicLinear::new(builder, &["heads.reduce_fc.0".into()], [channels, config.hidden], true, momentum)?,
-            BasicLinear::new(builder, &["heads.reduce_fc.1".into()], [config.hidden, gc], true, momentum)?,
+            BasicLinear::new(
+                builder,
+                &["heads.reduce_fc.0".into()],
+                [channels, config.hidden],
+                true,
+                momentum,
+            )?,
+            BasicLinear::new(
+                builder,
+                &["heads.reduce_fc.1".into()],
+                [config.hidden, gc],
+                true,
+                momentum,
+            )?,
         ];
-        let groups = ResidualBlock::new(builder, &numbered("group_fcs", g, ""), gc, config.residual, momentum)?;
-        let classes = BasicLinear::new(builder, &numbered("class_fcs", n, ""), [gc, cc], true, momentum)?;
+        let groups = ResidualBlock::new(
+            builder,
+            &numbered("group_fcs", g, ""),
+            gc,
+            config.residual,
+            momentum,
+        )?;
+        let classes = BasicLinear::new(
+            builder,
+            &numbered("class_fcs", n, ""),
+            [gc, cc],
+            true,
+            momentum,
+        )?;
         let join = match config.graph {
             Graph::None => Join::Nothing,
             Graph::Gat => Join::Attention {
@@ -80,33 +120,73 @@ impl Heads {
             Graph::Fc => {
                 let flat = g as i64 * gc;
                 Join::Linear {
-                    between: BasicLinear::new(builder, &["heads.gat1.fc".into()], [flat, flat], true, momentum)?,
-                    within: BasicLinear::new(builder, &numbered("gat2s", g, ".fc"), [cc, cc], true, momentum)?,
+                    between: BasicLinear::new(
+                        builder,
+                        &["heads.gat1.fc".into()],
+                        [flat, flat],
+                        true,
+                        momentum,
+                    )?,
+                    within: BasicLinear::new(
+                        builder,
+                        &numbered("gat2s", g, ".fc"),
+                        [cc, cc],
+                        true,
+                        momentum,
+                    )?,
                 }
             }
         };
-        let last_block = ResidualBlock::new(builder, &numbered("fcs", n, ".0"), cc, config.residual, momentum)?;
+        let last_block = ResidualBlock::new(
+            builder,
+            &numbered("fcs", n, ".0"),
+            cc,
+            config.residual,
+            momentum,
+        )?;
         let last = numbered("fcs", n, ".1");
         let last_weight = builder.stack(&last, "weight", &[1, cc], Init::linear(cc))?;
         let bias = config.last_bias.map_or(Init::linear(cc), Init::Constant);
         let last_bias = builder.stack(&last, "bias", &[1], bias)?;
         let places = Places::new(&config.groups, places_on)?;
-        Ok(Self { reduce, groups, join, classes, last_block, last_weight, last_bias, places })
+        Ok(Self {
+            reduce,
+            groups,
+            join,
+            classes,
+            last_block,
+            last_weight,
+            last_bias,
+            places,
+        })
     }
 
     /// Features `[B, F, h, w]` to logits `[B, N]` in class order.
-    pub(crate) fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
-        let x = x.f_adaptive_max_pool2d([1, 1])?.0.f_flatten(1, -1)?.f_unsqueeze(0)?; // [1, B, F]
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let x = x
+            .f_adaptive_max_pool2d([1, 1])?
+            .0
+            .f_flatten(1, -1)?
+            .f_unsqueeze(0)?; // [1, B, F]
         let x = self.reduce[0].forward(&x, statistics, mode)?;
         let x = self.reduce[1].forward(&x, statistics, mode)?; // [1, B, C]
         let g = self.places.sizes.len() as i64;
-        let x = self.groups.forward(&x.f_expand([g, -1, -1], false)?, statistics, mode)?; // [G, B, C]
+        let x = self
+            .groups
+            .forward(&x.f_expand([g, -1, -1], false)?, statistics, mode)?; // [G, B, C]
         let x = self.between(&x, statistics, mode)?;
         let x = x.f_index_select(0, &self.places.group_of_node)?; // [N, B, C]
         let x = self.classes.forward(&x, statistics, mode)?; // [N, B, c]
         let x = self.within(&x, statistics, mode)?;
         let x = self.last_block.forward(&x, statistics, mode)?;
-        let x = x.f_bmm(&self.last_weight.f_transpose(1, 2)?)?.f_squeeze_dim(2)?; // [N, B]
+        let x = x
+            .f_bmm(&self.last_weight.f_transpose(1, 2)?)?
+            .f_squeeze_dim(2)?; // [N, B]
         let logits = x.f_add(&self.last_bias)?.f_transpose(0, 1)?;
         match &self.places.node_of_class {
             Some(nodes) => Ok(logits.f_index_select(1, nodes)?),
@@ -120,7 +200,10 @@ impl Heads {
             Join::Nothing => Ok(x.shallow_clone()),
             Join::Attention { between, .. } => {
                 let x = x.f_transpose(0, 1)?.f_unsqueeze(0)?; // one graph: [1, B, G, C]
-                Ok(between.forward(&x, None)?.f_squeeze_dim(0)?.f_transpose(0, 1)?)
+                Ok(between
+                    .forward(&x, None)?
+                    .f_squeeze_dim(0)?
+                    .f_transpose(0, 1)?)
             }
             Join::Linear { between, .. } => {
                 let (g, batch, channels) = x.size3()?;
@@ -180,8 +263,13 @@ impl Places {
         for (node, &class) in node_class.iter().enumerate() {
             node_of_class[class] = node as i64;
         }
-        let in_order = node_class.iter().enumerate().all(|(node, &class)| node == class);
-        let there = |values: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to_device(device)?) };
+        let in_order = node_class
+            .iter()
+            .enumerate()
+            .all(|(node, &class)| node == class);
+        let there = |values: &[i64]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
+        };
         Ok(Self {
             sizes: groups.iter().map(|classes| classes.len() as i64).collect(),
             group_of_node: there(&group_of_node)?,
@@ -190,7 +278,11 @@ impl Places {
             absent: Tensor::f_from_slice(&absent)?
                 .f_view([groups.len() as i64, 1, 1, longest as i64])?
                 .f_to_device(device)?,
-            node_of_class: if in_order { None } else { Some(there(&node_of_class)?) },
+            node_of_class: if in_order {
+                None
+            } else {
+                Some(there(&node_of_class)?)
+            },
         })
     }
 }

@@ -34,8 +34,18 @@ impl HgatFc {
         let trunk = ResNet::new(&mut builder, config.backbone)?;
         let heads = Heads::new(&mut builder, config, device)?;
         let statistics = Statistics::new(&builder, &builder.parameters[0].tensor)?;
-        let Builder { parameters, norms, .. } = builder;
-        Ok(Self { trunk, heads, parameters, norms, statistics, batches_tracked: 0, trunk_frozen: false })
+        let Builder {
+            parameters, norms, ..
+        } = builder;
+        Ok(Self {
+            trunk,
+            heads,
+            parameters,
+            norms,
+            statistics,
+            batches_tracked: 0,
+            trunk_frozen: false,
+        })
     }
 
     /// Images `[B, 3, H, W]` to logits `[B, classes]`, in class order. In training mode batches are normalised by their
@@ -68,7 +78,9 @@ impl HgatFc {
 
     /// The parameters that are trained: all, or the head's where the trunk is frozen.
     pub fn trainable(&self) -> impl Iterator<Item = &Parameter> {
-        self.parameters.iter().filter(|parameter| !self.trunk_frozen || parameter.role == Role::Head)
+        self.parameters
+            .iter()
+            .filter(|parameter| !self.trunk_frozen || parameter.role == Role::Head)
     }
 
     /// Keeps the trunk as it is from now on: no gradients, running statistics instead of batch statistics.
@@ -76,7 +88,11 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError::Torch`].
     pub fn freeze_trunk(&mut self) -> Result<()> {
-        for parameter in self.parameters.iter().filter(|parameter| parameter.role == Role::Trunk) {
+        for parameter in self
+            .parameters
+            .iter()
+            .filter(|parameter| parameter.role == Role::Trunk)
+        {
             let _ = parameter.tensor.f_set_requires_grad(false)?;
         }
         self.statistics.freeze(&self.norms)?;

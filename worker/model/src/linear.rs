@@ -25,12 +25,20 @@ impl BasicLinear {
         momentum: f64,
     ) -> Result<Self> {
         let weight = builder.stack(prefixes, "fc.weight", &[to, from], Init::linear(from))?;
-        let norms: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}.bn")).collect();
+        let norms: Vec<String> = prefixes
+            .iter()
+            .map(|prefix| format!("{prefix}.bn"))
+            .collect();
         let norm = builder.norm(&norms, to, Role::Head, momentum)?;
         Ok(Self { weight, norm, relu })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+    ) -> Result<Tensor> {
         let y = x.f_bmm(&self.weight.f_transpose(1, 2)?)?; // [K, B, o]
         let (layers, batch, out) = y.size3()?;
         // Batch norm wants [B, channels], the channels of all layers side by side.
@@ -41,7 +49,12 @@ impl BasicLinear {
     }
 
     /// Its K weights `[o, i]`, for layers of one stack that see different numbers of rows.
-    pub(crate) fn forward_each(&self, rows: &[Tensor], statistics: &Statistics, mode: Mode) -> Result<Vec<Tensor>> {
+    pub(crate) fn forward_each(
+        &self,
+        rows: &[Tensor],
+        statistics: &Statistics,
+        mode: Mode,
+    ) -> Result<Vec<Tensor>> {
         let weights = self.weight.f_unbind(0)?;
         let (scales, shifts) = (self.norm.weight.f_unbind(0)?, self.norm.bias.f_unbind(0)?);
         let layers = weights.len() as i64;
@@ -51,7 +64,9 @@ impl BasicLinear {
             (0..layers).zip(rows.iter().zip(&weights).zip(scales).zip(shifts))
         {
             let y = x.f_matmul(&weight.f_transpose(0, 1)?)?;
-            let mut y = self.norm.layer(&y, (scale, shift), (k, channels), statistics, mode)?;
+            let mut y = self
+                .norm
+                .layer(&y, (scale, shift), (k, channels), statistics, mode)?;
             out.push(if self.relu { y.f_relu_()? } else { y });
         }
         Ok(out)
@@ -74,16 +89,35 @@ impl ResidualBlock {
         form: Residual,
         momentum: f64,
     ) -> Result<Self> {
-        let named = |layer: &str| prefixes.iter().map(|prefix| format!("{prefix}.{layer}")).collect::<Vec<_>>();
+        let named = |layer: &str| {
+            prefixes
+                .iter()
+                .map(|prefix| format!("{prefix}.{layer}"))
+                .collect::<Vec<_>>()
+        };
         let fc1 = BasicLinear::new(builder, &named("fc1"), [width, width / 2], true, momentum)?;
-        let fc2 =
-            BasicLinear::new(builder, &named("fc2"), [width / 2, width], form == Residual::Sum, momentum)?;
+        let fc2 = BasicLinear::new(
+            builder,
+            &named("fc2"),
+            [width / 2, width],
+            form == Residual::Sum,
+            momentum,
+        )?;
         Ok(Self { fc1, fc2, form })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+    ) -> Result<Tensor> {
         let y = self.fc1.forward(x, statistics, mode)?;
         let mut y = x.f_add(&self.fc2.forward(&y, statistics, mode)?)?;
-        Ok(if self.form == Residual::Sum { y } else { y.f_relu_()? })
+        Ok(if self.form == Residual::Sum {
+            y
+        } else {
+            y.f_relu_()?
+        })
     }
 }

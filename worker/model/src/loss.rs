@@ -12,9 +12,18 @@ use crate::Result;
 ///
 /// # Errors
 /// [`crate::ModelError::Torch`], for instance when shapes differ.
-pub fn multilabel_soft_margin(logits: &Tensor, targets: &Tensor, samples_in_step: u32) -> Result<Tensor> {
+pub fn multilabel_soft_margin(
+    logits: &Tensor,
+    targets: &Tensor,
+    samples_in_step: u32,
+) -> Result<Tensor> {
     let classes = logits.size2()?.1 as f64;
     // log σ(x) = x + log σ(-x), so one logarithm does: y·x + log σ(-x), negated.
-    let terms = logits.f_neg()?.f_log_sigmoid()?.f_add(&logits.f_mul(targets)?)?;
-    Ok(terms.f_sum(None::<Kind>)?.f_mul_scalar(-1.0 / (classes * f64::from(samples_in_step)))?)
+    let terms = logits
+        .f_neg()?
+        .f_log_sigmoid()?
+        .f_add(&logits.f_mul(targets)?)?;
+    Ok(terms
+        .f_sum(None::<Kind>)?
+        .f_mul_scalar(-1.0 / (classes * f64::from(samples_in_step)))?)
 }

@@ -13,11 +13,18 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError::Torch`].
     pub fn export(&self) -> Result<Vec<(String, Tensor)>> {
-        let parameters: Vec<Tensor> = self.parameters.iter().map(|p| p.tensor.shallow_clone()).collect();
+        let parameters: Vec<Tensor> = self
+            .parameters
+            .iter()
+            .map(|p| p.tensor.shallow_clone())
+            .collect();
         let mut named = split(self.parameters.iter(), &parameters)?;
         for norm in &self.norms {
             for (name, offset) in norm.statistics() {
-                named.push((name, own(&self.statistics.running.f_narrow(0, offset, norm.channels)?)?));
+                named.push((
+                    name,
+                    own(&self.statistics.running.f_narrow(0, offset, norm.channels)?)?,
+                ));
             }
             for prefix in &norm.prefixes {
                 let count = Tensor::f_from_slice(&[self.batches_tracked])?.f_squeeze()?;
@@ -40,8 +47,14 @@ impl HgatFc {
             }
         }
         for norm in &self.norms {
-            shapes.extend(norm.statistics().map(|(name, _)| (name, vec![norm.channels])));
-            let counts = norm.prefixes.iter().map(|prefix| (format!("{prefix}.num_batches_tracked"), Vec::new()));
+            shapes.extend(
+                norm.statistics()
+                    .map(|(name, _)| (name, vec![norm.channels])),
+            );
+            let counts = norm
+                .prefixes
+                .iter()
+                .map(|prefix| (format!("{prefix}.num_batches_tracked"), Vec::new()));
             shapes.extend(counts);
         }
         Ok(shapes)
@@ -62,7 +75,11 @@ impl HgatFc {
             }
             for norm in &self.norms {
                 for (name, offset) in norm.statistics() {
-                    copy(named, &name, &self.statistics.running.f_narrow(0, offset, norm.channels)?)?;
+                    copy(
+                        named,
+                        &name,
+                        &self.statistics.running.f_narrow(0, offset, norm.channels)?,
+                    )?;
                 }
             }
             Ok::<_, ModelError>(())
@@ -92,13 +109,20 @@ impl HgatFc {
     ///
     /// # Errors
     /// [`ModelError::Tensor`] for a missing name or a wrong shape; [`ModelError::Torch`].
-    pub fn fill_like_parameters(&self, named: &BTreeMap<String, Tensor>, tensors: &[Tensor]) -> Result<()> {
+    pub fn fill_like_parameters(
+        &self,
+        named: &BTreeMap<String, Tensor>,
+        tensors: &[Tensor],
+    ) -> Result<()> {
         tch::no_grad(|| {
             for (parameter, tensor) in self.trainable().zip(tensors) {
                 for piece in parameter.pieces(tensor) {
                     let (name, piece) = piece?;
                     if !copy(named, name, &piece)? {
-                        return Err(ModelError::Tensor { name: name.to_owned(), reason: "is missing".to_owned() });
+                        return Err(ModelError::Tensor {
+                            name: name.to_owned(),
+                            reason: "is missing".to_owned(),
+                        });
                     }
                 }
             }
@@ -131,10 +155,25 @@ fn own(tensor: &Tensor) -> Result<Tensor> {
 
 /// Copies `named[name]` into `into`; whether it is there.
 fn copy(named: &BTreeMap<String, Tensor>, name: &str, into: &Tensor) -> Result<bool> {
-    let Some(from) = named.get(name) else { return Ok(false) };
-    if from.size() != into.size() || !matches!(from.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
-        let reason = format!("is {:?} of shape {:?}, the model's has {:?}", from.kind(), from.size(), into.size());
-        return Err(ModelError::Tensor { name: name.to_owned(), reason });
+    let Some(from) = named.get(name) else {
+        return Ok(false);
+    };
+    if from.size() != into.size()
+        || !matches!(
+            from.kind(),
+            Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16
+        )
+    {
+        let reason = format!(
+            "is {:?} of shape {:?}, the model's has {:?}",
+            from.kind(),
+            from.size(),
+            into.size()
+        );
+        return Err(ModelError::Tensor {
+            name: name.to_owned(),
+            reason,
+        });
     }
     into.shallow_clone().f_copy_(from)?;
     Ok(true)

@@ -38,12 +38,20 @@ impl NormNames {
     /// `(name, offset)` of every statistic, each of `channels` values.
     pub(crate) fn statistics(&self) -> impl Iterator<Item = (String, i64)> {
         let all = self.prefixes.len() as i64 * self.channels;
-        let kinds = [("running_mean", self.offset), ("running_var", self.offset + all)];
+        let kinds = [
+            ("running_mean", self.offset),
+            ("running_var", self.offset + all),
+        ];
         kinds.into_iter().flat_map(move |(kind, start)| {
             self.prefixes
                 .iter()
                 .enumerate()
-                .map(move |(index, prefix)| (format!("{prefix}.{kind}"), start + index as i64 * self.channels))
+                .map(move |(index, prefix)| {
+                    (
+                        format!("{prefix}.{kind}"),
+                        start + index as i64 * self.channels,
+                    )
+                })
         })
     }
 }
@@ -73,10 +81,16 @@ impl Statistics {
         for norm in &builder.norms {
             let all = norm.prefixes.len() as i64 * norm.channels;
             let _ = running.f_narrow(0, norm.offset + all, all)?.f_fill_(1.0)?;
-            let _ = momentum.f_narrow(0, norm.offset, 2 * all)?.f_fill_(norm.momentum)?;
+            let _ = momentum
+                .f_narrow(0, norm.offset, 2 * all)?
+                .f_fill_(norm.momentum)?;
         }
         let batch = running.f_zeros_like()?;
-        Ok(Self { running, batch, momentum })
+        Ok(Self {
+            running,
+            batch,
+            momentum,
+        })
     }
 
     /// `running += momentum * (mean - running)`, `mean` being `[S]`.
@@ -98,8 +112,16 @@ impl Statistics {
 
 impl Norm {
     /// Normalises `[B, channels]` or `[B, channels, H, W]`.
-    pub(crate) fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
-        let affine = (self.weight.f_view([self.channels])?, self.bias.f_view([self.channels])?);
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let affine = (
+            self.weight.f_view([self.channels])?,
+            self.bias.f_view([self.channels])?,
+        );
         self.normalise(x, affine, 0, self.channels, statistics, mode)
     }
 
@@ -125,12 +147,26 @@ impl Norm {
         mode: Mode,
     ) -> Result<Tensor> {
         let train = mode == Mode::Train;
-        let (source, momentum) = if train { (&statistics.batch, 1.0) } else { (&statistics.running, 0.0) };
+        let (source, momentum) = if train {
+            (&statistics.batch, 1.0)
+        } else {
+            (&statistics.running, 0.0)
+        };
         let mean = source.f_narrow(0, self.offset + start, channels)?;
         let variance = source.f_narrow(0, self.offset + self.channels + start, channels)?;
         // cuDNN's batch norm knows no float64.
         let cudnn = x.kind() != Kind::Double;
         let (mean, variance) = (Some(&mean), Some(&variance));
-        Ok(Tensor::f_batch_norm(x, Some(&weight), Some(&bias), mean, variance, train, momentum, EPSILON, cudnn)?)
+        Ok(Tensor::f_batch_norm(
+            x,
+            Some(&weight),
+            Some(&bias),
+            mean,
+            variance,
+            train,
+            momentum,
+            EPSILON,
+            cudnn,
+        )?)
     }
 }

@@ -32,10 +32,19 @@ impl ConvNorm {
         stride: i64,
     ) -> Result<Self> {
         let shape = [to, from, side, side];
-        let weight =
-            builder.one(&format!("{conv}.weight"), Role::Trunk, &shape, Init::convolution(to, side))?;
+        let weight = builder.one(
+            &format!("{conv}.weight"),
+            Role::Trunk,
+            &shape,
+            Init::convolution(to, side),
+        )?;
         let norm = builder.norm(&[norm.to_owned()], to, Role::Trunk, MOMENTUM)?;
-        Ok(Self { weight, norm, side, stride })
+        Ok(Self {
+            weight,
+            norm,
+            side,
+            stride,
+        })
     }
 
     fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
@@ -58,26 +67,50 @@ struct Block {
 }
 
 impl Block {
-    fn new(builder: &mut Builder, name: &str, from: i64, width: i64, stride: i64, bottleneck: bool) -> Result<Self> {
+    fn new(
+        builder: &mut Builder,
+        name: &str,
+        from: i64,
+        width: i64,
+        stride: i64,
+        bottleneck: bool,
+    ) -> Result<Self> {
         let to = if bottleneck { 4 * width } else { width };
         let shapes: &[([i64; 2], i64, i64)] = if bottleneck {
-            &[([from, width], 1, 1), ([width, width], 3, stride), ([width, to], 1, 1)]
+            &[
+                ([from, width], 1, 1),
+                ([width, width], 3, stride),
+                ([width, to], 1, 1),
+            ]
         } else {
             &[([from, width], 3, stride), ([width, to], 3, 1)]
         };
         let convolutions = (1..)
             .zip(shapes)
             .map(|(n, &(channels, side, stride))| {
-                ConvNorm::new(builder, &format!("{name}.conv{n}"), &format!("{name}.bn{n}"), channels, side, stride)
+                ConvNorm::new(
+                    builder,
+                    &format!("{name}.conv{n}"),
+                    &format!("{name}.bn{n}"),
+                    channels,
+                    side,
+                    stride,
+                )
             })
             .collect::<Result<_>>()?;
         let downsample = (stride != 1 || from != to)
             .then(|| {
-                let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
+                let (conv, norm) = (
+                    format!("{name}.downsample.0"),
+                    format!("{name}.downsample.1"),
+                );
                 ConvNorm::new(builder, &conv, &norm, [from, to], 1, stride)
             })
             .transpose()?;
-        Ok(Self { convolutions, downsample })
+        Ok(Self {
+            convolutions,
+            downsample,
+        })
     }
 
     fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
@@ -114,15 +147,31 @@ impl ResNet {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
                 // layer1 is the fifth of the sequential.
                 let name = format!("features.{}.{index}", stage + 4);
-                blocks.push(Block::new(builder, &name, from, width, stride, backbone.bottleneck())?);
-                from = if backbone.bottleneck() { 4 * width } else { width };
+                blocks.push(Block::new(
+                    builder,
+                    &name,
+                    from,
+                    width,
+                    stride,
+                    backbone.bottleneck(),
+                )?);
+                from = if backbone.bottleneck() {
+                    4 * width
+                } else {
+                    width
+                };
             }
         }
         Ok(Self { stem, blocks })
     }
 
     /// `[B, 3, H, W]` to `[B, F, H/32, W/32]`.
-    pub(crate) fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+    ) -> Result<Tensor> {
         let x = self.stem.forward(x, statistics, mode)?.f_relu_()?;
         let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in &self.blocks {

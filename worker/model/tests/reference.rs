@@ -49,9 +49,16 @@ impl Golden {
             last_bias: None,
             groups,
         };
-        let tensors = Tensor::read_safetensors(path).unwrap().into_iter().collect();
+        let tensors = Tensor::read_safetensors(path)
+            .unwrap()
+            .into_iter()
+            .collect();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        Self { name, config, tensors }
+        Self {
+            name,
+            config,
+            tensors,
+        }
     }
 
     fn model(&self, kind: Kind) -> HgatFc {
@@ -67,13 +74,22 @@ impl Golden {
     fn under(&self, prefix: &str) -> BTreeMap<String, Tensor> {
         self.tensors
             .iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.shallow_clone())))
+            .filter_map(|(name, tensor)| {
+                Some((
+                    name.strip_prefix(prefix)?.to_owned(),
+                    tensor.shallow_clone(),
+                ))
+            })
             .collect()
     }
 
     fn input(&self, kind: Kind) -> (Tensor, Tensor) {
         // Channels last, as the loader gives them.
-        let x = self.tensors["x"].to_kind(kind).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        let x = self.tensors["x"]
+            .to_kind(kind)
+            .permute([0, 2, 3, 1])
+            .contiguous()
+            .permute([0, 3, 1, 2]);
         (x, self.tensors["y"].to_kind(kind))
     }
 }
@@ -85,15 +101,28 @@ fn error(a: &Tensor, b: &Tensor) -> f64 {
     let norm = b.norm().double_value(&[]);
     let difference = (a - b).norm().double_value(&[]);
     assert!(difference.is_finite());
-    if norm == 0.0 { difference } else { difference / norm }
+    if norm == 0.0 {
+        difference
+    } else {
+        difference / norm
+    }
 }
 
 /// The norm of all gradients together, against which a gradient that is truly 0 is measured.
 fn scale(gradients: &BTreeMap<String, Tensor>) -> f64 {
-    gradients.values().map(|g| g.to_kind(Kind::Double).norm().double_value(&[]).powi(2)).sum::<f64>().sqrt()
+    gradients
+        .values()
+        .map(|g| g.to_kind(Kind::Double).norm().double_value(&[]).powi(2))
+        .sum::<f64>()
+        .sqrt()
 }
 
-fn backward(model: &HgatFc, x: &Tensor, y: &Tensor, train: bool) -> (Tensor, f64, BTreeMap<String, Tensor>) {
+fn backward(
+    model: &HgatFc,
+    x: &Tensor,
+    y: &Tensor,
+    train: bool,
+) -> (Tensor, f64, BTreeMap<String, Tensor>) {
     for parameter in model.parameters() {
         let mut tensor = parameter.tensor.shallow_clone();
         if tensor.grad().defined() {
@@ -101,10 +130,15 @@ fn backward(model: &HgatFc, x: &Tensor, y: &Tensor, train: bool) -> (Tensor, f64
         }
     }
     let logits = model.forward(x, train).unwrap();
-    let loss = loss::multilabel_soft_margin(&logits, y, u32::try_from(y.size()[0]).unwrap()).unwrap();
+    let loss =
+        loss::multilabel_soft_margin(&logits, y, u32::try_from(y.size()[0]).unwrap()).unwrap();
     loss.backward();
     let gradients: Vec<Tensor> = model.parameters().iter().map(|p| p.tensor.grad()).collect();
-    let gradients = model.split_like_parameters(&gradients).unwrap().into_iter().collect();
+    let gradients = model
+        .split_like_parameters(&gradients)
+        .unwrap()
+        .into_iter()
+        .collect();
     (logits, loss.double_value(&[]), gradients)
 }
 
@@ -114,9 +148,15 @@ fn double_precision_is_exact(golden: &Golden) {
     for (mode, train) in [("eval", false), ("train", true)] {
         let (logits, loss, gradients) = backward(&model, &x, &y, train);
         let at = format!("{} in {mode} mode", golden.name);
-        assert!(error(&logits, &golden.tensors[&format!("{mode}/logits")]) <= DOUBLE, "{at}: logits");
+        assert!(
+            error(&logits, &golden.tensors[&format!("{mode}/logits")]) <= DOUBLE,
+            "{at}: logits"
+        );
         let expected = golden.tensors[&format!("{mode}/loss")].double_value(&[]);
-        assert!((loss - expected).abs() <= DOUBLE * expected.abs(), "{at}: loss {loss}, not {expected}");
+        assert!(
+            (loss - expected).abs() <= DOUBLE * expected.abs(),
+            "{at}: loss {loss}, not {expected}"
+        );
         let expected = golden.under(&format!("{mode}/grad/"));
         assert_eq!(gradients.len(), expected.len(), "{at}: number of gradients");
         // A gradient that is truly 0 (the bias before a batch norm) is rounding noise on both sides.
@@ -124,14 +164,21 @@ fn double_precision_is_exact(golden: &Golden) {
         for (name, gradient) in &gradients {
             let difference = (gradient - &expected[name]).norm().double_value(&[]);
             let norm = expected[name].norm().double_value(&[]);
-            assert!(difference <= DOUBLE * norm + noise, "{at}: gradient of {name} is off by {difference} of {norm}");
+            assert!(
+                difference <= DOUBLE * norm + noise,
+                "{at}: gradient of {name} is off by {difference} of {norm}"
+            );
         }
     }
     let mean = model.batch_statistics().copy();
     tch::no_grad(|| model.update_running_statistics(&mean)).unwrap();
     let after: BTreeMap<String, Tensor> = model.export().unwrap().into_iter().collect();
     for (name, expected) in golden.under("after/") {
-        assert!(error(&after[&name], &expected) <= DOUBLE, "{}: {name} after a step", golden.name);
+        assert!(
+            error(&after[&name], &expected) <= DOUBLE,
+            "{}: {name} after a step",
+            golden.name
+        );
     }
 }
 
@@ -140,22 +187,40 @@ fn single_precision_is_close(golden: &Golden) {
     let (x, y) = golden.input(Kind::Float);
     let logits = model.forward(&x, false).unwrap();
     let eval = error(&logits, &golden.tensors["plain/eval"]);
-    assert!(eval <= SINGLE, "{}: float32 eval logits differ by {eval}", golden.name);
+    assert!(
+        eval <= SINGLE,
+        "{}: float32 eval logits differ by {eval}",
+        golden.name
+    );
 
     // In train mode PyTorch differs from itself between memory formats; we may differ from it as much as that, or by
     // the distance that either has from float64, whichever is more, and a factor for luck in a maximum over tensors.
     let (_, _, ours) = backward(&model, &x, &y, true);
-    let (plain, last, exact) = (golden.under("plain/grad/"), golden.under("last/grad/"), golden.under("train/grad/"));
+    let (plain, last, exact) = (
+        golden.under("plain/grad/"),
+        golden.under("last/grad/"),
+        golden.under("train/grad/"),
+    );
     let whole = |a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>| {
         let square: f64 = a
             .iter()
-            .map(|(name, a)| (a.to_kind(Kind::Double) - b[name].to_kind(Kind::Double)).norm().double_value(&[]).powi(2))
+            .map(|(name, a)| {
+                (a.to_kind(Kind::Double) - b[name].to_kind(Kind::Double))
+                    .norm()
+                    .double_value(&[])
+                    .powi(2)
+            })
             .sum();
         square.sqrt() / scale(b)
     };
-    let spread = whole(&plain, &last).max(whole(&plain, &exact)).max(whole(&last, &exact));
+    let spread = whole(&plain, &last)
+        .max(whole(&plain, &exact))
+        .max(whole(&last, &exact));
     let distance = whole(&ours, &exact);
-    println!("{}: float32 gradients: ours {distance:.1e} from exact, PyTorch's spread {spread:.1e}", golden.name);
+    println!(
+        "{}: float32 gradients: ours {distance:.1e} from exact, PyTorch's spread {spread:.1e}",
+        golden.name
+    );
     assert!(
         distance <= 4.0 * spread,
         "{}: float32 gradients are {distance} from exact, PyTorch's own spread is {spread}",
@@ -168,11 +233,21 @@ fn the_model_equals_the_reference() {
     let python = std::env::var("HGAT_PYTHON").unwrap_or_else(|_| "python3".into());
     let folder = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden.py");
-    let status = Command::new(python).arg(script).arg(folder.path()).status().unwrap();
-    assert!(status.success(), "golden.py ended with {status}; run `make setup-tests`");
+    let status = Command::new(python)
+        .arg(script)
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(
+        status.success(),
+        "golden.py ended with {status}; run `make setup-tests`"
+    );
     tch::set_num_threads(2);
 
-    let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     assert_eq!(files.len(), 13);
     for file in files {
@@ -199,11 +274,26 @@ fn small(groups: Vec<Vec<usize>>) -> ModelConfig {
 #[test]
 fn logits_are_in_class_order_whatever_the_groups() {
     // Given two models with the same weights, one with its classes in group order, one with them scattered
-    let ordered = HgatFc::new(&small(vec![vec![0, 1], vec![2, 3, 4]]), Device::Cpu, Kind::Double, 1).unwrap();
-    let scattered = HgatFc::new(&small(vec![vec![3, 0], vec![4, 2, 1]]), Device::Cpu, Kind::Double, 1).unwrap();
+    let ordered = HgatFc::new(
+        &small(vec![vec![0, 1], vec![2, 3, 4]]),
+        Device::Cpu,
+        Kind::Double,
+        1,
+    )
+    .unwrap();
+    let scattered = HgatFc::new(
+        &small(vec![vec![3, 0], vec![4, 2, 1]]),
+        Device::Cpu,
+        Kind::Double,
+        1,
+    )
+    .unwrap();
     let x = Tensor::rand([2, 3, 64, 64], (Kind::Double, Device::Cpu));
 
-    let (a, b) = (ordered.forward(&x, false).unwrap(), scattered.forward(&x, false).unwrap());
+    let (a, b) = (
+        ordered.forward(&x, false).unwrap(),
+        scattered.forward(&x, false).unwrap(),
+    );
 
     // Then node k of the first is class [3, 0, 4, 2, 1][k] of the second
     for (node, class) in [3, 0, 4, 2, 1].into_iter().enumerate() {
@@ -216,14 +306,22 @@ fn a_batch_of_one_is_refused_in_training_and_fine_in_evaluation() {
     let model = HgatFc::new(&small(vec![vec![0, 1]]), Device::Cpu, Kind::Float, 1).unwrap();
     let x = Tensor::rand([1, 3, 64, 64], (Kind::Float, Device::Cpu));
 
-    assert!(matches!(model.forward(&x, true), Err(model::ModelError::BatchOfOne { batch: 1 })));
+    assert!(matches!(
+        model.forward(&x, true),
+        Err(model::ModelError::BatchOfOne { batch: 1 })
+    ));
     assert!(model.forward(&x, false).is_ok());
 }
 
 #[test]
 fn the_seed_decides_the_first_values() {
     let config = small(vec![vec![0, 1]]);
-    let values = |seed| HgatFc::new(&config, Device::Cpu, Kind::Float, seed).unwrap().export().unwrap();
+    let values = |seed| {
+        HgatFc::new(&config, Device::Cpu, Kind::Float, seed)
+            .unwrap()
+            .export()
+            .unwrap()
+    };
     let (one, same, other) = (values(1), values(1), values(2));
 
     assert!(one.iter().zip(&same).all(|(a, b)| a == b));
@@ -242,26 +340,45 @@ fn a_frozen_trunk_keeps_its_values_and_statistics() {
     tch::no_grad(|| model.update_running_statistics(&mean)).unwrap();
 
     let after: BTreeMap<String, Tensor> = model.export().unwrap().into_iter().collect();
-    for (name, value) in before.iter().filter(|(name, _)| name.starts_with("features.") && !name.ends_with("tracked")) {
+    for (name, value) in before
+        .iter()
+        .filter(|(name, _)| name.starts_with("features.") && !name.ends_with("tracked"))
+    {
         assert_eq!(value, &after[name], "{name}");
     }
-    assert_ne!(before["heads.reduce_fc.0.bn.running_mean"], after["heads.reduce_fc.0.bn.running_mean"]);
-    assert!(model.trainable().all(|parameter| parameter.tensor.grad().defined()));
+    assert_ne!(
+        before["heads.reduce_fc.0.bn.running_mean"],
+        after["heads.reduce_fc.0.bn.running_mean"]
+    );
+    assert!(
+        model
+            .trainable()
+            .all(|parameter| parameter.tensor.grad().defined())
+    );
 }
 
 #[test]
 fn uneven_slices_add_up_to_the_loss_of_the_whole() {
     let logits = Tensor::randn([5, 3], (Kind::Double, Device::Cpu));
-    let targets = Tensor::rand([5, 3], (Kind::Double, Device::Cpu)).gt(0.5).to_kind(Kind::Double);
+    let targets = Tensor::rand([5, 3], (Kind::Double, Device::Cpu))
+        .gt(0.5)
+        .to_kind(Kind::Double);
     let of = |from: i64, count: i64| {
-        loss::multilabel_soft_margin(&logits.narrow(0, from, count), &targets.narrow(0, from, count), 5)
-            .unwrap()
-            .double_value(&[])
+        loss::multilabel_soft_margin(
+            &logits.narrow(0, from, count),
+            &targets.narrow(0, from, count),
+            5,
+        )
+        .unwrap()
+        .double_value(&[])
     };
 
     let whole = of(0, 5);
 
     assert!((of(0, 3) + of(3, 2) - whole).abs() < 1e-12);
     let naive = (of(0, 3) * 5.0 / 3.0 + of(3, 2) * 5.0 / 2.0) / 2.0;
-    assert!((naive - whole).abs() > 1e-6, "the mean of means is another number");
+    assert!(
+        (naive - whole).abs() > 1e-6,
+        "the mean of means is another number"
+    );
 }

@@ -29,14 +29,18 @@ fn kill_the_last(mut ranks: Ranks, world_size: usize) {
 #[test]
 fn a_killed_peer_fails_a_waiting_all_reduce_within_a_second() {
     let name = "a_killed_peer_fails_a_waiting_all_reduce_within_a_second";
-    on_ranks_watched(name, 3, survive_in_all_reduce, |ranks| kill_the_last(ranks, 3));
+    on_ranks_watched(name, 3, survive_in_all_reduce, |ranks| {
+        kill_the_last(ranks, 3)
+    });
 }
 
 /// In a ring of five, two survivors have no connection in use with the dead one.
 #[test]
 fn a_killed_peer_fails_those_who_do_not_talk_to_it_too() {
     let name = "a_killed_peer_fails_those_who_do_not_talk_to_it_too";
-    on_ranks_watched(name, 5, survive_in_all_reduce, |ranks| kill_the_last(ranks, 5));
+    on_ranks_watched(name, 5, survive_in_all_reduce, |ranks| {
+        kill_the_last(ranks, 5)
+    });
 }
 
 fn survive_in_all_reduce(rank: Rank) {
@@ -80,8 +84,14 @@ fn a_killed_peer_fails_a_backward_pass_within_a_second() {
             let group = survivors_go_on(&rank);
             let reducer = Reducer::new(&group, &parameters, small_buckets()).unwrap();
             reducer.backward(&loss(&parameters)).unwrap();
-            let gradient = reducer.gradients().unwrap()[0].sum(Kind::Float).double_value(&[]);
-            assert_eq!(gradient, 2.0 * 64.0 * 64.0, "one from each survivor and element");
+            let gradient = reducer.gradients().unwrap()[0]
+                .sum(Kind::Float)
+                .double_value(&[]);
+            assert_eq!(
+                gradient,
+                2.0 * 64.0 * 64.0,
+                "one from each survivor and element"
+            );
         },
         |ranks| kill_the_last(ranks, 3),
     );
@@ -90,7 +100,11 @@ fn a_killed_peer_fails_a_backward_pass_within_a_second() {
 fn told_promptly(rank: &Rank, error: &Error) {
     let after = rank.since(KILLED);
     assert!(matches!(error, Error::Collective { .. }), "{error}");
-    assert!(after < PROMPTLY, "rank {} was told after {after:?}: {error}", rank.rank);
+    assert!(
+        after < PROMPTLY,
+        "rank {} was told after {after:?}: {error}",
+        rank.rank
+    );
 }
 
 /// All but the last form a new group in their old processes and use it.
@@ -98,7 +112,11 @@ fn survivors_go_on(rank: &Rank) -> ProcessGroup {
     let left = rank.world_size - 1;
     let group = rank.group_as("g2", rank.rank, left);
     let tensor = Tensor::ones([1], (Kind::Float, Device::Cpu));
-    group.all_reduce(&tensor, ReduceOp::Sum).unwrap().wait().unwrap();
+    group
+        .all_reduce(&tensor, ReduceOp::Sum)
+        .unwrap()
+        .wait()
+        .unwrap();
     assert_eq!(tensor.double_value(&[0]), left as f64);
     group
 }
@@ -156,8 +174,7 @@ fn abort_from_another_thread_frees_a_backward_pass_with_a_stopped_peer() {
                 rank.wait_to_be_killed();
             }
             rank.hear("stopped");
-            let error =
-                aborted_while(&group, || reducer.backward(&loss(&parameters)).unwrap_err());
+            let error = aborted_while(&group, || reducer.backward(&loss(&parameters)).unwrap_err());
 
             assert!(matches!(error, Error::Aborted { .. }), "{error}");
         },
@@ -195,13 +212,21 @@ fn dropping_a_group_in_a_collective_takes_bounded_time_and_tells_the_peer() {
                 let began = Instant::now();
                 drop(group);
                 drop(work);
-                assert!(began.elapsed() < PROMPTLY, "dropping took {:?}", began.elapsed());
+                assert!(
+                    began.elapsed() < PROMPTLY,
+                    "dropping took {:?}",
+                    began.elapsed()
+                );
                 rank.tell("dropped");
             } else {
                 rank.hear("dropped");
-                let outcome =
-                    group.all_reduce(&tensor, ReduceOp::Sum).and_then(nccl_rs::Work::wait);
-                assert!(matches!(outcome, Err(Error::Collective { .. })), "{outcome:?}");
+                let outcome = group
+                    .all_reduce(&tensor, ReduceOp::Sum)
+                    .and_then(nccl_rs::Work::wait);
+                assert!(
+                    matches!(outcome, Err(Error::Collective { .. })),
+                    "{outcome:?}"
+                );
             }
         },
     );
@@ -209,16 +234,20 @@ fn dropping_a_group_in_a_collective_takes_bounded_time_and_tells_the_peer() {
 
 #[test]
 fn dropping_a_group_before_its_reducer_ends_the_reducers_work() {
-    on_ranks("dropping_a_group_before_its_reducer_ends_the_reducers_work", 2, |rank| {
-        let group = rank.group("g1");
-        let parameters = parameters();
-        let reducer = Reducer::new(&group, &parameters, small_buckets()).unwrap();
+    on_ranks(
+        "dropping_a_group_before_its_reducer_ends_the_reducers_work",
+        2,
+        |rank| {
+            let group = rank.group("g1");
+            let parameters = parameters();
+            let reducer = Reducer::new(&group, &parameters, small_buckets()).unwrap();
 
-        drop(group);
+            drop(group);
 
-        let error = reducer.backward(&loss(&parameters)).unwrap_err();
-        assert!(matches!(error, Error::Aborted { .. }), "{error}");
-    });
+            let error = reducer.backward(&loss(&parameters)).unwrap_err();
+            assert!(matches!(error, Error::Aborted { .. }), "{error}");
+        },
+    );
 }
 
 #[test]
@@ -233,14 +262,19 @@ fn after_a_failure_the_group_refuses_and_names_the_first_cause() {
             if rank.rank == 1 {
                 rank.wait_to_be_killed();
             }
-            let first = group.all_reduce(&tensor, ReduceOp::Sum).and_then(nccl_rs::Work::wait);
+            let first = group
+                .all_reduce(&tensor, ReduceOp::Sum)
+                .and_then(nccl_rs::Work::wait);
             let Err(Error::Collective { message, .. }) = first else {
                 panic!("expected a failed collective, got {first:?}")
             };
 
             let later = group.barrier().unwrap_err();
 
-            assert!(matches!(&later, Error::Aborted { reason, .. } if *reason == message), "{later}");
+            assert!(
+                matches!(&later, Error::Aborted { reason, .. } if *reason == message),
+                "{later}"
+            );
         },
         |ranks| kill_the_last(ranks, 2),
     );
@@ -248,24 +282,28 @@ fn after_a_failure_the_group_refuses_and_names_the_first_cause() {
 
 #[test]
 fn a_backward_pass_that_fails_on_one_rank_ends_it_on_the_other() {
-    on_ranks("a_backward_pass_that_fails_on_one_rank_ends_it_on_the_other", 2, |rank| {
-        let group = rank.group("g1");
-        let parameters = parameters();
-        let reducer = Reducer::new(&group, &parameters, small_buckets()).unwrap();
-        let mut loss = loss(&parameters);
-        if rank.rank == 0 {
-            // Backward cannot go through the same graph twice.
-            loss.backward();
-        }
-        let error = reducer.backward(&loss).unwrap_err();
-        loss = Tensor::new();
-        drop(loss);
-        if rank.rank == 0 {
-            assert!(matches!(error, Error::Torch { .. }), "{error}");
-        } else {
-            assert!(matches!(error, Error::Collective { .. }), "{error}");
-        }
-    });
+    on_ranks(
+        "a_backward_pass_that_fails_on_one_rank_ends_it_on_the_other",
+        2,
+        |rank| {
+            let group = rank.group("g1");
+            let parameters = parameters();
+            let reducer = Reducer::new(&group, &parameters, small_buckets()).unwrap();
+            let mut loss = loss(&parameters);
+            if rank.rank == 0 {
+                // Backward cannot go through the same graph twice.
+                loss.backward();
+            }
+            let error = reducer.backward(&loss).unwrap_err();
+            loss = Tensor::new();
+            drop(loss);
+            if rank.rank == 0 {
+                assert!(matches!(error, Error::Torch { .. }), "{error}");
+            } else {
+                assert!(matches!(error, Error::Collective { .. }), "{error}");
+            }
+        },
+    );
 }
 
 fn parameters() -> Vec<Tensor> {
@@ -276,9 +314,15 @@ fn parameters() -> Vec<Tensor> {
 
 /// Its gradient is 1 in every element of every parameter.
 fn loss(parameters: &[Tensor]) -> Tensor {
-    parameters.iter().map(|one| (one * one.detach()).sum(Kind::Float)).sum()
+    parameters
+        .iter()
+        .map(|one| (one * one.detach()).sum(Kind::Float))
+        .sum()
 }
 
 fn small_buckets() -> BucketSizes {
-    BucketSizes { first_bytes: 1, cap_bytes: 20_000 }
+    BucketSizes {
+        first_bytes: 1,
+        cap_bytes: 20_000,
+    }
 }

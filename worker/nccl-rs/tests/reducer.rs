@@ -8,16 +8,25 @@ use tch::{Device, Kind, Tensor};
 use support::{Rank, bits, on_ranks, relative_difference};
 
 /// A handful of buckets for the model below.
-const SMALL: BucketSizes = BucketSizes { first_bytes: 400, cap_bytes: 2_000 };
+const SMALL: BucketSizes = BucketSizes {
+    first_bytes: 400,
+    cap_bytes: 2_000,
+};
 
 #[test]
 fn two_ranks_sum_to_the_gradients_of_one_process() {
-    on_ranks("two_ranks_sum_to_the_gradients_of_one_process", 2, |rank| sums_equal(&rank, 6));
+    on_ranks("two_ranks_sum_to_the_gradients_of_one_process", 2, |rank| {
+        sums_equal(&rank, 6)
+    });
 }
 
 #[test]
 fn three_ranks_sum_to_the_gradients_of_one_process() {
-    on_ranks("three_ranks_sum_to_the_gradients_of_one_process", 3, |rank| sums_equal(&rank, 6));
+    on_ranks(
+        "three_ranks_sum_to_the_gradients_of_one_process",
+        3,
+        |rank| sums_equal(&rank, 6),
+    );
 }
 
 #[test]
@@ -31,7 +40,11 @@ fn ranks_with_more_and_fewer_micro_batches_sum_to_the_gradients_of_one_process()
 
 #[test]
 fn a_rank_without_a_micro_batch_takes_part_with_zeros() {
-    on_ranks("a_rank_without_a_micro_batch_takes_part_with_zeros", 3, |rank| sums_equal(&rank, 2));
+    on_ranks(
+        "a_rank_without_a_micro_batch_takes_part_with_zeros",
+        3,
+        |rank| sums_equal(&rank, 2),
+    );
 }
 
 /// Three steps, so that what a step leaves behind shows in the next.
@@ -49,8 +62,15 @@ fn sums_equal(rank: &Rank, micro_batches: usize) {
         for (index, found) in reducer.gradients().unwrap().iter().enumerate() {
             let expected = alone.parameters[index].grad();
             let difference = relative_difference(found, &expected);
-            let bound = if found.kind() == Kind::Double { 1e-13 } else { 1e-5 };
-            assert!(difference < bound, "step {step}, parameter {index}: {difference:e} apart");
+            let bound = if found.kind() == Kind::Double {
+                1e-13
+            } else {
+                1e-5
+            };
+            assert!(
+                difference < bound,
+                "step {step}, parameter {index}: {difference:e} apart"
+            );
         }
         same_on_all_ranks(&group, &reducer.flat_gradients().unwrap());
     }
@@ -58,7 +78,9 @@ fn sums_equal(rank: &Rank, micro_batches: usize) {
 
 /// What a rank does in a step whose micro-batches are dealt out in turn.
 fn step_of(rank: &Rank, model: &Model, reducer: &Reducer, step: usize, micro_batches: usize) {
-    let own: Vec<usize> = (rank.rank..micro_batches).step_by(rank.world_size).collect();
+    let own: Vec<usize> = (rank.rank..micro_batches)
+        .step_by(rank.world_size)
+        .collect();
     reducer.zero_gradients().unwrap();
     match own.split_last() {
         None => reducer.backward_zero().unwrap(),
@@ -75,7 +97,11 @@ fn same_on_all_ranks(group: &ProcessGroup, tensors: &[Tensor]) {
     for tensor in tensors {
         let all = group.all_gather(tensor).unwrap().wait().unwrap();
         for other in 0..group.world_size() as i64 {
-            assert_eq!(bits(&all.get(other)), bits(tensor), "rank {other} holds another sum");
+            assert_eq!(
+                bits(&all.get(other)),
+                bits(tensor),
+                "rank {other} holds another sum"
+            );
         }
     }
 }
@@ -104,19 +130,30 @@ fn accumulating_reduces_nothing() {
 
 #[test]
 fn the_same_step_with_another_reducer_gives_the_same_bits() {
-    on_ranks("the_same_step_with_another_reducer_gives_the_same_bits", 3, |rank| {
-        let group = rank.group("g1");
-        let mut found = Vec::new();
-        for _ in 0..2 {
-            let model = Model::new();
-            let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
-            // The second step would show a layout that was rebuilt after the first.
-            step_of(&rank, &model, &reducer, 0, 3);
-            step_of(&rank, &model, &reducer, 1, 3);
-            found.push(reducer.gradients().unwrap().iter().map(bits).collect::<Vec<_>>());
-        }
-        assert_eq!(found[0], found[1]);
-    });
+    on_ranks(
+        "the_same_step_with_another_reducer_gives_the_same_bits",
+        3,
+        |rank| {
+            let group = rank.group("g1");
+            let mut found = Vec::new();
+            for _ in 0..2 {
+                let model = Model::new();
+                let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
+                // The second step would show a layout that was rebuilt after the first.
+                step_of(&rank, &model, &reducer, 0, 3);
+                step_of(&rank, &model, &reducer, 1, 3);
+                found.push(
+                    reducer
+                        .gradients()
+                        .unwrap()
+                        .iter()
+                        .map(bits)
+                        .collect::<Vec<_>>(),
+                );
+            }
+            assert_eq!(found[0], found[1]);
+        },
+    );
 }
 
 #[test]
@@ -129,7 +166,11 @@ fn gradients_are_views_of_a_few_flat_buckets() {
         let flat = reducer.flat_gradients().unwrap();
 
         let elements: usize = model.parameters.iter().map(Tensor::numel).sum();
-        assert!(flat.len() > 2 && flat.len() < model.parameters.len(), "{} buckets", flat.len());
+        assert!(
+            flat.len() > 2 && flat.len() < model.parameters.len(),
+            "{} buckets",
+            flat.len()
+        );
         assert_eq!(flat.iter().map(Tensor::numel).sum::<usize>(), elements);
         for bucket in flat {
             let _ = bucket.shallow_clone().fill_(3.0);
@@ -143,101 +184,152 @@ fn gradients_are_views_of_a_few_flat_buckets() {
 
 #[test]
 fn gradients_of_channels_last_parameters_keep_their_memory_format() {
-    on_ranks("gradients_of_channels_last_parameters_keep_their_memory_format", 2, |rank| {
-        let group = rank.group("g1");
-        let value = Tensor::arange(24, (Kind::Double, Device::Cpu))
-            .view([2, 3, 2, 2])
-            .permute([0, 2, 3, 1])
-            .contiguous()
-            .permute([0, 3, 1, 2]);
-        let parameter = value.detach().set_requires_grad(true);
-        let reducer = Reducer::new(&group, &[parameter.shallow_clone()], SMALL).unwrap();
+    on_ranks(
+        "gradients_of_channels_last_parameters_keep_their_memory_format",
+        2,
+        |rank| {
+            let group = rank.group("g1");
+            let value = Tensor::arange(24, (Kind::Double, Device::Cpu))
+                .view([2, 3, 2, 2])
+                .permute([0, 2, 3, 1])
+                .contiguous()
+                .permute([0, 3, 1, 2]);
+            let parameter = value.detach().set_requires_grad(true);
+            let reducer = Reducer::new(&group, &[parameter.shallow_clone()], SMALL).unwrap();
 
-        reducer.backward(&(&parameter * &parameter).sum(Kind::Double)).unwrap();
+            reducer
+                .backward(&(&parameter * &parameter).sum(Kind::Double))
+                .unwrap();
 
-        let gradient = &reducer.gradients().unwrap()[0];
-        assert_eq!(gradient.stride(), value.stride());
-        assert_eq!(bits(gradient), bits(&(value * 4.0)), "two ranks with 2 x each");
-    });
+            let gradient = &reducer.gradients().unwrap()[0];
+            assert_eq!(gradient.stride(), value.stride());
+            assert_eq!(
+                bits(gradient),
+                bits(&(value * 4.0)),
+                "two ranks with 2 x each"
+            );
+        },
+    );
 }
 
 #[test]
 fn a_parameter_without_gradient_is_named_and_the_group_lives_on() {
-    on_ranks("a_parameter_without_gradient_is_named_and_the_group_lives_on", 2, |rank| {
-        let group = rank.group("g1");
-        let model = Model::new();
-        let mut parameters = shallow(&model.parameters);
-        parameters.insert(2, Tensor::ones([3], (Kind::Double, Device::Cpu)).set_requires_grad(true));
-        let reducer = Reducer::new(&group, &parameters, SMALL).unwrap();
+    on_ranks(
+        "a_parameter_without_gradient_is_named_and_the_group_lives_on",
+        2,
+        |rank| {
+            let group = rank.group("g1");
+            let model = Model::new();
+            let mut parameters = shallow(&model.parameters);
+            parameters.insert(
+                2,
+                Tensor::ones([3], (Kind::Double, Device::Cpu)).set_requires_grad(true),
+            );
+            let reducer = Reducer::new(&group, &parameters, SMALL).unwrap();
 
-        let refusal = reducer.backward(&model.loss(0, 0)).unwrap_err();
+            let refusal = reducer.backward(&model.loss(0, 0)).unwrap_err();
 
-        assert!(matches!(refusal, Error::ParameterWithoutGradient { index: 2 }), "{refusal}");
-        group.barrier().unwrap().wait().unwrap();
-    });
+            assert!(
+                matches!(refusal, Error::ParameterWithoutGradient { index: 2 }),
+                "{refusal}"
+            );
+            group.barrier().unwrap().wait().unwrap();
+        },
+    );
 }
 
 #[test]
 fn a_parameter_that_drops_out_later_ends_the_group_on_every_rank() {
-    on_ranks("a_parameter_that_drops_out_later_ends_the_group_on_every_rank", 2, |rank| {
-        let group = rank.group("g1");
-        let model = Model::new();
-        let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
-        reducer.backward(&model.loss(0, 0)).unwrap();
-        let partial = model.parameters[0].sum(Kind::Double);
+    on_ranks(
+        "a_parameter_that_drops_out_later_ends_the_group_on_every_rank",
+        2,
+        |rank| {
+            let group = rank.group("g1");
+            let model = Model::new();
+            let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
+            reducer.backward(&model.loss(0, 0)).unwrap();
+            let partial = model.parameters[0].sum(Kind::Double);
 
-        let error = reducer.backward(&partial).unwrap_err();
+            let error = reducer.backward(&partial).unwrap_err();
 
-        // Who notices first ends it for the other, who may still be in the middle.
-        assert!(
-            matches!(error, Error::UnfinishedReduction { .. } | Error::Collective { .. }),
-            "{error}"
-        );
-        assert!(matches!(group.barrier(), Err(Error::Aborted { .. })));
-    });
+            // Who notices first ends it for the other, who may still be in the middle.
+            assert!(
+                matches!(
+                    error,
+                    Error::UnfinishedReduction { .. } | Error::Collective { .. }
+                ),
+                "{error}"
+            );
+            assert!(matches!(group.barrier(), Err(Error::Aborted { .. })));
+        },
+    );
 }
 
 #[test]
 fn a_loss_that_cannot_be_differentiated_is_refused() {
-    on_ranks("a_loss_that_cannot_be_differentiated_is_refused", 1, |rank| {
-        let group = rank.group("g1");
-        let model = Model::new();
-        let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
-        for (loss, reason) in [
-            (Tensor::new(), "it is undefined"),
-            (model.loss(0, 0).detach(), "it depends on no parameter"),
-            (&model.parameters[0] * 2.0, "it is not a single number"),
-        ] {
-            let refusal = reducer.backward(&loss).unwrap_err();
+    on_ranks(
+        "a_loss_that_cannot_be_differentiated_is_refused",
+        1,
+        |rank| {
+            let group = rank.group("g1");
+            let model = Model::new();
+            let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
+            for (loss, reason) in [
+                (Tensor::new(), "it is undefined"),
+                (model.loss(0, 0).detach(), "it depends on no parameter"),
+                (&model.parameters[0] * 2.0, "it is not a single number"),
+            ] {
+                let refusal = reducer.backward(&loss).unwrap_err();
 
-            assert!(refusal.to_string().contains(reason), "{refusal}");
-        }
-        reducer.backward(&model.loss(0, 0)).unwrap();
-    });
+                assert!(refusal.to_string().contains(reason), "{refusal}");
+            }
+            reducer.backward(&model.loss(0, 0)).unwrap();
+        },
+    );
 }
 
 #[test]
 fn parameters_that_cannot_be_reduced_are_refused_by_index() {
-    on_ranks("parameters_that_cannot_be_reduced_are_refused_by_index", 1, |rank| {
-        let group = rank.group("g1");
-        let good = || Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let refusal = |parameters: &[Tensor]| Reducer::new(&group, parameters, SMALL).unwrap_err();
+    on_ranks(
+        "parameters_that_cannot_be_reduced_are_refused_by_index",
+        1,
+        |rank| {
+            let group = rank.group("g1");
+            let good = || Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            let refusal =
+                |parameters: &[Tensor]| Reducer::new(&group, parameters, SMALL).unwrap_err();
 
-        assert!(matches!(refusal(&[]), Error::NoParameters));
-        assert!(matches!(refusal(&[good(), good() * 2.0]), Error::NotAParameter { index: 1 }));
-        let frozen = Tensor::ones([2], (Kind::Float, Device::Cpu));
-        assert!(matches!(refusal(&[frozen]), Error::NotAParameter { index: 0 }));
-        let numbers = Tensor::ones([2], (Kind::Int64, Device::Cpu));
-        assert!(matches!(refusal(&[good(), numbers]), Error::UnsupportedKind { .. }));
-        let shared = good();
-        assert!(matches!(
-            refusal(&[shared.shallow_clone(), good(), shared]),
-            Error::DuplicateParameter { index: 2, first: 0 }
-        ));
-        let sparse = good().detach().to_sparse_sparse_dim(1).set_requires_grad(true);
-        assert!(matches!(refusal(&[sparse]), Error::NotDense { .. }));
-        assert!(matches!(refusal(&[good(), Tensor::new()]), Error::UndefinedTensor { .. }));
-    });
+            assert!(matches!(refusal(&[]), Error::NoParameters));
+            assert!(matches!(
+                refusal(&[good(), good() * 2.0]),
+                Error::NotAParameter { index: 1 }
+            ));
+            let frozen = Tensor::ones([2], (Kind::Float, Device::Cpu));
+            assert!(matches!(
+                refusal(&[frozen]),
+                Error::NotAParameter { index: 0 }
+            ));
+            let numbers = Tensor::ones([2], (Kind::Int64, Device::Cpu));
+            assert!(matches!(
+                refusal(&[good(), numbers]),
+                Error::UnsupportedKind { .. }
+            ));
+            let shared = good();
+            assert!(matches!(
+                refusal(&[shared.shallow_clone(), good(), shared]),
+                Error::DuplicateParameter { index: 2, first: 0 }
+            ));
+            let sparse = good()
+                .detach()
+                .to_sparse_sparse_dim(1)
+                .set_requires_grad(true);
+            assert!(matches!(refusal(&[sparse]), Error::NotDense { .. }));
+            assert!(matches!(
+                refusal(&[good(), Tensor::new()]),
+                Error::UndefinedTensor { .. }
+            ));
+        },
+    );
 }
 
 fn shallow(parameters: &[Tensor]) -> Vec<Tensor> {
@@ -272,8 +364,14 @@ impl Model {
     fn loss(&self, step: usize, micro_batch: usize) -> Tensor {
         let p = &self.parameters;
         let seed = 1.0 + step as f64 * 0.37 + micro_batch as f64 * 0.11;
-        let input = (Tensor::arange(40, (Kind::Double, Device::Cpu)) * seed).cos().view([5, 8]);
-        let hidden = input.linear(&p[0], Some(&p[1])).tanh().linear(&p[2], Some(&p[3])).tanh();
+        let input = (Tensor::arange(40, (Kind::Double, Device::Cpu)) * seed)
+            .cos()
+            .view([5, 8]);
+        let hidden = input
+            .linear(&p[0], Some(&p[1]))
+            .tanh()
+            .linear(&p[2], Some(&p[3]))
+            .tanh();
         let scaled = hidden * p[4].to_kind(Kind::Double);
         scaled.linear(&p[5], Some(&p[6])).square().sum(Kind::Double)
     }

@@ -24,18 +24,37 @@ fn tensors_that_no_collective_can_take_are_refused_by_name() {
     let refusal = |tensor: &Tensor| group.all_reduce(tensor, ReduceOp::Sum).unwrap_err();
     let floats = || Tensor::ones([4, 4], (Kind::Float, Device::Cpu));
 
-    assert!(matches!(refusal(&Tensor::new()), Error::UndefinedTensor { .. }));
-    assert!(matches!(refusal(&floats().to_sparse_sparse_dim(2)), Error::NotDense { .. }));
-    assert!(matches!(refusal(&floats().transpose(0, 1).slice(0, 0, 3, 2)), Error::NotContiguous { .. }));
+    assert!(matches!(
+        refusal(&Tensor::new()),
+        Error::UndefinedTensor { .. }
+    ));
+    assert!(matches!(
+        refusal(&floats().to_sparse_sparse_dim(2)),
+        Error::NotDense { .. }
+    ));
+    assert!(matches!(
+        refusal(&floats().transpose(0, 1).slice(0, 0, 3, 2)),
+        Error::NotContiguous { .. }
+    ));
     assert!(matches!(
         refusal(&floats().to_kind(Kind::ComplexFloat)),
-        Error::UnsupportedKind { kind: Kind::ComplexFloat, .. }
+        Error::UnsupportedKind {
+            kind: Kind::ComplexFloat,
+            ..
+        }
     ));
     assert!(matches!(
         refusal(&floats().to_kind(Kind::Bool)),
-        Error::UnsupportedKind { kind: Kind::Bool, .. }
+        Error::UnsupportedKind {
+            kind: Kind::Bool,
+            ..
+        }
     ));
-    group.all_reduce(&floats(), ReduceOp::Sum).unwrap().wait().unwrap();
+    group
+        .all_reduce(&floats(), ReduceOp::Sum)
+        .unwrap()
+        .wait()
+        .unwrap();
 }
 
 #[test]
@@ -43,7 +62,11 @@ fn a_group_of_one_keeps_its_values() {
     let group = alone();
     let tensor = Tensor::from_slice(&[1.5f64, -2.0]);
 
-    group.all_reduce(&tensor, ReduceOp::Sum).unwrap().wait().unwrap();
+    group
+        .all_reduce(&tensor, ReduceOp::Sum)
+        .unwrap()
+        .wait()
+        .unwrap();
     group.broadcast(&tensor, 0).unwrap().wait().unwrap();
     let all = group.all_gather(&tensor).unwrap().wait().unwrap();
     group.barrier().unwrap().wait().unwrap();
@@ -56,28 +79,56 @@ fn empty_tensors_pass() {
     let group = alone();
     let empty = Tensor::zeros([0], (Kind::Float, Device::Cpu));
 
-    group.all_reduce(&empty, ReduceOp::Sum).unwrap().wait().unwrap();
+    group
+        .all_reduce(&empty, ReduceOp::Sum)
+        .unwrap()
+        .wait()
+        .unwrap();
     group.broadcast(&empty, 0).unwrap().wait().unwrap();
-    assert_eq!(group.all_gather(&empty).unwrap().wait().unwrap().size(), [1, 0]);
+    assert_eq!(
+        group.all_gather(&empty).unwrap().wait().unwrap().size(),
+        [1, 0]
+    );
 }
 
 #[test]
 fn impossible_ranks_and_timeouts_are_refused() {
     let create = |rank, world_size, timeout| {
-        let options = GlooOptions { timeout, ..options() };
+        let options = GlooOptions {
+            timeout,
+            ..options()
+        };
         ProcessGroup::gloo(Arc::new(Memory::default()), rank, world_size, options).unwrap_err()
     };
     let second = Duration::from_secs(1);
 
-    assert!(matches!(create(0, 0, second), Error::NoSuchRank { rank: 0, world_size: 0 }));
-    assert!(matches!(create(3, 3, second), Error::NoSuchRank { rank: 3, world_size: 3 }));
-    assert!(matches!(create(0, 1, Duration::ZERO), Error::InvalidTimeout { .. }));
+    assert!(matches!(
+        create(0, 0, second),
+        Error::NoSuchRank {
+            rank: 0,
+            world_size: 0
+        }
+    ));
+    assert!(matches!(
+        create(3, 3, second),
+        Error::NoSuchRank {
+            rank: 3,
+            world_size: 3
+        }
+    ));
+    assert!(matches!(
+        create(0, 1, Duration::ZERO),
+        Error::InvalidTimeout { .. }
+    ));
 }
 
 #[test]
 fn an_address_that_is_not_this_machines_is_an_error() {
     // Reserved for documentation, so no machine has it.
-    let options = GlooOptions { bind: [192, 0, 2, 1].into(), ..options() };
+    let options = GlooOptions {
+        bind: [192, 0, 2, 1].into(),
+        ..options()
+    };
 
     let error = ProcessGroup::gloo(Arc::new(Memory::default()), 0, 1, options).unwrap_err();
 
@@ -90,7 +141,10 @@ fn nccl_without_cuda_says_so() {
         println!("skipped: this machine has cuda");
         return;
     };
-    let options = NcclOptions { timeout: Duration::from_secs(1), device: 0 };
+    let options = NcclOptions {
+        timeout: Duration::from_secs(1),
+        device: 0,
+    };
 
     let error = ProcessGroup::nccl(Arc::new(Memory::default()), 0, 1, options).unwrap_err();
 
@@ -113,11 +167,19 @@ fn an_error_of_the_store_comes_back_as_it_was() {
 
     let error = ProcessGroup::gloo(Arc::new(store), 0, 2, options()).unwrap_err();
 
-    let Error::Rendezvous { source: StoreError::Failed { source, .. }, .. } = &error else {
+    let Error::Rendezvous {
+        source: StoreError::Failed { source, .. },
+        ..
+    } = &error
+    else {
         panic!("expected the store's error, got {error}")
     };
     assert_eq!(source.to_string(), "the coordinator is away");
-    assert!(error.to_string().starts_with("rank 0 of 2 could not form a gloo process group"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("rank 0 of 2 could not form a gloo process group")
+    );
 }
 
 #[test]
@@ -126,7 +188,11 @@ fn a_panic_of_the_store_is_caught_and_told() {
 
     let error = ProcessGroup::gloo(Arc::new(store), 0, 2, options()).unwrap_err();
 
-    let Error::Rendezvous { source: StoreError::Panicked { message, .. }, .. } = &error else {
+    let Error::Rendezvous {
+        source: StoreError::Panicked { message, .. },
+        ..
+    } = &error
+    else {
         panic!("expected the panic, got {error}")
     };
     assert_eq!(message, "index 7 is out of bounds");
@@ -135,12 +201,21 @@ fn a_panic_of_the_store_is_caught_and_told() {
 #[test]
 fn a_peer_that_never_arrives_is_a_timeout() {
     let store = Memory::default();
-    let options = GlooOptions { timeout: Duration::from_millis(200), ..options() };
+    let options = GlooOptions {
+        timeout: Duration::from_millis(200),
+        ..options()
+    };
 
     let error = ProcessGroup::gloo(Arc::new(store), 0, 2, options).unwrap_err();
 
     assert!(
-        matches!(&error, Error::Rendezvous { source: StoreError::Timeout { .. }, .. }),
+        matches!(
+            &error,
+            Error::Rendezvous {
+                source: StoreError::Timeout { .. },
+                ..
+            }
+        ),
         "{error}"
     );
 }
@@ -154,11 +229,17 @@ fn every_refusal_is_a_lowercase_sentence_without_a_full_stop() {
         Error::NoParameters,
         Error::NotAParameter { index: 3 },
         Error::ParameterWithoutGradient { index: 3 },
-        Error::UnfinishedReduction { rank: 0, world_size: 2 },
+        Error::UnfinishedReduction {
+            rank: 0,
+            world_size: 2,
+        },
     ];
     for error in errors {
         let text = error.to_string();
-        assert!(text.starts_with(|c: char| c.is_lowercase()) && !text.ends_with('.'), "{text}");
+        assert!(
+            text.starts_with(|c: char| c.is_lowercase()) && !text.ends_with('.'),
+            "{text}"
+        );
     }
 }
 
@@ -174,7 +255,10 @@ impl Store for Memory {
 
     /// What is not there now never comes: there is nobody else.
     fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, StoreError> {
-        let absent = || StoreError::Timeout { key: key.into(), waited: timeout };
+        let absent = || StoreError::Timeout {
+            key: key.into(),
+            waited: timeout,
+        };
         self.0.lock().unwrap().get(key).cloned().ok_or_else(absent)
     }
 
@@ -192,7 +276,8 @@ impl Store for Memory {
     }
 
     fn wait(&self, keys: &[&str], timeout: Duration) -> Result<(), StoreError> {
-        keys.iter().try_for_each(|key| self.get(key, timeout).map(drop))
+        keys.iter()
+            .try_for_each(|key| self.get(key, timeout).map(drop))
     }
 
     fn compare_set(&self, key: &str, _: &[u8], desired: &[u8]) -> Result<Vec<u8>, StoreError> {

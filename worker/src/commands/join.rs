@@ -33,7 +33,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 ///
 /// `coordinator start` does this for every worker on its own machine. By hand it is for workers on other machines.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  worker join --coordinator http://10.0.0.7:50051 --device cuda:0")]
+#[command(
+    after_help = "Example:\n  worker join --coordinator http://10.0.0.7:50051 --device cuda:0"
+)]
 pub(crate) struct Join {
     /// Address of the coordinator, as it printed it
     #[arg(long, value_name = "URL")]
@@ -58,7 +60,10 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
     let host = device::host();
     let identity = Identity {
         run_id: arguments.run_id.clone(),
-        worker_id: arguments.worker_id.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id())),
+        worker_id: arguments
+            .worker_id
+            .clone()
+            .unwrap_or_else(|| format!("{host}-{}", std::process::id())),
         host,
         device: arguments.device.clone(),
         device_name: device::name(device),
@@ -66,7 +71,10 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
     };
     let mut link = Link::join(&arguments.coordinator, &identity, PATIENCE)?;
     let welcome = link.inbox.welcome()?;
-    link.beat(&welcome.run_id, Duration::from_millis(welcome.heartbeat_interval_millis));
+    link.beat(
+        &welcome.run_id,
+        Duration::from_millis(welcome.heartbeat_interval_millis),
+    );
     link.now(0, 0, v1::Activity::Setup);
     let link = Arc::new(link);
     match take_part(&link, &arguments.coordinator, device, &welcome) {
@@ -81,10 +89,17 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
 
 /// Tells the coordinator why this worker fails, and waits for its word: it knows the first cause.
 fn report(link: &Link, error: WorkerError) -> WorkerError {
-    let Some(class) = error.class() else { return error };
+    let Some(class) = error.class() else {
+        return error;
+    };
     tracing::error!("{error}");
     let (generation, step) = link.position();
-    link.send(Message::Fault(v1::Fault { generation, step, class: class.into(), message: error.to_string() }));
+    link.send(Message::Fault(v1::Fault {
+        generation,
+        step,
+        class: class.into(),
+        message: error.to_string(),
+    }));
     match link.inbox.released_within(Duration::from_secs(10)) {
         Some(ended) if ended.exit_code != 0 => ended.into(),
         _ => error,
@@ -97,7 +112,11 @@ fn take_part(
     device: Device,
     welcome: &v1::Welcome,
 ) -> Result<(), WorkerError> {
-    let missing = |what: &str| WorkerError::Config(format!("the coordinator's welcome has no {what}; are both of one version"));
+    let missing = |what: &str| {
+        WorkerError::Config(format!(
+            "the coordinator's welcome has no {what}; are both of one version"
+        ))
+    };
     let spec = welcome.spec.as_ref().ok_or_else(|| missing("spec"))?;
     let model_spec = spec.model.as_ref().ok_or_else(|| missing("model"))?;
     let data_spec = spec.data.as_ref().ok_or_else(|| missing("data"))?;
@@ -107,7 +126,12 @@ fn take_part(
 
     // Set up while others are still joining.
     let description = Description::of(model_spec, data_spec);
-    let mut model = HgatFc::new(&description.config(model_spec.last_bias)?, device, kind, spec.seed)?;
+    let mut model = HgatFc::new(
+        &description.config(model_spec.last_bias)?,
+        device,
+        kind,
+        spec.seed,
+    )?;
     let mut initial = format!("first values from seed {}", spec.seed);
     if !train_spec.init.is_empty() {
         initial = start_from(&mut model, train_spec)?;
@@ -117,13 +141,23 @@ fn take_part(
         initial.push_str("; the trunk is frozen");
     }
     let (train, val) = (split(link, v1::Split::Train)?, split(link, v1::Split::Val)?);
-    let loader = Loader::start(Arc::new(train), Arc::new(val), options(spec.seed, data_spec)?).map_err(|source| {
-        WorkerError::Threads { threads: data_spec.loader_threads as usize, source }
+    let loader = Loader::start(
+        Arc::new(train),
+        Arc::new(val),
+        options(spec.seed, data_spec)?,
+    )
+    .map_err(|source| WorkerError::Threads {
+        threads: data_spec.loader_threads as usize,
+        source,
     })?;
 
     link.now(0, 0, v1::Activity::Waiting);
     let generation = link.inbox.generation()?;
-    link.now(generation.number, generation.begins_at_step, v1::Activity::Setup);
+    link.now(
+        generation.number,
+        generation.begins_at_step,
+        v1::Activity::Setup,
+    );
     let step = generation.begins_at_step;
     let torch = |source| WorkerError::Torch { step, source };
     let group = form_group(link, coordinator, device, &generation)?;
@@ -154,25 +188,53 @@ fn take_part(
         about: Arc::new(about),
     };
     let mut replica = Replica::new(parts, train_spec)?;
-    link.send(Message::Ready(v1::Ready { generation: generation.number, initial_state: initial, parameters }));
+    link.send(Message::Ready(v1::Ready {
+        generation: generation.number,
+        initial_state: initial,
+        parameters,
+    }));
 
     let classes = model_spec.classes.len();
-    let normaliser =
-        Normaliser::new(&data_spec.mean, &data_spec.std, data_spec.size, classes, kind, device).map_err(torch)?;
-    let mut feed = Feed::new(Arc::clone(&link.inbox), loader, normaliser, train_spec.micro_batch as usize);
+    let normaliser = Normaliser::new(
+        &data_spec.mean,
+        &data_spec.std,
+        data_spec.size,
+        classes,
+        kind,
+        device,
+    )
+    .map_err(torch)?;
+    let mut feed = Feed::new(
+        Arc::clone(&link.inbox),
+        loader,
+        normaliser,
+        train_spec.micro_batch as usize,
+    );
     let reason = train::run(&mut replica, &mut feed, train_spec)?;
     let (number, step) = (generation.number, replica.step());
     link.now(number, step, v1::Activity::Leaving);
-    link.send(Message::Leaving(v1::Leaving { generation: number, step, reason: reason.into() }));
+    link.send(Message::Leaving(v1::Leaving {
+        generation: number,
+        step,
+        reason: reason.into(),
+    }));
     // The group must outlive the slowest peer's last collective; the coordinator knows when all have left.
     let ended = link.inbox.release();
-    if ended.exit_code == 0 { Ok(()) } else { Err(ended.into()) }
+    if ended.exit_code == 0 {
+        Ok(())
+    } else {
+        Err(ended.into())
+    }
 }
 
 /// Starts from a weight file; says what matched.
 fn start_from(model: &mut HgatFc, spec: &v1::TrainSpec) -> Result<String, WorkerError> {
     let file = weights::read(&PathBuf::from(&spec.init))?;
-    let scope = if spec.init_mode == "whole" { weights::Scope::Whole } else { weights::Scope::Trunk };
+    let scope = if spec.init_mode == "whole" {
+        weights::Scope::Whole
+    } else {
+        weights::Scope::Trunk
+    };
     let report = weights::plan_match(&model.shapes()?, &file, scope)?;
     let wanted: BTreeMap<_, _> = report
         .matched
@@ -210,21 +272,48 @@ fn form_group(
     let (rank, world_size) = (generation.rank as usize, generation.world_size as usize);
     let timeout = Duration::from_millis(generation.collective_timeout_millis.max(1000));
     let group = match device {
-        Device::Cuda(device) => ProcessGroup::nccl(store, rank, world_size, NcclOptions { timeout, device }),
-        _ => ProcessGroup::gloo(store, rank, world_size, GlooOptions { timeout, bind: Link::local_ip(coordinator) }),
+        Device::Cuda(device) => {
+            ProcessGroup::nccl(store, rank, world_size, NcclOptions { timeout, device })
+        }
+        _ => ProcessGroup::gloo(
+            store,
+            rank,
+            world_size,
+            GlooOptions {
+                timeout,
+                bind: Link::local_ip(coordinator),
+            },
+        ),
     };
-    group.map(Arc::new).map_err(|source| WorkerError::Collective { step: generation.begins_at_step, source })
+    group
+        .map(Arc::new)
+        .map_err(|source| WorkerError::Collective {
+            step: generation.begins_at_step,
+            source,
+        })
 }
 
-fn fetch(link: &Link, step: u64, model: &mut HgatFc, optimizer: &Optimizer) -> Result<(), WorkerError> {
+fn fetch(
+    link: &Link,
+    step: u64,
+    model: &mut HgatFc,
+    optimizer: &Optimizer,
+) -> Result<(), WorkerError> {
     let files = link.checkpoint(step)?;
     let tensors = |name: &str| -> Result<BTreeMap<_, _>, WorkerError> {
-        let bytes = files.get(name).ok_or_else(|| {
-            WorkerError::Checkpoint { step, reason: format!("it has no {name}") }
+        let bytes = files.get(name).ok_or_else(|| WorkerError::Checkpoint {
+            step,
+            reason: format!("it has no {name}"),
         })?;
         Ok(weights::from_safetensors(bytes, name)?.0)
     };
-    restore(model, optimizer, &tensors("model.safetensors")?, &tensors("optimizer.safetensors")?, step)
+    restore(
+        model,
+        optimizer,
+        &tensors("model.safetensors")?,
+        &tensors("optimizer.safetensors")?,
+        step,
+    )
 }
 
 /// Frees a training thread that sits in a collective when the session ends, so that no process outlives its run.
@@ -243,7 +332,9 @@ impl Watch {
             let _ = group.abort();
             std::thread::sleep(LEAVE_WITHIN);
             if !watched.load(std::sync::atomic::Ordering::Acquire) {
-                tracing::error!("{ended}; the training thread did not leave within {LEAVE_WITHIN:?}, ending the process");
+                tracing::error!(
+                    "{ended}; the training thread did not leave within {LEAVE_WITHIN:?}, ending the process"
+                );
                 std::process::exit(i32::from(ended.exit_code));
             }
         });

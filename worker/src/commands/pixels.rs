@@ -18,7 +18,9 @@ use crate::error::WorkerError;
 ///
 /// The file is safetensors: `pixels` [N, S, S, 3] uint8 and `labels` [N, C] float32, in sample id order.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  worker pixels --data /data/coco --split val --size 128 --to val.safetensors")]
+#[command(
+    after_help = "Example:\n  worker pixels --data /data/coco --split val --size 128 --to val.safetensors"
+)]
 pub(crate) struct Pixels {
     /// Root of a COCO-format data set
     #[arg(long, value_name = "DIR")]
@@ -46,8 +48,15 @@ enum Which {
 /// # Errors
 /// When the data set cannot be read or the file not written.
 pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
-    let input = |what, path: &PathBuf, reason: String| WorkerError::Input { what, path: path.display().to_string(), reason };
-    let paths = DataPaths { root: Some(arguments.data.clone()), ..DataPaths::default() };
+    let input = |what, path: &PathBuf, reason: String| WorkerError::Input {
+        what,
+        path: path.display().to_string(),
+        reason,
+    };
+    let paths = DataPaths {
+        root: Some(arguments.data.clone()),
+        ..DataPaths::default()
+    };
     let dataset = Dataset::open(&paths, &Options::default())
         .map_err(|error| input("data set", &arguments.data, error.to_string()))?;
     let (split, purpose) = match arguments.split {
@@ -65,11 +74,20 @@ pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
         threads,
         prefetch: 2,
     };
-    let loader = Loader::start(Arc::new(dataset.train.clone()), Arc::new(dataset.val.clone()), options)
-        .map_err(|source| WorkerError::Threads { threads, source })?;
+    let loader = Loader::start(
+        Arc::new(dataset.train.clone()),
+        Arc::new(dataset.val.clone()),
+        options,
+    )
+    .map_err(|source| WorkerError::Threads { threads, source })?;
     let ids: Vec<u32> = (0..samples as u32).collect();
     for chunk in ids.chunks(32) {
-        loader.push(Request { tag: 0, epoch: 0, purpose, samples: chunk.to_vec() });
+        loader.push(Request {
+            tag: 0,
+            epoch: 0,
+            purpose,
+            samples: chunk.to_vec(),
+        });
     }
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     while let Some(batch) = loader.next() {
@@ -79,9 +97,14 @@ pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
     }
     let torch = |source| WorkerError::Torch { step: 0, source };
     let side = i64::from(arguments.size);
-    let pixels = Tensor::f_from_slice(&pixels).and_then(|t| t.f_view([samples as i64, side, side, 3])).map_err(torch)?;
-    let labels = Tensor::f_from_slice(&labels).and_then(|t| t.f_view([samples as i64, classes as i64])).map_err(torch)?;
+    let pixels = Tensor::f_from_slice(&pixels)
+        .and_then(|t| t.f_view([samples as i64, side, side, 3]))
+        .map_err(torch)?;
+    let labels = Tensor::f_from_slice(&labels)
+        .and_then(|t| t.f_view([samples as i64, classes as i64]))
+        .map_err(torch)?;
     let named = [("pixels".to_owned(), pixels), ("labels".to_owned(), labels)];
     let bytes = weights::to_safetensors(&named, &BTreeMap::new())?;
-    std::fs::write(&arguments.to, bytes).map_err(|error| input("file", &arguments.to, error.to_string()))
+    std::fs::write(&arguments.to, bytes)
+        .map_err(|error| input("file", &arguments.to, error.to_string()))
 }

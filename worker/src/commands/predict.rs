@@ -22,7 +22,9 @@ use crate::train::feed::Normaliser;
 /// Prints one JSON object a picture, in name order: `file`, `logits` in class order, `labels` with the probability of
 /// every class at 0.5 or more. A picture that cannot be read has `error` instead, and the exit code is 65.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  worker predict --checkpoint runs/demo/checkpoints/best --images photos --json\n  worker predict --checkpoint model.safetensors --images photos --json > predictions.jsonl\n  coordinator evaluate --predictions predictions.jsonl --annotations instances_val2017.json")]
+#[command(
+    after_help = "Examples:\n  worker predict --checkpoint runs/demo/checkpoints/best --images photos --json\n  worker predict --checkpoint model.safetensors --images photos --json > predictions.jsonl\n  coordinator evaluate --predictions predictions.jsonl --annotations instances_val2017.json"
+)]
 pub(crate) struct Predict {
     /// A checkpoint's folder, or its model.safetensors
     #[arg(long, value_name = "DIR_OR_FILE")]
@@ -61,48 +63,89 @@ pub(crate) fn run(arguments: &Predict, out: &mut impl Write) -> Result<(), Worke
         path: arguments.images.display().to_string(),
         reason,
     };
-    let images = files::list_images(&arguments.images).map_err(|error| folder(error.to_string()))?;
+    let images =
+        files::list_images(&arguments.images).map_err(|error| folder(error.to_string()))?;
     if images.is_empty() {
         return Err(folder("holds no pictures (.jpg, .jpeg)".to_owned()));
     }
     let mut unreadable = 0;
     for path in &images {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let (line, words) = match scorer.score(path)? {
             Ok(logits) => scorer.lines(&file, &logits, arguments.threshold),
             Err(reason) => {
                 unreadable += 1;
-                (json!({ "file": file, "error": reason }), format!("{file}  {reason}"))
+                (
+                    json!({ "file": file, "error": reason }),
+                    format!("{file}  {reason}"),
+                )
             }
         };
-        let line = if arguments.json { line.to_string() } else { words };
-        writeln!(out, "{line}").map_err(|error| folder(format!("the output was closed: {error}")))?;
+        let line = if arguments.json {
+            line.to_string()
+        } else {
+            words
+        };
+        writeln!(out, "{line}")
+            .map_err(|error| folder(format!("the output was closed: {error}")))?;
     }
     if unreadable > 0 {
-        return Err(folder(format!("{unreadable} of {} pictures could not be read; each says why above", images.len())));
+        return Err(folder(format!(
+            "{unreadable} of {} pictures could not be read; each says why above",
+            images.len()
+        )));
     }
     Ok(())
 }
 
 impl Scorer {
     fn load(checkpoint: &Path, device: Device) -> Result<Self, WorkerError> {
-        let path = if checkpoint.is_dir() { checkpoint.join("model.safetensors") } else { checkpoint.to_owned() };
+        let path = if checkpoint.is_dir() {
+            checkpoint.join("model.safetensors")
+        } else {
+            checkpoint.to_owned()
+        };
         let file = weights::read(&path)?;
         let description = Description::read(&file.metadata).ok_or_else(|| WorkerError::Input {
             what: "weight file",
             path: path.display().to_string(),
-            reason: "does not say which model it is of; use a checkpoint that this program wrote".to_owned(),
+            reason: "does not say which model it is of; use a checkpoint that this program wrote"
+                .to_owned(),
         })?;
-        let kind = if file.tensors.values().any(|t| t.kind() == Kind::Double) { Kind::Double } else { Kind::Float };
+        let kind = if file.tensors.values().any(|t| t.kind() == Kind::Double) {
+            Kind::Double
+        } else {
+            Kind::Float
+        };
         let mut model = HgatFc::new(&description.config(None)?, device, kind, 0)?;
         let report = weights::plan_match(&model.shapes()?, &file, weights::Scope::Whole)?;
         tracing::debug!("{}: {report}", path.display());
-        let tensors: BTreeMap<_, _> = file.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+        let tensors: BTreeMap<_, _> = file
+            .tensors
+            .iter()
+            .map(|(name, t)| (name.clone(), t.shallow_clone()))
+            .collect();
         model.import(&tensors)?;
         let classes = description.classes.len();
-        let normaliser = Normaliser::new(&description.mean, &description.std, description.size, classes, kind, device)
-            .map_err(|source| WorkerError::Torch { step: 0, source })?;
-        Ok(Self { model, description, normaliser, resampler: Resampler::new() })
+        let normaliser = Normaliser::new(
+            &description.mean,
+            &description.std,
+            description.size,
+            classes,
+            kind,
+            device,
+        )
+        .map_err(|source| WorkerError::Torch { step: 0, source })?;
+        Ok(Self {
+            model,
+            description,
+            normaliser,
+            resampler: Resampler::new(),
+        })
     }
 
     /// The logits of one picture in class order, or why it cannot be read.
@@ -124,8 +167,14 @@ impl Scorer {
         }
         let images = self.normaliser.images(&pixels, 1).map_err(torch)?;
         let logits = tch::no_grad(|| self.model.forward(&images, false))?;
-        let logits = logits.f_to_kind(Kind::Float).and_then(|t| t.f_flatten(0, -1)).map_err(torch)?;
-        Ok(Ok(logits.f_to_device(Device::Cpu).and_then(Vec::<f32>::try_from).map_err(torch)?))
+        let logits = logits
+            .f_to_kind(Kind::Float)
+            .and_then(|t| t.f_flatten(0, -1))
+            .map_err(torch)?;
+        Ok(Ok(logits
+            .f_to_device(Device::Cpu)
+            .and_then(Vec::<f32>::try_from)
+            .map_err(torch)?))
     }
 
     fn lines(&self, file: &str, logits: &[f32], threshold: f64) -> (serde_json::Value, String) {
@@ -139,10 +188,25 @@ impl Scorer {
             .filter(|(_, probability)| *probability >= threshold)
             .collect();
         labels.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let words: Vec<String> = labels.iter().map(|(class, p)| format!("{class} {:.0} %", 100.0 * p)).collect();
-        let by_name: serde_json::Map<String, serde_json::Value> =
-            labels.iter().map(|(class, p)| ((*class).clone(), json!(p))).collect();
-        let words = format!("{file}  {}", if words.is_empty() { "nothing".to_owned() } else { words.join(", ") });
-        (json!({ "file": file, "logits": logits, "labels": by_name }), words)
+        let words: Vec<String> = labels
+            .iter()
+            .map(|(class, p)| format!("{class} {:.0} %", 100.0 * p))
+            .collect();
+        let by_name: serde_json::Map<String, serde_json::Value> = labels
+            .iter()
+            .map(|(class, p)| ((*class).clone(), json!(p)))
+            .collect();
+        let words = format!(
+            "{file}  {}",
+            if words.is_empty() {
+                "nothing".to_owned()
+            } else {
+                words.join(", ")
+            }
+        );
+        (
+            json!({ "file": file, "logits": logits, "labels": by_name }),
+            words,
+        )
     }
 }

@@ -14,7 +14,9 @@ use crate::error::WorkerError;
 /// It lets a run be tried without a download, and tests know what is in a picture. Each class has a silhouette, two inks
 /// and a texture of its own; classes meet in eight kinds of scene. What a model learns here says nothing about COCO.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  worker scenes --to /tmp/scenes --images 2500 --seed 1\n  coordinator start --workers 2 --data /tmp/scenes --config deploy/experiments/demo.toml --run-dir runs/a")]
+#[command(
+    after_help = "Example:\n  worker scenes --to /tmp/scenes --images 2500 --seed 1\n  coordinator start --workers 2 --data /tmp/scenes --config deploy/experiments/demo.toml --run-dir runs/a"
+)]
 pub(crate) struct Scenes {
     /// Folder to make
     #[arg(long, value_name = "DIR")]
@@ -47,7 +49,9 @@ pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), Worker
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let val = arguments.val.unwrap_or(arguments.images / 5);
     let set = SceneSet {
-        train: arguments.train.unwrap_or(arguments.images.saturating_sub(val)),
+        train: arguments
+            .train
+            .unwrap_or(arguments.images.saturating_sub(val)),
         val,
         seed: arguments.seed,
         scale: arguments.scale,
@@ -58,7 +62,8 @@ pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), Worker
         path: arguments.to.display().to_string(),
         reason,
     };
-    let drawn = scenes::draw(&set, &arguments.to, &|_| {}).map_err(|error| failed(error.to_string()))?;
+    let drawn =
+        scenes::draw(&set, &arguments.to, &|_| {}).map_err(|error| failed(error.to_string()))?;
     let line = format!(
         "{}: {} training and {} validation pictures, drawn by this program (seed {}){}",
         drawn.dir.display(),

@@ -27,9 +27,17 @@ impl Link {
     /// [`LinkError`].
     pub(crate) fn dataset(&self, split: v1::Split) -> Result<Vec<u8>, LinkError> {
         const CALL: &str = "GetDataset";
-        let request = v1::GetDatasetRequest { run_id: self.run_id.clone(), split: split.into() };
+        let request = v1::GetDatasetRequest {
+            run_id: self.run_id.clone(),
+            split: split.into(),
+        };
         self.runtime.block_on(async {
-            let mut chunks = self.client().get_dataset(request).await.map_err(failed(CALL))?.into_inner();
+            let mut chunks = self
+                .client()
+                .get_dataset(request)
+                .await
+                .map_err(failed(CALL))?
+                .into_inner();
             let mut bytes = Vec::new();
             while let Some(part) = chunks.message().await.map_err(failed(CALL))? {
                 append(CALL, &mut bytes, &part.chunk)?;
@@ -44,9 +52,17 @@ impl Link {
     /// [`LinkError`].
     pub(crate) fn checkpoint(&self, step: u64) -> Result<BTreeMap<String, Vec<u8>>, LinkError> {
         const CALL: &str = "GetCheckpoint";
-        let request = v1::GetCheckpointRequest { run_id: self.run_id.clone(), step };
+        let request = v1::GetCheckpointRequest {
+            run_id: self.run_id.clone(),
+            step,
+        };
         self.runtime.block_on(async {
-            let mut chunks = self.client().get_checkpoint(request).await.map_err(failed(CALL))?.into_inner();
+            let mut chunks = self
+                .client()
+                .get_checkpoint(request)
+                .await
+                .map_err(failed(CALL))?
+                .into_inner();
             let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
             while let Some(part) = chunks.message().await.map_err(failed(CALL))? {
                 let bytes = files.entry(part.file.clone()).or_default();
@@ -56,7 +72,10 @@ impl Link {
                 }
                 append(CALL, bytes, &part.data)?;
                 if part.end_of_file && Sha256::digest(&bytes[..]).as_slice() != part.sha256 {
-                    let reason = format!("{} of step {step} does not have the SHA-256 of its manifest", part.file);
+                    let reason = format!(
+                        "{} of step {step} does not have the SHA-256 of its manifest",
+                        part.file
+                    );
                     return Err(LinkError::Answer { call: CALL, reason });
                 }
             }
@@ -106,9 +125,19 @@ impl Link {
     }
 
     /// Starts to send a checkpoint's files, in order; training goes on meanwhile.
-    pub(crate) fn upload(&self, generation: u64, step: u64, files: Vec<(String, Vec<u8>)>) -> Upload {
+    pub(crate) fn upload(
+        &self,
+        generation: u64,
+        step: u64,
+        files: Vec<(String, Vec<u8>)>,
+    ) -> Upload {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        let head = v1::PutCheckpointRequest { run_id: self.run_id.clone(), generation, step, ..Default::default() };
+        let head = v1::PutCheckpointRequest {
+            run_id: self.run_id.clone(),
+            generation,
+            step,
+            ..Default::default()
+        };
         self.runtime.spawn(async move {
             for (name, bytes) in files {
                 let sha256 = Sha256::digest(&bytes).to_vec();
@@ -133,11 +162,19 @@ impl Link {
                     offset = end;
                 }
             }
-            let _ = sender.send(v1::PutCheckpointRequest { commit: true, ..head }).await;
+            let _ = sender
+                .send(v1::PutCheckpointRequest {
+                    commit: true,
+                    ..head
+                })
+                .await;
         });
         let mut client = self.client();
         Upload(self.runtime.spawn(async move {
-            client.put_checkpoint(ReceiverStream::new(receiver)).await.map(tonic::Response::into_inner)
+            client
+                .put_checkpoint(ReceiverStream::new(receiver))
+                .await
+                .map(tonic::Response::into_inner)
         }))
     }
 
@@ -149,19 +186,28 @@ impl Link {
         const CALL: &str = "PutCheckpoint";
         self.runtime
             .block_on(upload.0)
-            .map_err(|error| LinkError::Call { call: CALL, message: error.to_string() })?
+            .map_err(|error| LinkError::Call {
+                call: CALL,
+                message: error.to_string(),
+            })?
             .map_err(failed(CALL))
     }
 }
 
 fn append(call: &'static str, bytes: &mut Vec<u8>, part: &[u8]) -> Result<(), LinkError> {
     if bytes.len() + part.len() > MOST_BYTES {
-        return Err(LinkError::Answer { call, reason: format!("more than {MOST_BYTES} bytes") });
+        return Err(LinkError::Answer {
+            call,
+            reason: format!("more than {MOST_BYTES} bytes"),
+        });
     }
     bytes.extend_from_slice(part);
     Ok(())
 }
 
 fn failed(call: &'static str) -> impl Fn(tonic::Status) -> LinkError {
-    move |status| LinkError::Call { call, message: status.message().to_owned() }
+    move |status| LinkError::Call {
+        call,
+        message: status.message().to_owned(),
+    }
 }

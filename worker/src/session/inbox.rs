@@ -73,12 +73,20 @@ impl Inbox {
                 state.current = generation.number;
                 state.generation = Some(generation);
             }
-            Message::Plan(plan) if plan.generation == state.current => state.items.extend(plan.items),
+            Message::Plan(plan) if plan.generation == state.current => {
+                state.items.extend(plan.items)
+            }
             Message::Plan(plan) => {
-                tracing::debug!(plan.generation, state.current, "plan of another generation ignored");
+                tracing::debug!(
+                    plan.generation,
+                    state.current,
+                    "plan of another generation ignored"
+                );
             }
             Message::Stop(stop) => {
-                self.requests.stop_with_snapshot.store(stop.snapshot, Ordering::Release);
+                self.requests
+                    .stop_with_snapshot
+                    .store(stop.snapshot, Ordering::Release);
                 self.requests.stop.store(true, Ordering::Release);
             }
             Message::Snapshot(_) => self.requests.snapshot.store(true, Ordering::Release),
@@ -120,14 +128,19 @@ impl Inbox {
     /// # Errors
     /// When the session ends first.
     pub(crate) fn items(&self, block: bool) -> Result<Vec<v1::PlanItem>, Ended> {
-        self.wait(|state| (!block || !state.items.is_empty()).then(|| state.items.drain(..).collect()))
+        self.wait(|state| {
+            (!block || !state.items.is_empty()).then(|| state.items.drain(..).collect())
+        })
     }
 
     /// Waits until the coordinator ends the session.
     pub(crate) fn release(&self) -> Ended {
         match self.wait(|_| None::<()>) {
             Err(ended) => ended,
-            Ok(()) => Ended { reason: "released".to_owned(), exit_code: 0 },
+            Ok(()) => Ended {
+                reason: "released".to_owned(),
+                exit_code: 0,
+            },
         }
     }
 
@@ -135,7 +148,11 @@ impl Inbox {
     pub(crate) fn released_within(&self, patience: Duration) -> Option<Ended> {
         let open = |state: &mut State| state.ended.is_none();
         let waited = self.changed.wait_timeout_while(self.lock(), patience, open);
-        waited.unwrap_or_else(PoisonError::into_inner).0.ended.clone()
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .ended
+            .clone()
     }
 
     fn wait<T>(&self, mut take: impl FnMut(&mut State) -> Option<T>) -> Result<T, Ended> {
@@ -147,7 +164,10 @@ impl Inbox {
             if let Some(taken) = take(&mut state) {
                 return Ok(taken);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -168,13 +188,25 @@ mod tests {
     use v1::session_response::Message;
 
     fn generation(number: u64) -> Message {
-        Message::Generation(v1::Generation { number, world_size: 1, ..Default::default() })
+        Message::Generation(v1::Generation {
+            number,
+            world_size: 1,
+            ..Default::default()
+        })
     }
 
     fn plan(generation: u64, step: u64) -> Message {
-        let step = v1::StepPlan { step, ..Default::default() };
-        let item = v1::PlanItem { item: Some(v1::plan_item::Item::Step(step)) };
-        Message::Plan(v1::Plan { generation, items: vec![item] })
+        let step = v1::StepPlan {
+            step,
+            ..Default::default()
+        };
+        let item = v1::PlanItem {
+            item: Some(v1::plan_item::Item::Step(step)),
+        };
+        Message::Plan(v1::Plan {
+            generation,
+            items: vec![item],
+        })
     }
 
     #[test]
@@ -187,7 +219,9 @@ mod tests {
         let items = inbox.items(true).unwrap();
 
         assert_eq!(items.len(), 1);
-        let Some(v1::plan_item::Item::Step(step)) = &items[0].item else { panic!("a step was planned") };
+        let Some(v1::plan_item::Item::Step(step)) = &items[0].item else {
+            panic!("a step was planned")
+        };
         assert_eq!(step.step, 8);
     }
 
@@ -204,10 +238,19 @@ mod tests {
     #[test]
     fn the_first_reason_to_end_is_the_one_that_stands() {
         let inbox = Inbox::default();
-        inbox.file(Message::Release(v1::Release { reason: "worker-1 died".into(), exit_code: 75 }));
+        inbox.file(Message::Release(v1::Release {
+            reason: "worker-1 died".into(),
+            exit_code: 75,
+        }));
         inbox.end("stream closed".into(), 1);
 
-        assert_eq!(inbox.ended(), Some(Ended { reason: "worker-1 died".into(), exit_code: 75 }));
+        assert_eq!(
+            inbox.ended(),
+            Some(Ended {
+                reason: "worker-1 died".into(),
+                exit_code: 75
+            })
+        );
         assert!(inbox.items(true).is_err());
     }
 }

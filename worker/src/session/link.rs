@@ -18,10 +18,17 @@ use super::inbox::Inbox;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
     /// The address is not one.
-    #[error("coordinator address {address:?} is not a URL: {source}; give one such as http://127.0.0.1:50051")]
-    Address { address: String, source: tonic::transport::Error },
+    #[error(
+        "coordinator address {address:?} is not a URL: {source}; give one such as http://127.0.0.1:50051"
+    )]
+    Address {
+        address: String,
+        source: tonic::transport::Error,
+    },
     /// Nobody answers.
-    #[error("cannot reach the coordinator at {address}: {reason}; check that it is running (coordinator status)")]
+    #[error(
+        "cannot reach the coordinator at {address}: {reason}; check that it is running (coordinator status)"
+    )]
     Connect { address: String, reason: String },
     /// The runtime of the session could not be started.
     #[error("cannot start the session's runtime: {0}; the machine may be out of threads or memory")]
@@ -72,7 +79,11 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`] when the coordinator cannot be reached; a refusal is found in the inbox.
-    pub(crate) fn join(address: &str, identity: &Identity, patience: Duration) -> Result<Self, LinkError> {
+    pub(crate) fn join(
+        address: &str,
+        identity: &Identity,
+        patience: Duration,
+    ) -> Result<Self, LinkError> {
         // One thread for the stream and heartbeats, one so that a slow call cannot hold them up.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -81,14 +92,24 @@ impl Link {
             .build()
             .map_err(LinkError::Runtime)?;
         let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|source| LinkError::Address { address: address.to_owned(), source })?
+            .map_err(|source| LinkError::Address {
+                address: address.to_owned(),
+                source,
+            })?
             .tcp_nodelay(true)
             .connect_timeout(Duration::from_secs(5));
         let channel = runtime.block_on(connect(&endpoint, address, patience))?;
         let (up, receiver) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::default());
         let pulse = Arc::new(Pulse::default());
-        let link = Self { runtime, channel, run_id: identity.run_id.clone(), up, pulse, inbox };
+        let link = Self {
+            runtime,
+            channel,
+            run_id: identity.run_id.clone(),
+            up,
+            pulse,
+            inbox,
+        };
         link.send(Message::Join(v1::Join {
             run_id: identity.run_id.clone(),
             worker_id: identity.worker_id.clone(),
@@ -99,7 +120,11 @@ impl Link {
             threads: identity.threads,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }));
-        link.runtime.spawn(listen(link.client(), UnboundedReceiverStream::new(receiver), Arc::clone(&link.inbox)));
+        link.runtime.spawn(listen(
+            link.client(),
+            UnboundedReceiverStream::new(receiver),
+            Arc::clone(&link.inbox),
+        ));
         Ok(link)
     }
 
@@ -112,7 +137,10 @@ impl Link {
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                if up.send(request(Message::Heartbeat(pulse.heartbeat()))).is_err() {
+                if up
+                    .send(request(Message::Heartbeat(pulse.heartbeat())))
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -129,17 +157,26 @@ impl Link {
     pub(crate) fn now(&self, generation: u64, step: u64, activity: v1::Activity) {
         self.pulse.generation.store(generation, Ordering::Relaxed);
         self.pulse.step.store(step, Ordering::Relaxed);
-        self.pulse.activity.store(activity as u64, Ordering::Relaxed);
+        self.pulse
+            .activity
+            .store(activity as u64, Ordering::Relaxed);
     }
 
     /// The generation and step last noted.
     pub(crate) fn position(&self) -> (u64, u64) {
-        (self.pulse.generation.load(Ordering::Relaxed), self.pulse.step.load(Ordering::Relaxed))
+        (
+            self.pulse.generation.load(Ordering::Relaxed),
+            self.pulse.step.load(Ordering::Relaxed),
+        )
     }
 
     /// Notes that a collective is entered; what it returns notes that it was left.
     pub(crate) fn entering(&self, collective: String) -> Collective<'_> {
-        *self.pulse.collective.lock().unwrap_or_else(PoisonError::into_inner) = (collective, true);
+        *self
+            .pulse
+            .collective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = (collective, true);
         Collective(&self.pulse)
     }
 
@@ -151,10 +188,16 @@ impl Link {
 
     /// The address of this end, as the coordinator's network sees it: what peers can reach this process at.
     pub(crate) fn local_ip(address: &str) -> std::net::IpAddr {
-        let target = address.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches('/');
+        let target = address
+            .trim_start_matches("http://")
+            .trim_start_matches("https://")
+            .trim_end_matches('/');
         std::net::TcpStream::connect(target)
             .and_then(|stream| stream.local_addr())
-            .map_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), |local| local.ip())
+            .map_or(
+                std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+                |local| local.ip(),
+            )
     }
 }
 
@@ -164,13 +207,21 @@ pub(crate) struct Collective<'a>(&'a Pulse);
 
 impl Drop for Collective<'_> {
     fn drop(&mut self) {
-        self.0.collective.lock().unwrap_or_else(PoisonError::into_inner).1 = false;
+        self.0
+            .collective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1 = false;
     }
 }
 
 impl Pulse {
     fn heartbeat(&self) -> v1::Heartbeat {
-        let (collective, in_collective) = self.collective.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (collective, in_collective) = self
+            .collective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         v1::Heartbeat {
             generation: self.generation.load(Ordering::Relaxed),
             step: self.step.load(Ordering::Relaxed),
@@ -183,24 +234,39 @@ impl Pulse {
 }
 
 fn request(message: Message) -> SessionRequest {
-    SessionRequest { message: Some(message) }
+    SessionRequest {
+        message: Some(message),
+    }
 }
 
 /// Memory of this process in bytes, from `/proc/self/statm` (pages of 4 KiB).
 fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    statm.split_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)
+    statm
+        .split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|pages| pages * 4096)
 }
 
-async fn connect(endpoint: &Endpoint, address: &str, patience: Duration) -> Result<Channel, LinkError> {
+async fn connect(
+    endpoint: &Endpoint,
+    address: &str,
+    patience: Duration,
+) -> Result<Channel, LinkError> {
     let give_up = tokio::time::Instant::now() + patience;
     let mut pause = Duration::from_millis(20);
     loop {
         match endpoint.connect().await {
             Ok(channel) => return Ok(channel),
             Err(error) if tokio::time::Instant::now() + pause >= give_up => {
-                let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                return Err(LinkError::Connect { address: address.to_owned(), reason });
+                let reason = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string);
+                return Err(LinkError::Connect {
+                    address: address.to_owned(),
+                    reason,
+                });
             }
             Err(_) => tokio::time::sleep(pause).await,
         }
@@ -214,17 +280,31 @@ async fn listen(
     up: UnboundedReceiverStream<SessionRequest>,
     inbox: Arc<Inbox>,
 ) {
-    let lost = |what: String| format!("{what}; the coordinator is gone, so this worker ends (it can be started again)");
+    let lost = |what: String| {
+        format!("{what}; the coordinator is gone, so this worker ends (it can be started again)")
+    };
     let mut down = match client.session(up).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => return inbox.end(lost(format!("the session was not opened: {}", status.message())), 75),
+        Err(status) => {
+            return inbox.end(
+                lost(format!("the session was not opened: {}", status.message())),
+                75,
+            );
+        }
     };
     loop {
         match down.message().await {
-            Ok(Some(v1::SessionResponse { message: Some(message) })) => inbox.file(message),
+            Ok(Some(v1::SessionResponse {
+                message: Some(message),
+            })) => inbox.file(message),
             Ok(Some(_)) => {}
             Ok(None) => return inbox.end(lost("the session's stream was closed".to_owned()), 75),
-            Err(status) => return inbox.end(lost(format!("the session's stream broke: {}", status.message())), 75),
+            Err(status) => {
+                return inbox.end(
+                    lost(format!("the session's stream broke: {}", status.message())),
+                    75,
+                );
+            }
         }
     }
 }

@@ -59,7 +59,11 @@ impl Normaliser {
     ) -> Result<Self, tch::TchError> {
         let mean: Vec<f64> = mean.iter().map(|mean| mean * 255.0).collect();
         let scale: Vec<f64> = std.iter().map(|std| 1.0 / (std * 255.0)).collect();
-        let there = |values: &[f64]| Tensor::f_from_slice(values)?.f_to_kind(kind)?.f_to_device(device);
+        let there = |values: &[f64]| {
+            Tensor::f_from_slice(values)?
+                .f_to_kind(kind)?
+                .f_to_device(device)
+        };
         Ok(Self {
             device,
             kind,
@@ -75,7 +79,8 @@ impl Normaliser {
     /// # Errors
     /// When the pixels are not that many, or the device fails.
     pub(crate) fn images(&self, pixels: &[u8], batch: usize) -> Result<Tensor, tch::TchError> {
-        let bytes = Tensor::f_from_slice(pixels)?.f_view([batch as i64, self.size, self.size, 3])?;
+        let bytes =
+            Tensor::f_from_slice(pixels)?.f_view([batch as i64, self.size, self.size, 3])?;
         let mut numbers = bytes.f_to_device(self.device)?.f_to_kind(self.kind)?;
         let _ = numbers.f_sub_(&self.mean)?.f_mul_(&self.scale)?;
         // Only strides change: rows of RGB triples are what libtorch calls channels last.
@@ -97,7 +102,12 @@ impl Normaliser {
                 reason: format!("{}: {}", bad.path.display(), bad.reason),
             })
             .collect();
-        Ok(DeviceBatch { images, targets, sample_ids: batch.sample_ids, skipped })
+        Ok(DeviceBatch {
+            images,
+            targets,
+            sample_ids: batch.sample_ids,
+            skipped,
+        })
     }
 }
 
@@ -115,7 +125,12 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// A feed without a plan yet.
-    pub(crate) fn new(inbox: Arc<Inbox>, loader: Loader, normaliser: Normaliser, evaluation_batch: usize) -> Self {
+    pub(crate) fn new(
+        inbox: Arc<Inbox>,
+        loader: Loader,
+        normaliser: Normaliser,
+        evaluation_batch: usize,
+    ) -> Self {
         Self {
             inbox,
             loader,
@@ -136,7 +151,10 @@ impl Feed {
             self.collect(true)?;
         }
         // The loop above ends with an item.
-        Ok(self.items.pop_front().unwrap_or(Item::Finish(v1::FinishPlan {})))
+        Ok(self
+            .items
+            .pop_front()
+            .unwrap_or(Item::Finish(v1::FinishPlan {})))
     }
 
     /// The next batch in the plan's order. Waits for the decoder; that time is counted.
@@ -147,8 +165,11 @@ impl Feed {
         let started = Instant::now();
         let batch = self.loader.next();
         self.waited += started.elapsed();
-        let batch = batch.ok_or_else(|| WorkerError::Config(format!("step {step}: no batch was requested")))??;
-        self.normaliser.batch(batch).map_err(|source| WorkerError::Torch { step, source })
+        let batch = batch
+            .ok_or_else(|| WorkerError::Config(format!("step {step}: no batch was requested")))??;
+        self.normaliser
+            .batch(batch)
+            .map_err(|source| WorkerError::Torch { step, source })
     }
 
     /// Time spent waiting for the decoder since the last call.
@@ -162,9 +183,19 @@ impl Feed {
     }
 
     fn collect(&mut self, block: bool) -> Result<(), WorkerError> {
-        for item in self.inbox.items(block)?.into_iter().filter_map(|item| item.item) {
+        for item in self
+            .inbox
+            .items(block)?
+            .into_iter()
+            .filter_map(|item| item.item)
+        {
             let push = |epoch: u32, purpose, samples: &[u32]| {
-                let request = Request { tag: 0, epoch: u64::from(epoch), purpose, samples: samples.to_vec() };
+                let request = Request {
+                    tag: 0,
+                    epoch: u64::from(epoch),
+                    purpose,
+                    samples: samples.to_vec(),
+                };
                 self.loader.push(request);
             };
             match &item {

@@ -23,7 +23,11 @@ use tally::Seen;
 /// A micro-batch goes through forward and backward in one go. The gradients of all ranks are summed while the last
 /// backward pass still runs; the tally (loss, requests, batch statistics) follows in one small all-reduce. The decoder's
 /// threads work on the next batches all the while.
-pub(crate) fn run(replica: &mut Replica, feed: &mut Feed, spec: &v1::TrainSpec) -> Result<Reason, WorkerError> {
+pub(crate) fn run(
+    replica: &mut Replica,
+    feed: &mut Feed,
+    spec: &v1::TrainSpec,
+) -> Result<Reason, WorkerError> {
     let schedule = Schedule::new(spec);
     let mut tally = replica.tally()?;
     loop {
@@ -88,7 +92,12 @@ fn check_finite(step: u64, seen: Seen, norm: f64, report: &Report) -> Result<(),
         return Ok(());
     }
     let samples = format!("{:?}", report.sample_ids);
-    Err(WorkerError::NotFinite { step, loss: seen.loss, norm, samples })
+    Err(WorkerError::NotFinite {
+        step,
+        loss: seen.loss,
+        norm,
+        samples,
+    })
 }
 
 /// What this rank did in a step.
@@ -103,17 +112,21 @@ impl Report {
     fn usable(&mut self, mut batch: DeviceBatch) -> Option<DeviceBatch> {
         self.skipped.append(&mut batch.skipped);
         if batch.len() < 2 {
-            self.skipped.extend(batch.sample_ids.iter().map(|&sample_id| v1::SkippedSample {
-                sample_id,
-                reason: "no other picture of its micro-batch could be read".to_owned(),
-            }));
+            self.skipped
+                .extend(batch.sample_ids.iter().map(|&sample_id| v1::SkippedSample {
+                    sample_id,
+                    reason: "no other picture of its micro-batch could be read".to_owned(),
+                }));
             return None;
         }
         self.sample_ids.extend(&batch.sample_ids);
         Some(batch)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one report has that many figures")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one report has that many figures"
+    )]
     fn send(
         self,
         replica: &Replica,
@@ -124,8 +137,13 @@ impl Report {
         started: Instant,
         feed: &mut Feed,
     ) -> Result<(), WorkerError> {
-        let micros = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let ids: Vec<u8> = self.sample_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let micros =
+            |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let ids: Vec<u8> = self
+            .sample_ids
+            .iter()
+            .flat_map(|id| id.to_le_bytes())
+            .collect();
         replica.link().send(Message::Progress(v1::Progress {
             generation: replica.generation(),
             step: plan.step,

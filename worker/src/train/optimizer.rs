@@ -28,7 +28,11 @@ enum Rule {
     /// `buffer = momentum * buffer + (g + decay * p); p -= rate * buffer`, as `torch.optim.SGD` without dampening.
     Sgd { momentum: f64 },
     /// Loshchilov and Hutter 2017, as `torch.optim.AdamW`: decay apart from the gradient, bias-corrected moments.
-    AdamW { beta1: f64, beta2: f64, epsilon: f64 },
+    AdamW {
+        beta1: f64,
+        beta2: f64,
+        epsilon: f64,
+    },
 }
 
 /// Parameters with their optimizer state.
@@ -53,14 +57,24 @@ impl Optimizer {
         spec: &TrainSpec,
         parameters: impl Iterator<Item = (&'a Tensor, Role)>,
     ) -> Result<Self, TchError> {
-        let parameters: Vec<(Tensor, Role)> =
-            parameters.map(|(value, role)| Ok((value.f_detach()?, role))).collect::<Result<_, TchError>>()?;
+        let parameters: Vec<(Tensor, Role)> = parameters
+            .map(|(value, role)| Ok((value.f_detach()?, role)))
+            .collect::<Result<_, TchError>>()?;
         let (rule, names): (Rule, &[&'static str]) = match spec.optimizer.as_str() {
             "adamw" => (
-                Rule::AdamW { beta1: spec.adam_beta1, beta2: spec.adam_beta2, epsilon: spec.adam_epsilon },
+                Rule::AdamW {
+                    beta1: spec.adam_beta1,
+                    beta2: spec.adam_beta2,
+                    epsilon: spec.adam_epsilon,
+                },
                 &["exp_avg", "exp_avg_sq"],
             ),
-            _ => (Rule::Sgd { momentum: spec.momentum }, &["momentum_buffer"]),
+            _ => (
+                Rule::Sgd {
+                    momentum: spec.momentum,
+                },
+                &["momentum_buffer"],
+            ),
         };
         let state = names
             .iter()
@@ -70,7 +84,14 @@ impl Optimizer {
             })
             .collect::<Result<_, TchError>>()?;
         let (weight_decay, clip_norm) = (spec.weight_decay, spec.clip_norm);
-        Ok(Self { rule, weight_decay, clip_norm, parameters, state, chunks: Vec::new() })
+        Ok(Self {
+            rule,
+            weight_decay,
+            clip_norm,
+            parameters,
+            state,
+            chunks: Vec::new(),
+        })
     }
 
     /// All tensors of the state.
@@ -86,7 +107,11 @@ impl Optimizer {
     /// What clipping multiplies the gradients by: `torch.nn.utils.clip_grad_norm_`'s `clip_norm / (norm + 1e-6)` where
     /// that is below 1, else 1.
     pub(crate) fn clip_factor(&self, norm: f64) -> f64 {
-        if self.clip_norm > 0.0 { (self.clip_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+        if self.clip_norm > 0.0 {
+            (self.clip_norm / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        }
     }
 
     /// Names the tensors in which the gradients will be, one a parameter.
@@ -95,13 +120,37 @@ impl Optimizer {
     /// When a tensor is not contiguous.
     pub(crate) fn bind(&mut self, gradients: &[Tensor]) -> Result<(), TchError> {
         self.chunks.clear();
-        for (index, ((value, role), gradient)) in self.parameters.iter().zip(gradients).enumerate() {
-            let size = if value.device() == Device::Cpu { CHUNK } else { i64::MAX };
-            let split = |tensor: &Tensor| tensor.f_detach()?.f_view([-1])?.f_split(size.min(tensor.numel() as i64), 0);
-            let states = self.state.iter().map(|(_, list)| split(&list[index])).collect::<Result<Vec<_>, _>>()?;
-            for (at, (value, gradient)) in split(value)?.into_iter().zip(split(gradient)?).enumerate() {
-                let state = states.iter().map(|state| state[at].shallow_clone()).collect();
-                self.chunks.push(Chunk { value, gradient, state, role: *role });
+        for (index, ((value, role), gradient)) in self.parameters.iter().zip(gradients).enumerate()
+        {
+            let size = if value.device() == Device::Cpu {
+                CHUNK
+            } else {
+                i64::MAX
+            };
+            let split = |tensor: &Tensor| {
+                tensor
+                    .f_detach()?
+                    .f_view([-1])?
+                    .f_split(size.min(tensor.numel() as i64), 0)
+            };
+            let states = self
+                .state
+                .iter()
+                .map(|(_, list)| split(&list[index]))
+                .collect::<Result<Vec<_>, _>>()?;
+            for (at, (value, gradient)) in
+                split(value)?.into_iter().zip(split(gradient)?).enumerate()
+            {
+                let state = states
+                    .iter()
+                    .map(|state| state[at].shallow_clone())
+                    .collect();
+                self.chunks.push(Chunk {
+                    value,
+                    gradient,
+                    state,
+                    role: *role,
+                });
             }
         }
         Ok(())
@@ -112,24 +161,40 @@ impl Optimizer {
     /// # Errors
     /// When the device fails.
     pub(crate) fn apply(&mut self, step: u64, rates: Rates, factor: f64) -> Result<(), TchError> {
-        let Some(like) = self.parameters.first().map(|(value, _)| value.shallow_clone()) else { return Ok(()) };
+        let Some(like) = self
+            .parameters
+            .first()
+            .map(|(value, _)| value.shallow_clone())
+        else {
+            return Ok(());
+        };
         // A number of no dimension broadcasts, and saves the temporary that scaling a tensor would need.
         let number = |value: f64| Tensor::f_full([0i64; 0], value, (like.kind(), like.device()));
-        let both = |of: &dyn Fn(f64) -> f64| Ok::<_, TchError>((number(of(rates.trunk))?, number(of(rates.head))?));
+        let both = |of: &dyn Fn(f64) -> f64| {
+            Ok::<_, TchError>((number(of(rates.trunk))?, number(of(rates.head))?))
+        };
         let decay = self.weight_decay;
         match self.rule {
             Rule::Sgd { momentum } => {
                 let (decay, rates) = (number(decay)?, both(&|rate| -rate)?);
                 for chunk in &mut self.chunks {
-                    let (value, gradient, buffer) = (&mut chunk.value, &mut chunk.gradient, &mut chunk.state[0]);
+                    let (value, gradient, buffer) =
+                        (&mut chunk.value, &mut chunk.gradient, &mut chunk.state[0]);
                     if factor != 1.0 {
                         let _ = gradient.f_mul_scalar_(factor)?;
                     }
-                    let _ = buffer.f_mul_scalar_(momentum)?.f_add_(gradient)?.f_addcmul_(value, &decay)?;
+                    let _ = buffer
+                        .f_mul_scalar_(momentum)?
+                        .f_add_(gradient)?
+                        .f_addcmul_(value, &decay)?;
                     let _ = value.f_addcmul_(buffer, of(&rates, chunk.role))?;
                 }
             }
-            Rule::AdamW { beta1, beta2, epsilon } => {
+            Rule::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+            } => {
                 let t = (step + 1) as f64;
                 let root = (1.0 - beta2.powf(t)).sqrt();
                 let fresh = number(1.0 - beta2)?;
@@ -144,7 +209,9 @@ impl Optimizer {
                     }
                     let _ = value.f_mul_(of(&keep, chunk.role))?;
                     let _ = mean.f_lerp_(gradient, 1.0 - beta1)?;
-                    let _ = square.f_mul_scalar_(beta2)?.f_addcmul_(&gradient.f_square()?, &fresh)?;
+                    let _ = square
+                        .f_mul_scalar_(beta2)?
+                        .f_addcmul_(&gradient.f_square()?, &fresh)?;
                     let mut denominator = square.f_sqrt()?;
                     let _ = denominator.f_div_scalar_(root)?.f_add_scalar_(epsilon)?;
                     let _ = value.f_addcmul_(&mean.f_div(&denominator)?, of(&rates, chunk.role))?;
@@ -168,7 +235,10 @@ fn of((trunk, head): &(Tensor, Tensor), role: Role) -> &Tensor {
 /// # Errors
 /// When the device fails.
 pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
-    let norms = tensors.iter().map(Tensor::f_norm).collect::<Result<Vec<_>, TchError>>()?;
+    let norms = tensors
+        .iter()
+        .map(Tensor::f_norm)
+        .collect::<Result<Vec<_>, TchError>>()?;
     Tensor::f_stack(&norms, 0)?.f_norm()
 }
 
@@ -193,13 +263,26 @@ mod tests {
     /// Three steps on one parameter whose gradients are 1, -2 and 0.5; the rate falls from 0.1 to 0.05 in the third.
     fn walk(optimizer: &str) -> f64 {
         let parameter = Tensor::full([1], 1.0, (Kind::Double, Device::Cpu));
-        let mut optimizer = Optimizer::new(&spec(optimizer), [(&parameter, Role::Head)].into_iter()).unwrap();
+        let mut optimizer =
+            Optimizer::new(&spec(optimizer), [(&parameter, Role::Head)].into_iter()).unwrap();
         let mut gradient = Tensor::zeros([1], (Kind::Double, Device::Cpu));
         optimizer.bind(&[gradient.shallow_clone()]).unwrap();
-        for (step, (value, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)].into_iter().enumerate() {
+        for (step, (value, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)]
+            .into_iter()
+            .enumerate()
+        {
             // Twice the gradient and half the factor: the factor counts.
             let _ = gradient.fill_(2.0 * value);
-            optimizer.apply(step as u64, Rates { trunk: 0.0, head: rate }, 0.5).unwrap();
+            optimizer
+                .apply(
+                    step as u64,
+                    Rates {
+                        trunk: 0.0,
+                        head: rate,
+                    },
+                    0.5,
+                )
+                .unwrap();
         }
         parameter.double_value(&[0])
     }
@@ -217,12 +300,16 @@ mod tests {
     #[test]
     fn adamw_is_the_papers_algorithm_2() {
         let (mut p, mut m, mut v) = (1.0f64, 0.0f64, 0.0f64);
-        for (t, (gradient, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)].into_iter().enumerate() {
+        for (t, (gradient, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)]
+            .into_iter()
+            .enumerate()
+        {
             let t = t as i32 + 1;
             p *= 1.0 - rate * 0.1;
             m = 0.9 * m + 0.1 * gradient;
             v = 0.999 * v + 0.001 * gradient * gradient;
-            p -= rate * (m / (1.0 - 0.9f64.powi(t))) / ((v / (1.0 - 0.999f64.powi(t))).sqrt() + 1e-8);
+            p -= rate * (m / (1.0 - 0.9f64.powi(t)))
+                / ((v / (1.0 - 0.999f64.powi(t))).sqrt() + 1e-8);
         }
         assert!((walk("adamw") - p).abs() < 1e-12);
     }
@@ -230,7 +317,8 @@ mod tests {
     #[test]
     fn a_small_gradient_is_not_clipped_and_a_large_one_to_the_limit() {
         let parameter = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-        let optimizer = Optimizer::new(&spec("sgd"), [(&parameter, Role::Trunk)].into_iter()).unwrap();
+        let optimizer =
+            Optimizer::new(&spec("sgd"), [(&parameter, Role::Trunk)].into_iter()).unwrap();
         assert_eq!(optimizer.clip_factor(3.0), 1.0);
         assert!((optimizer.clip_factor(40.0) - 0.25).abs() < 1e-7);
     }

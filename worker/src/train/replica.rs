@@ -53,23 +53,45 @@ impl Replica {
     /// # Errors
     /// When a peer is gone, or the device has no room.
     pub(crate) fn new(parts: Parts, spec: &v1::TrainSpec) -> Result<Self, WorkerError> {
-        let Parts { group, model, mut optimizer, link, generation, step, about } = parts;
+        let Parts {
+            group,
+            model,
+            mut optimizer,
+            link,
+            generation,
+            step,
+            about,
+        } = parts;
         let collective = |source| WorkerError::Collective { step, source };
         {
             let _entered = link.entering(format!("broadcast of the state after {step} steps"));
-            let tensors = optimizer.tensors().chain(model.parameters().iter().map(|p| &p.tensor));
+            let tensors = optimizer
+                .tensors()
+                .chain(model.parameters().iter().map(|p| &p.tensor));
             for tensor in tensors.chain([model.running_statistics()]) {
-                group.broadcast(&tensor.detach(), 0).and_then(nccl_rs::Work::wait).map_err(collective)?;
+                group
+                    .broadcast(&tensor.detach(), 0)
+                    .and_then(nccl_rs::Work::wait)
+                    .map_err(collective)?;
             }
         }
-        let parameters: Vec<Tensor> = model.trainable().map(|p| p.tensor.shallow_clone()).collect();
+        let parameters: Vec<Tensor> = model
+            .trainable()
+            .map(|p| p.tensor.shallow_clone())
+            .collect();
         let sizes = BucketSizes {
-            first_bytes: usize::try_from(spec.first_bucket_bytes).unwrap_or(usize::MAX).max(1),
-            cap_bytes: usize::try_from(spec.bucket_bytes).unwrap_or(usize::MAX).max(1),
+            first_bytes: usize::try_from(spec.first_bucket_bytes)
+                .unwrap_or(usize::MAX)
+                .max(1),
+            cap_bytes: usize::try_from(spec.bucket_bytes)
+                .unwrap_or(usize::MAX)
+                .max(1),
         };
         let reducer = Reducer::new(&group, &parameters, sizes).map_err(collective)?;
         let gradients = reducer.gradients().map_err(collective)?;
-        optimizer.bind(&gradients).map_err(|source| WorkerError::Torch { step, source })?;
+        optimizer
+            .bind(&gradients)
+            .map_err(|source| WorkerError::Torch { step, source })?;
         let flat_gradients = reducer.flat_gradients().map_err(collective)?;
         let sentinel_steps = spec.sentinel_steps;
         Ok(Self {
@@ -90,19 +112,41 @@ impl Replica {
     /// An empty tally of this model's size.
     pub(crate) fn tally(&self) -> Result<Tally, WorkerError> {
         let statistics = self.model.running_statistics();
-        Tally::new(statistics.numel() as i64, statistics.kind(), statistics.device()).map_err(self.torch())
+        Tally::new(
+            statistics.numel() as i64,
+            statistics.kind(),
+            statistics.device(),
+        )
+        .map_err(self.torch())
     }
 
     /// Forgets the last step's gradients, and writes this rank's requests into the tally.
-    pub(crate) fn begin_step(&self, plan: &v1::StepPlan, tally: &mut Tally) -> Result<(), WorkerError> {
+    pub(crate) fn begin_step(
+        &self,
+        plan: &v1::StepPlan,
+        tally: &mut Tally,
+    ) -> Result<(), WorkerError> {
         if plan.step != self.step {
-            let reason = format!("the plan goes on at step {}, this replica is at {}", plan.step, self.step);
-            return Err(WorkerError::Checkpoint { step: self.step, reason });
+            let reason = format!(
+                "the plan goes on at step {}, this replica is at {}",
+                plan.step, self.step
+            );
+            return Err(WorkerError::Checkpoint {
+                step: self.step,
+                reason,
+            });
         }
-        self.link.now(self.generation, self.step, v1::Activity::Training);
+        self.link
+            .now(self.generation, self.step, v1::Activity::Training);
         self.reducer.zero_gradients().map_err(self.collective())?;
         let requests = &self.link.inbox.requests;
-        tally.begin(plan.samples_in_step, requests.stop(), requests.take_snapshot()).map_err(self.torch())
+        tally
+            .begin(
+                plan.samples_in_step,
+                requests.stop(),
+                requests.take_snapshot(),
+            )
+            .map_err(self.torch())
     }
 
     /// A micro-batch forward: its share of the step's loss.
@@ -114,7 +158,9 @@ impl Replica {
     ) -> Result<Tensor, WorkerError> {
         let logits = self.model.forward(&batch.images, true)?;
         let loss = loss::multilabel_soft_margin(&logits, &batch.targets, plan.samples_in_step)?;
-        tally.add(&loss, self.model.batch_statistics(), batch.len()).map_err(self.torch())?;
+        tally
+            .add(&loss, self.model.batch_statistics(), batch.len())
+            .map_err(self.torch())?;
         Ok(loss)
     }
 
@@ -123,7 +169,9 @@ impl Replica {
         if !reduce {
             return self.reducer.accumulate(loss).map_err(self.collective());
         }
-        let _entered = self.link.entering(format!("all-reduce of gradients, step {}", self.step));
+        let _entered = self
+            .link
+            .entering(format!("all-reduce of gradients, step {}", self.step));
         self.reducer.backward(loss).map_err(|source| match source {
             nccl_rs::Error::ParameterWithoutGradient { index } => {
                 let name = self.model.trainable().nth(index).map(model::Parameter::name).unwrap_or_default();
@@ -139,27 +187,43 @@ impl Replica {
 
     /// Takes part in the reduction without a loss of its own.
     pub(crate) fn backward_nothing(&self) -> Result<(), WorkerError> {
-        let _entered = self.link.entering(format!("all-reduce of gradients, step {}", self.step));
+        let _entered = self
+            .link
+            .entering(format!("all-reduce of gradients, step {}", self.step));
         self.reducer.backward_zero().map_err(self.collective())
     }
 
     /// Sums the tally over all ranks, and reads it and the norm of the gradients.
     pub(crate) fn reduce(&self, tally: &Tally) -> Result<(Seen, f64), WorkerError> {
-        let _entered = self.link.entering(format!("all-reduce of the tally, step {}", self.step));
+        let _entered = self
+            .link
+            .entering(format!("all-reduce of the tally, step {}", self.step));
         tally.all_reduce(&self.group).map_err(self.collective())?;
         let seen = tally.read().map_err(self.torch())?;
         let correction = tally.correction(&seen);
-        let norm = tch::no_grad(|| norm(&self.flat_gradients)?.f_double_value(&[])).map_err(self.torch())?;
+        let norm = tch::no_grad(|| norm(&self.flat_gradients)?.f_double_value(&[]))
+            .map_err(self.torch())?;
         Ok((seen, norm * correction))
     }
 
     /// Applies the step: parameters, optimizer state and running statistics. From here on it is committed.
-    pub(crate) fn commit(&mut self, rates: Rates, tally: &Tally, seen: Seen, norm: f64) -> Result<(), WorkerError> {
+    pub(crate) fn commit(
+        &mut self,
+        rates: Rates,
+        tally: &Tally,
+        seen: Seen,
+        norm: f64,
+    ) -> Result<(), WorkerError> {
         let correction = tally.correction(&seen);
         let factor = correction * self.optimizer.clip_factor(norm);
         let applied = tch::no_grad(|| -> Result<(), WorkerError> {
-            let torch = |source| WorkerError::Torch { step: self.step, source };
-            self.optimizer.apply(self.step, rates, factor).map_err(torch)?;
+            let torch = |source| WorkerError::Torch {
+                step: self.step,
+                source,
+            };
+            self.optimizer
+                .apply(self.step, rates, factor)
+                .map_err(torch)?;
             let mut statistics = tally.statistics().map_err(torch)?;
             if correction != 1.0 {
                 let _ = statistics.f_mul_scalar_(correction).map_err(torch)?;
@@ -173,8 +237,12 @@ impl Replica {
 
     /// Whether any rank was asked to stop: all of them learn it here, or none.
     pub(crate) fn agree_to_stop(&self, tally: &mut Tally) -> Result<bool, WorkerError> {
-        let _entered = self.link.entering(format!("all-reduce after evaluation, step {}", self.step));
-        tally.begin(1, self.link.inbox.requests.stop(), false).map_err(self.torch())?;
+        let _entered = self
+            .link
+            .entering(format!("all-reduce after evaluation, step {}", self.step));
+        tally
+            .begin(1, self.link.inbox.requests.stop(), false)
+            .map_err(self.torch())?;
         tally.all_reduce(&self.group).map_err(self.collective())?;
         Ok(tally.read().map_err(self.torch())?.stop)
     }
@@ -192,11 +260,19 @@ impl Replica {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         hasher.update(&self.step.to_le_bytes());
         let parameters = self.model.parameters().iter().map(|p| &p.tensor);
-        for tensor in parameters.chain(self.optimizer.tensors()).chain([self.model.running_statistics()]) {
-            let values = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous());
+        for tensor in parameters
+            .chain(self.optimizer.tensors())
+            .chain([self.model.running_statistics()])
+        {
+            let values = tensor
+                .f_detach()
+                .and_then(|t| t.f_to_device(Device::Cpu))
+                .and_then(|t| t.f_contiguous());
             let values = values.map_err(self.torch())?;
             let mut bytes = vec![0u8; values.numel() * values.kind().elt_size_in_bytes()];
-            values.f_copy_data_u8(&mut bytes, values.numel()).map_err(self.torch())?;
+            values
+                .f_copy_data_u8(&mut bytes, values.numel())
+                .map_err(self.torch())?;
             hasher.update(&bytes);
         }
         Ok(hasher.digest128().to_le_bytes().to_vec())
@@ -207,7 +283,11 @@ impl Replica {
         let mut named = Vec::new();
         for (kind, tensors) in self.optimizer.state() {
             let split = self.model.split_like_parameters(tensors)?;
-            named.extend(split.into_iter().map(|(name, tensor)| (format!("{kind}/{name}"), tensor)));
+            named.extend(
+                split
+                    .into_iter()
+                    .map(|(name, tensor)| (format!("{kind}/{name}"), tensor)),
+            );
         }
         Ok(named)
     }
@@ -256,7 +336,11 @@ pub(crate) fn restore(
     state: &BTreeMap<String, Tensor>,
     step: u64,
 ) -> Result<(), WorkerError> {
-    if let Some(missing) = model.shapes()?.keys().find(|name| !weights.contains_key(*name)) {
+    if let Some(missing) = model
+        .shapes()?
+        .keys()
+        .find(|name| !weights.contains_key(*name))
+    {
         let reason = format!("model.safetensors has no {missing}");
         return Err(WorkerError::Checkpoint { step, reason });
     }
@@ -265,7 +349,12 @@ pub(crate) fn restore(
         let prefix = format!("{kind}/");
         let named = state
             .iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone())))
+            .filter_map(|(name, tensor)| {
+                Some((
+                    name.strip_prefix(&prefix)?.to_owned(),
+                    tensor.shallow_clone(),
+                ))
+            })
             .collect();
         model.fill_like_parameters(&named, tensors)?;
     }
@@ -274,5 +363,9 @@ pub(crate) fn restore(
 
 /// The kind that `train.precision` names.
 pub(crate) fn kind(precision: &str) -> Kind {
-    if precision == "float64" { Kind::Double } else { Kind::Float }
+    if precision == "float64" {
+        Kind::Double
+    } else {
+        Kind::Float
+    }
 }

@@ -16,7 +16,10 @@ pub(crate) struct Schedule {
 enum Shape {
     Constant,
     /// Multiplied by `gamma` at each of `at` (steps).
-    Step { at: Vec<f64>, gamma: f64 },
+    Step {
+        at: Vec<f64>,
+        gamma: f64,
+    },
     /// Half a cosine from the peak to 0 over what follows the warm-up.
     Cosine,
 }
@@ -33,9 +36,14 @@ impl Schedule {
     pub(crate) fn new(spec: &TrainSpec) -> Self {
         let per_epoch = spec.steps_per_epoch.max(1) as f64;
         let shape = match spec.schedule.as_str() {
-            "step" => {
-                Shape::Step { at: spec.milestones.iter().map(|epoch| epoch * per_epoch).collect(), gamma: spec.gamma }
-            }
+            "step" => Shape::Step {
+                at: spec
+                    .milestones
+                    .iter()
+                    .map(|epoch| epoch * per_epoch)
+                    .collect(),
+                gamma: spec.gamma,
+            },
             "cosine" => Shape::Cosine,
             _ => Shape::Constant,
         };
@@ -51,7 +59,10 @@ impl Schedule {
     /// The rates with which `step` (from 0) is applied.
     pub(crate) fn rates(&self, step: u64) -> Rates {
         let factor = self.factor(step as f64);
-        Rates { trunk: self.trunk * factor, head: self.head * factor }
+        Rates {
+            trunk: self.trunk * factor,
+            head: self.head * factor,
+        }
     }
 
     fn factor(&self, step: f64) -> f64 {
@@ -61,7 +72,9 @@ impl Schedule {
         }
         match &self.shape {
             Shape::Constant => 1.0,
-            Shape::Step { at, gamma } => gamma.powi(at.iter().filter(|&&at| step >= at).count() as i32),
+            Shape::Step { at, gamma } => {
+                gamma.powi(at.iter().filter(|&&at| step >= at).count() as i32)
+            }
             // Loshchilov and Hutter 2016, equation 5, one cycle down to 0.
             Shape::Cosine => {
                 let span = (self.total_steps - self.warmup_steps).max(1.0);
@@ -93,7 +106,9 @@ mod tests {
     #[test]
     fn warm_up_climbs_in_a_line_and_ends_at_the_peak() {
         let schedule = Schedule::new(&spec("constant", 0.1));
-        let heads: Vec<f64> = [0, 4, 9, 10, 99].map(|step| schedule.rates(step).head).to_vec();
+        let heads: Vec<f64> = [0, 4, 9, 10, 99]
+            .map(|step| schedule.rates(step).head)
+            .to_vec();
         assert_eq!(heads, [0.1, 0.5, 1.0, 1.0, 1.0]);
         assert!((schedule.rates(4).trunk - 0.05).abs() < 1e-15);
     }
@@ -101,9 +116,17 @@ mod tests {
     #[test]
     fn a_milestone_takes_effect_with_the_first_step_of_its_epoch() {
         let schedule = Schedule::new(&spec("step", 0.0));
-        let heads: Vec<f64> = [0, 29, 30, 31, 49, 50, 99].map(|step| schedule.rates(step).head).to_vec();
+        let heads: Vec<f64> = [0, 29, 30, 31, 49, 50, 99]
+            .map(|step| schedule.rates(step).head)
+            .to_vec();
         let expected = [1.0, 1.0, 0.1, 0.1, 0.1, 0.01, 0.01];
-        assert!(heads.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{heads:?}");
+        assert!(
+            heads
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-15),
+            "{heads:?}"
+        );
     }
 
     #[test]

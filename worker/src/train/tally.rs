@@ -39,14 +39,22 @@ impl Tally {
     /// # Errors
     /// When it cannot be allocated.
     pub(crate) fn new(statistics: i64, kind: Kind, device: Device) -> Result<Self, TchError> {
-        Ok(Self { values: Tensor::f_zeros([LANES + statistics], (kind, device))?, samples_in_step: 1.0 })
+        Ok(Self {
+            values: Tensor::f_zeros([LANES + statistics], (kind, device))?,
+            samples_in_step: 1.0,
+        })
     }
 
     /// Begins a step of so many samples over all ranks, with this rank's requests.
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn begin(&mut self, samples_in_step: u32, stop: bool, snapshot: bool) -> Result<(), TchError> {
+    pub(crate) fn begin(
+        &mut self,
+        samples_in_step: u32,
+        stop: bool,
+        snapshot: bool,
+    ) -> Result<(), TchError> {
         self.samples_in_step = f64::from(samples_in_step.max(1));
         let _ = self.values.f_zero_()?;
         for (lane, raised) in [(STOP, stop), (SNAPSHOT, snapshot)] {
@@ -62,11 +70,18 @@ impl Tally {
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn add(&mut self, loss: &Tensor, statistics: &Tensor, samples: usize) -> Result<(), TchError> {
+    pub(crate) fn add(
+        &mut self,
+        loss: &Tensor,
+        statistics: &Tensor,
+        samples: usize,
+    ) -> Result<(), TchError> {
         let weight = samples as f64 / self.samples_in_step;
         let _ = self.lane(LOSS)?.f_add_(&loss.f_detach()?)?;
         let _ = self.lane(SAMPLES)?.f_add_scalar_(samples as f64)?;
-        let _ = self.statistics()?.f_add_(&statistics.f_mul_scalar(weight)?)?;
+        let _ = self
+            .statistics()?
+            .f_add_(&statistics.f_mul_scalar(weight)?)?;
         Ok(())
     }
 
@@ -83,7 +98,11 @@ impl Tally {
     /// # Errors
     /// When the device fails.
     pub(crate) fn read(&self) -> Result<Seen, TchError> {
-        let lanes: Vec<f64> = self.values.f_narrow(0, 0, LANES)?.f_to_kind(Kind::Double)?.try_into()?;
+        let lanes: Vec<f64> = self
+            .values
+            .f_narrow(0, 0, LANES)?
+            .f_to_kind(Kind::Double)?
+            .try_into()?;
         let at = |lane: i64| lanes.get(lane as usize).copied().unwrap_or(f64::NAN);
         let samples = at(SAMPLES);
         Ok(Seen {
@@ -96,7 +115,11 @@ impl Tally {
 
     /// By what gradients and statistics must be multiplied because pictures were skipped: 1 unless some were.
     pub(crate) fn correction(&self, seen: &Seen) -> f64 {
-        if seen.samples == 0 { 0.0 } else { self.samples_in_step / seen.samples as f64 }
+        if seen.samples == 0 {
+            0.0
+        } else {
+            self.samples_in_step / seen.samples as f64
+        }
     }
 
     /// The mean batch statistics `[S]` over the step's samples.
@@ -123,8 +146,20 @@ mod tests {
         tally.begin(5, false, true).unwrap();
 
         // Mean losses 1.0 over 3 samples and 2.0 over 2, as shares of a step of 5.
-        tally.add(&Tensor::from(3.0 / 5.0), &Tensor::from_slice(&[1.0, 10.0]), 3).unwrap();
-        tally.add(&Tensor::from(4.0 / 5.0), &Tensor::from_slice(&[2.0, 20.0]), 2).unwrap();
+        tally
+            .add(
+                &Tensor::from(3.0 / 5.0),
+                &Tensor::from_slice(&[1.0, 10.0]),
+                3,
+            )
+            .unwrap();
+        tally
+            .add(
+                &Tensor::from(4.0 / 5.0),
+                &Tensor::from_slice(&[2.0, 20.0]),
+                2,
+            )
+            .unwrap();
 
         let seen = tally.read().unwrap();
         assert!((seen.loss - 1.4).abs() < 1e-12);
@@ -140,12 +175,16 @@ mod tests {
         tally.begin(4, false, false).unwrap();
 
         // Three of four were read, each with loss 2.
-        tally.add(&Tensor::from(6.0 / 4.0), &Tensor::from_slice(&[8.0]), 3).unwrap();
+        tally
+            .add(&Tensor::from(6.0 / 4.0), &Tensor::from_slice(&[8.0]), 3)
+            .unwrap();
 
         let seen = tally.read().unwrap();
         assert!((seen.loss - 2.0).abs() < 1e-12);
         let correction = tally.correction(&seen);
-        let statistics: Vec<f64> = (tally.statistics().unwrap() * correction).try_into().unwrap();
+        let statistics: Vec<f64> = (tally.statistics().unwrap() * correction)
+            .try_into()
+            .unwrap();
         assert!((statistics[0] - 8.0).abs() < 1e-12);
     }
 }

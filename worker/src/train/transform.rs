@@ -14,12 +14,20 @@ pub(crate) fn parse(spec: &DataSpec) -> Result<TrainTransform, WorkerError> {
     let transform = match spec.transform.as_str() {
         "random_resized_crop" => TrainTransform::random_resized_crop(),
         "multi_scale_crop" => match TrainTransform::multi_scale_crop() {
-            TrainTransform::MultiScaleCrop { scales, max_distort, .. } => {
-                TrainTransform::MultiScaleCrop { resize: spec.resize, scales, max_distort }
-            }
+            TrainTransform::MultiScaleCrop {
+                scales,
+                max_distort,
+                ..
+            } => TrainTransform::MultiScaleCrop {
+                resize: spec.resize,
+                scales,
+                max_distort,
+            },
             other => other,
         },
-        "squash_crop" => TrainTransform::SquashCrop { resize: spec.resize },
+        "squash_crop" => TrainTransform::SquashCrop {
+            resize: spec.resize,
+        },
         "squash" => TrainTransform::None,
         other => {
             return Err(WorkerError::Config(format!(
@@ -34,5 +42,9 @@ pub(crate) fn parse(spec: &DataSpec) -> Result<TrainTransform, WorkerError> {
 
 /// What a bad picture does.
 pub(crate) fn on_bad_image(spec: &DataSpec) -> OnBadImage {
-    if spec.on_bad_image == "skip" { OnBadImage::Skip } else { OnBadImage::Error }
+    if spec.on_bad_image == "skip" {
+        OnBadImage::Skip
+    } else {
+        OnBadImage::Error
+    }
 }

@@ -1,6 +1,12 @@
 //! Real runs: both binaries, real processes, drawn pictures on disk.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "helpers of several test binaries")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of several test binaries"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,9 +75,19 @@ impl Place {
     /// `coordinator start` with the small recipe; `more` are further arguments, `--set` values with a `=` and no dash.
     pub(crate) fn command(&self, name: &str, workers: usize, more: &[&str]) -> Command {
         let mut command = Command::new(coordinator());
-        command.arg("start").arg("--run-dir").arg(self.path(name)).arg("--worker-binary").arg(worker());
+        command
+            .arg("start")
+            .arg("--run-dir")
+            .arg(self.path(name))
+            .arg("--worker-binary")
+            .arg(worker());
         if !more.contains(&"--resume") {
-            command.arg("--workers").arg(workers.to_string()).arg("--data").arg(self.data()).args(["--device", "cpu"]);
+            command
+                .arg("--workers")
+                .arg(workers.to_string())
+                .arg("--data")
+                .arg(self.data())
+                .args(["--device", "cpu"]);
             for setting in SMALL {
                 command.args(["--set", setting]);
             }
@@ -82,7 +98,10 @@ impl Place {
             }
             command.arg(argument);
         }
-        command.env_remove("RUST_LOG").env_remove("OMP_NUM_THREADS").stdin(Stdio::null());
+        command
+            .env_remove("RUST_LOG")
+            .env_remove("OMP_NUM_THREADS")
+            .stdin(Stdio::null());
         command
     }
 
@@ -100,14 +119,23 @@ impl Place {
 
     pub(crate) fn start(&self, name: &str, workers: usize, more: &[&str]) -> Child {
         let mut command = self.command(name, workers, more);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 }
 
 impl Run {
     pub(crate) fn new(dir: PathBuf, output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { dir, code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+        Self {
+            dir,
+            code: output.status.code(),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
     }
 
     pub(crate) fn summary(&self) -> serde_json::Value {
@@ -121,12 +149,18 @@ impl Run {
     /// SHA-256 of each file of the last checkpoint that has tensors.
     pub(crate) fn hashes(&self) -> BTreeMap<String, String> {
         let manifest: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(self.last().join("manifest.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(self.last().join("manifest.json")).unwrap())
+                .unwrap();
         manifest["files"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|file| (file["name"].as_str().unwrap().to_owned(), file["sha256"].to_string()))
+            .map(|file| {
+                (
+                    file["name"].as_str().unwrap().to_owned(),
+                    file["sha256"].to_string(),
+                )
+            })
             .filter(|(name, _)| name.ends_with(".safetensors"))
             .collect()
     }
@@ -138,34 +172,49 @@ impl Run {
             .flat_map(|file| {
                 let path = self.last().join(format!("{file}.safetensors"));
                 let tensors = Tensor::read_safetensors(path).unwrap();
-                tensors.into_iter().map(move |(name, tensor)| (format!("{file}/{name}"), tensor))
+                tensors
+                    .into_iter()
+                    .map(move |(name, tensor)| (format!("{file}/{name}"), tensor))
             })
             .collect()
     }
 
     pub(crate) fn logs(&self) -> String {
-        let Ok(logs) = std::fs::read_dir(self.dir.join("logs")) else { return String::new() };
-        logs.filter_map(|log| std::fs::read_to_string(log.ok()?.path()).ok()).collect()
+        let Ok(logs) = std::fs::read_dir(self.dir.join("logs")) else {
+            return String::new();
+        };
+        logs.filter_map(|log| std::fs::read_to_string(log.ok()?.path()).ok())
+            .collect()
     }
 }
 
 /// The largest norm-relative difference of any tensor, and its name. Against the norm of the tensor's kind where the
 /// tensor itself is next to nothing.
-pub(crate) fn distance(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> (f64, String) {
+pub(crate) fn distance(
+    a: &BTreeMap<String, Tensor>,
+    b: &BTreeMap<String, Tensor>,
+) -> (f64, String) {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     a.iter()
         .filter(|(_, tensor)| tensor.kind() != Kind::Int64)
         .map(|(name, tensor)| {
             let (a, b) = (tensor.to_kind(Kind::Double), b[name].to_kind(Kind::Double));
             let norm = b.norm().double_value(&[]);
-            ((a - b).norm().double_value(&[]) / norm.max(1e-4), name.clone())
+            (
+                (a - b).norm().double_value(&[]) / norm.max(1e-4),
+                name.clone(),
+            )
         })
-        .fold((0.0, String::new()), |most, one| if one.0 > most.0 { one } else { most })
+        .fold((0.0, String::new()), |most, one| {
+            if one.0 > most.0 { one } else { most }
+        })
 }
 
 /// Processes whose command line holds `text`.
 pub(crate) fn processes_with(text: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| {
             let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
@@ -182,6 +231,10 @@ pub(crate) fn worker() -> &'static Path {
 /// Built beside the worker by `cargo test --workspace`.
 pub(crate) fn coordinator() -> PathBuf {
     let path = worker().with_file_name("coordinator");
-    assert!(path.exists(), "{} is missing; build it: cargo build --release -p coordinator", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing; build it: cargo build --release -p coordinator",
+        path.display()
+    );
     path
 }

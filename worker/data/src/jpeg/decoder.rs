@@ -1,8 +1,8 @@
 //! The decoder behind this crate's `jpeg` module: zune-jpeg, pure Rust with SIMD, so that a build needs neither cmake
-//! nor an assembler. Nobody else names it, so that another one can take its place.
+//! nor an assembler. Nobody else names it, so that another one can take its place; [`rare`] has what it gets wrong.
 
 use super::survey::Survey;
-use super::{DecodeError, RgbImage, entropy};
+use super::{DecodeError, RgbImage, entropy, rare};
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use zune_jpeg::JpegDecoder;
@@ -37,7 +37,12 @@ pub(super) fn decode(
         data.extend_from_slice(&[0xff, 0].repeat(ONES));
     }
     data.extend_from_slice(b"\xff\xd9");
-    run(&data, image).map_err(|reason| {
+    let outcome = if rare::is_rare(survey) {
+        rare::run(&data, &mut image.pixels)
+    } else {
+        run(&data, image)
+    };
+    outcome.map_err(|reason| {
         // Better words, if that is what it is.
         let damaged = || DecodeError::Damaged(reason);
         entropy::check(bytes).err().unwrap_or_else(damaged)

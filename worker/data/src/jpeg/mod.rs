@@ -6,6 +6,7 @@
 
 mod decoder;
 mod entropy;
+mod rare;
 mod survey;
 
 pub(crate) use survey::survey;

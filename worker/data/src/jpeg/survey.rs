@@ -11,6 +11,8 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub(crate) struct Survey {
     pub(crate) header: Header,
+    /// Horizontal and vertical sampling factors of each component.
+    pub(super) sampling: Vec<(usize, usize)>,
     /// Offset of the end marker.
     pub(super) end: usize,
     /// Scans before it.
@@ -61,6 +63,7 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, DecodeError> {
     }
     Ok(Survey {
         header: frame.header,
+        sampling: frame.sampling().to_vec(),
         end: walk.at - 2,
         scans: walk.scans,
         extra: walk.extra,

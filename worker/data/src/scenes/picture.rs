@@ -167,7 +167,10 @@ fn roomiest(canvas: &Canvas, objects: &[(usize, Placement)], random: &mut Stream
         objects
             .iter()
             .map(|(_, other)| {
-                let (x, y) = (place.center.0 - other.center.0, place.center.1 - other.center.1);
+                let (x, y) = (
+                    place.center.0 - other.center.0,
+                    place.center.1 - other.center.1,
+                );
                 (x * x + y * y) / ((place.radius + other.radius) * (place.radius + other.radius))
             })
             .fold(f32::INFINITY, f32::min)
