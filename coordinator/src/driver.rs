@@ -30,6 +30,7 @@ mod feeder;
 mod figures;
 mod messages;
 mod recorder;
+mod skipped;
 
 use feeder::Feeder;
 use figures::Figures;

@@ -1,6 +1,7 @@
 //! Compiles the C++ shim against the libtorch that `LIBTORCH` names, with NCCL if it has CUDA.
 
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
@@ -99,6 +100,7 @@ fn cuda_includes(libtorch: &Path) -> Vec<PathBuf> {
 
 fn fail(message: &str) -> ! {
     println!("cargo:warning={message}");
-    eprintln!("{message}");
+    // Cargo shows what a failed build script wrote to stderr.
+    let _ = writeln!(std::io::stderr(), "{message}");
     exit(1)
 }

@@ -1,5 +1,7 @@
 //! What a weight file says of its model: enough to use the file alone.
 
+mod guess;
+
 use std::collections::BTreeMap;
 
 use model::{Backbone, Graph, ModelConfig, Residual};
@@ -7,6 +9,8 @@ use proto::v1;
 use serde::{Deserialize, Serialize};
 
 use crate::error::WorkerError;
+
+pub(crate) use guess::Foreign;
 
 /// The key in `model.safetensors`' metadata.
 const KEY: &str = "hgat_fc";

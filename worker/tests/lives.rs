@@ -102,12 +102,14 @@ fn an_unreadable_picture_ends_the_run_by_name_or_is_skipped_and_listed() {
     assert_eq!(refused.code, Some(65), "{refused:#?}");
     assert!(refused.err.contains("000000000005.jpg"), "{}", refused.err);
     assert_eq!(skipped.summary()["ended"], "finished");
+    // Then it is listed once an epoch, with what is wrong, and counted at the end
     let events = std::fs::read_to_string(skipped.dir.join("events.jsonl")).unwrap();
-    assert!(
-        events.contains("000000000005.jpg") || skipped.out.contains("000000000005.jpg"),
-        "{}",
-        skipped.out
-    );
+    let listed = events
+        .lines()
+        .filter(|line| line.contains("sample_skipped") && line.contains("000000000005.jpg"))
+        .count();
+    assert_eq!(listed, 2, "{events}");
+    assert!(skipped.err.contains("000000000005.jpg"), "{}", skipped.err);
 }
 
 fn worker_pid(place: &Place, name: &str) -> String {

@@ -1,5 +1,7 @@
 //! `.ci/count` turns the output of `cargo test` into one line that can be trusted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::path::Path;
 use std::process::Command;
 

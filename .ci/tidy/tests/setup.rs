@@ -3,6 +3,8 @@
 //! The machines are made up: a PATH of a few real tools beside a cargo, a compiler and a Python that
 //! only pretend.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

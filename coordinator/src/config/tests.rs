@@ -248,14 +248,14 @@ fn the_demo_recipe_loads() {
             config.train.micro_batch,
             config.run.workers
         ),
-        (64, 32, Some(2))
+        (32, 16, Some(2))
     );
     assert_eq!(
         (
             config.train.learning_rate_head,
             config.train.learning_rate_trunk
         ),
-        (2e-3, 2e-3)
+        (1.5e-3, 1.5e-3)
     );
 }
 

@@ -202,25 +202,6 @@ impl Driver {
         }
     }
 
-    fn note_skipped(&mut self, progress: &Progress) {
-        for skipped in &progress.skipped {
-            let (step, sample) = (progress.step, skipped.sample_id);
-            let news = self
-                .parts
-                .ledger
-                .skip(progress.generation, step, sample, &skipped.reason);
-            if news.unwrap_or(false) {
-                self.ledger_changed = true;
-                let (split, reason) = ("train", skipped.reason.clone());
-                self.parts.observer.tell(RunEvent::SampleSkipped {
-                    split,
-                    sample,
-                    reason,
-                });
-            }
-        }
-    }
-
     async fn on_scored(
         &mut self,
         step: u64,
@@ -238,11 +219,7 @@ impl Driver {
                 .tell(RunEvent::EvaluationBegan { epoch, samples });
         }
         for (sample, reason) in skipped {
-            self.parts.observer.tell(RunEvent::SampleSkipped {
-                split: "val",
-                sample,
-                reason,
-            });
+            self.list_skipped("val", sample, reason);
         }
         self.parts.observer.tell(RunEvent::Scored {
             epoch,

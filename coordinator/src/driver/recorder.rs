@@ -14,6 +14,16 @@ struct Head<'a> {
     run_id: &'a str,
 }
 
+/// A sample that was left out: decides nothing, and is what people look for.
+#[derive(Serialize)]
+struct Skipped<'a> {
+    at_ms: Millis,
+    note: &'a str,
+    split: &'a str,
+    sample: u32,
+    reason: &'a str,
+}
+
 /// Every other line.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -48,6 +58,23 @@ impl Recorder {
     /// not be replayed.
     pub(crate) fn event(&mut self, event: &Event, at_ms: Millis) -> Option<String> {
         let result = self.line(&Line { at_ms, event });
+        self.stop_on(result)
+    }
+
+    /// Lists a sample that was left out; `reason` names its file. A replay passes over lines without an `event`.
+    pub(crate) fn skipped(
+        &mut self,
+        (split, sample): (&str, u32),
+        reason: &str,
+        at_ms: Millis,
+    ) -> Option<String> {
+        let result = self.line(&Skipped {
+            at_ms,
+            note: "sample_skipped",
+            split,
+            sample,
+            reason,
+        });
         self.stop_on(result)
     }
 

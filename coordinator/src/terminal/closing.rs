@@ -68,7 +68,7 @@ pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
                 .collect();
             lines.push(row(
                 "",
-                &format!("left out, as no image shows them: {}", names.join(", ")),
+                &format!("left out, as no image shows them: {}", first_of(&names)),
             ));
         }
         let (at, top) = (&last.metrics.at_threshold, &last.metrics.top3);
@@ -106,4 +106,17 @@ pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
     };
     lines.extend(next.map(|next| row("next", &next)));
     lines
+}
+
+/// Names in words, the first few of many; all are in summary.json.
+fn first_of(names: &[String]) -> String {
+    const NAMED: usize = 6;
+    if names.len() <= NAMED {
+        return names.join(", ");
+    }
+    let more = names.len() - NAMED;
+    format!(
+        "{} and {more} more (all in summary.json)",
+        names[..NAMED].join(", ")
+    )
 }

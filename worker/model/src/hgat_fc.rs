@@ -101,14 +101,12 @@ impl HgatFc {
     }
 
     /// `[S]`: means and unbiased variances of the last training batch, for every batch norm.
-    #[must_use]
     pub fn batch_statistics(&self) -> &Tensor {
         &self.statistics.batch
     }
 
     /// `[S]`: the running statistics, in the same layout. Written only by [`HgatFc::update_running_statistics`], by
     /// imports, and by whoever makes replicas equal.
-    #[must_use]
     pub fn running_statistics(&self) -> &Tensor {
         &self.statistics.running
     }

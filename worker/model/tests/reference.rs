@@ -3,7 +3,12 @@
 //! One Python process writes what the reference gives for many shapes (`tests/golden.py`); each is loaded here by the
 //! names in its `state_dict` and compared.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -381,4 +386,49 @@ fn uneven_slices_add_up_to_the_loss_of_the_whole() {
         (naive - whole).abs() > 1e-6,
         "the mean of means is another number"
     );
+}
+
+/// The case TRN-02: loss and gradients of five samples in slices of three and two are those of the five.
+#[test]
+fn the_collected_uneven_slices_have_the_loss_and_gradients_of_the_whole() {
+    let Some(cases) = std::env::var_os("HGAT_TEST_CASES") else {
+        println!("skipped: HGAT_TEST_CASES is not set, so there is no case to read");
+        return;
+    };
+    let folder = Path::new(&cases).join("TRN-02-uneven-slices");
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+    };
+    let rows = |value: &serde_json::Value| {
+        let rows: Vec<Vec<f64>> = serde_json::from_value(value.clone()).unwrap();
+        Tensor::from_slice2(&rows)
+    };
+    let expected = &read("expected.json")["variants"]["three_and_two"];
+    let given = read(expected["path"].as_str().unwrap());
+    let tolerance = expected["tolerance"].as_f64().unwrap();
+    let slices: Vec<Vec<i64>> = serde_json::from_value(given["slices"].clone()).unwrap();
+    let samples: usize = slices.iter().map(Vec::len).sum();
+    let (logits, targets) = (rows(&given["logits"]), rows(&given["targets"]));
+    let logits = logits.set_requires_grad(true);
+
+    let mut total = 0.0;
+    for slice in &slices {
+        let own = Tensor::from_slice(slice);
+        let loss = loss::multilabel_soft_margin(
+            &logits.index_select(0, &own),
+            &targets.index_select(0, &own),
+            samples as u32,
+        )
+        .unwrap();
+        total += loss.double_value(&[]);
+        loss.backward();
+    }
+
+    let right = expected["loss"].as_f64().unwrap();
+    assert!(
+        (total - right).abs() <= tolerance,
+        "{total} and not {right}"
+    );
+    let furthest = (logits.grad() - rows(&expected["grad"])).abs().max();
+    assert!(furthest.double_value(&[]) <= tolerance);
 }

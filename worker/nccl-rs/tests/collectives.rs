@@ -1,5 +1,7 @@
 //! Each collective between real processes, against what it is defined to give.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use nccl_rs::{Error, ReduceOp};
@@ -204,8 +206,6 @@ fn a_group_says_who_it_is() {
         assert_eq!(group.rank(), rank.rank);
         assert_eq!(group.world_size(), 2);
         assert_eq!(group.device(), Device::Cpu);
-        // Who leaves before the other has connected would take the group away from it.
-        group.barrier().unwrap().wait().unwrap();
     });
 }
 

@@ -1,5 +1,7 @@
 //! Peers that die, hang or leave: every survivor is told at once, and goes on in the same process.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use std::thread;

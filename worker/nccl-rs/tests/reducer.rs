@@ -1,5 +1,7 @@
 //! The reducer's sums between real processes, against one process that does all of the work.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use nccl_rs::{BucketSizes, Error, ProcessGroup, Reducer};

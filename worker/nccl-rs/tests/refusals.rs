@@ -1,5 +1,7 @@
 //! What is refused before any peer notices, and what a store's failure becomes.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use std::collections::HashMap;

@@ -12,7 +12,7 @@ use model::{HgatFc, weights};
 use serde_json::json;
 use tch::{Device, Kind};
 
-use crate::describe::Description;
+use crate::describe::{Description, Foreign};
 use crate::device;
 use crate::error::WorkerError;
 use crate::train::feed::Normaliser;
@@ -20,13 +20,14 @@ use crate::train::feed::Normaliser;
 /// Score the pictures of a folder with a checkpoint.
 ///
 /// Prints one JSON object a picture, in name order: `file`, `logits` in class order, `labels` with the probability of
-/// every class at 0.5 or more. A picture that cannot be read has `error` instead, and the exit code is 65.
+/// every class at 0.5 or more. A picture that cannot be read has `error` instead, and the exit code is 65. Folders inside
+/// the folder are not entered; hidden files and files that are no pictures are passed over.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  worker predict --checkpoint runs/demo/checkpoints/best --images photos --json\n  worker predict --checkpoint model.safetensors --images photos --json > predictions.jsonl\n  coordinator evaluate --predictions predictions.jsonl --annotations instances_val2017.json"
 )]
 pub(crate) struct Predict {
-    /// A checkpoint's folder, or its model.safetensors
+    /// A checkpoint's folder, its model.safetensors, or a .pth or .pth.tar of HGAT_FC
     #[arg(long, value_name = "DIR_OR_FILE")]
     checkpoint: PathBuf,
     /// Folder of pictures
@@ -41,6 +42,8 @@ pub(crate) struct Predict {
     /// Least probability of a label
     #[arg(long, default_value_t = 0.5)]
     threshold: f64,
+    #[command(flatten)]
+    foreign: Foreign,
 }
 
 /// A model ready to score one picture after the other.
@@ -57,7 +60,7 @@ struct Scorer {
 /// When the checkpoint or the folder cannot be used, or, at the end, when some pictures could not be read.
 pub(crate) fn run(arguments: &Predict, out: &mut impl Write) -> Result<(), WorkerError> {
     let device = device::parse(&arguments.device)?;
-    let mut scorer = Scorer::load(&arguments.checkpoint, device)?;
+    let mut scorer = Scorer::load(&arguments.checkpoint, &arguments.foreign, device)?;
     let folder = |reason: String| WorkerError::Input {
         what: "folder of pictures",
         path: arguments.images.display().to_string(),
@@ -103,19 +106,16 @@ pub(crate) fn run(arguments: &Predict, out: &mut impl Write) -> Result<(), Worke
 }
 
 impl Scorer {
-    fn load(checkpoint: &Path, device: Device) -> Result<Self, WorkerError> {
+    fn load(checkpoint: &Path, foreign: &Foreign, device: Device) -> Result<Self, WorkerError> {
         let path = if checkpoint.is_dir() {
             checkpoint.join("model.safetensors")
         } else {
             checkpoint.to_owned()
         };
         let file = weights::read(&path)?;
-        let description = Description::read(&file.metadata).ok_or_else(|| WorkerError::Input {
-            what: "weight file",
-            path: path.display().to_string(),
-            reason: "does not say which model it is of; use a checkpoint that this program wrote"
-                .to_owned(),
-        })?;
+        let own = Description::read(&file.metadata);
+        let is_foreign = own.is_none();
+        let description = own.map_or_else(|| foreign.describe(&file), Ok)?;
         let kind = if file.tensors.values().any(|t| t.kind() == Kind::Double) {
             Kind::Double
         } else {
@@ -123,7 +123,10 @@ impl Scorer {
         };
         let mut model = HgatFc::new(&description.config(None)?, device, kind, 0)?;
         let report = weights::plan_match(&model.shapes()?, &file, weights::Scope::Whole)?;
-        tracing::debug!("{}: {report}", path.display());
+        if is_foreign {
+            let notes: String = file.notes.iter().map(|note| format!("; {note}")).collect();
+            tracing::info!("{}: {report}{notes}", path.display());
+        }
         let tensors: BTreeMap<_, _> = file
             .tensors
             .iter()

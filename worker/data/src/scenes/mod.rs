@@ -26,6 +26,8 @@ use std::sync::mpsc;
 
 use serde::{Deserialize, Serialize};
 
+pub use categories::coco_categories;
+
 use annotations::Record;
 use folder::{Draft, Place};
 use picture::{Split, compose};

@@ -41,9 +41,16 @@ impl Rank {
         self.group_as(generation, self.rank, self.world_size)
     }
 
+    /// Returns once everybody is in: who left earlier would take the group away from those still connecting.
     pub fn group_as(&self, generation: &str, rank: usize, world_size: usize) -> ProcessGroup {
         let store: Arc<dyn Store> = Arc::new(self.store.with_prefix(generation));
-        ProcessGroup::gloo(store, rank, world_size, options()).expect("the peers are alive")
+        let group =
+            ProcessGroup::gloo(store, rank, world_size, options()).expect("the peers are alive");
+        self.tell(&format!("{generation}: {rank} of {world_size} is in"));
+        for other in 0..world_size {
+            self.hear(&format!("{generation}: {other} of {world_size} is in"));
+        }
+        group
     }
 
     /// Tells the first process, or another rank, that something has happened here.
