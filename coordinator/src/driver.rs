@@ -250,6 +250,7 @@ impl Driver {
                     }
                 }
                 request = shutdown.recv(), if listening => match request {
+                    Some(Shutdown::BadPictures(problem)) => self.happen(Event::BadData { problem }).await,
                     Some(request) => self.happen(Event::StopAsked { by: request.to_string() }).await,
                     None => listening = false,
                 },

@@ -90,12 +90,14 @@ impl Launch {
 
 /// A request to end, from outside the protocol. The first stops the run with a checkpoint; a second one ends it at
 /// once, resumable from the last checkpoint there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shutdown {
     /// Ctrl-C.
     Interrupt,
     /// SIGTERM.
     Terminate,
+    /// Picture files that cannot be used were found: the run fails, in these words.
+    BadPictures(String),
 }
 
 impl fmt::Display for Shutdown {
@@ -103,6 +105,7 @@ impl fmt::Display for Shutdown {
         f.write_str(match self {
             Self::Interrupt => "Ctrl-C",
             Self::Terminate => "SIGTERM",
+            Self::BadPictures(problem) => problem,
         })
     }
 }

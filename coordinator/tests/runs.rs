@@ -267,6 +267,35 @@ async fn stop_after_ends_the_plan_there_with_a_checkpoint() {
 }
 
 #[tokio::test]
+async fn bad_pictures_found_while_the_run_goes_on_end_it_as_bad_data() {
+    // Given a run whose worker waits in its second step
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = Served::start(external(dir.path(), 1)).await;
+    let waiting = Misbehaviour {
+        await_stop_at: Some(1),
+        ..Misbehaviour::default()
+    };
+    let workers = vec![spawn(
+        &served.address,
+        "worker-0",
+        &Collective::of(1),
+        waiting,
+    )];
+    served.until("a step", |status| status.step == 1).await;
+
+    // When the check of the files comes to its end
+    let problem = "2 of 26 train pictures cannot be used".to_owned();
+    let request = Shutdown::BadPictures(problem.clone());
+    served.shutdown.send(request).await.unwrap();
+    fates(workers).await;
+    let outcome = served.end().await;
+
+    // Then
+    assert_eq!((outcome.exit_code, outcome.reason), (65, problem));
+    assert_eq!(outcome.status.phase(), Phase::Failed);
+}
+
+#[tokio::test]
 async fn a_checkpoint_at_an_epochs_end_without_figures_is_evaluated_first_on_resume() {
     // Given a run that was stopped right after its first epoch's last step, before the evaluation
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ mod client;
 mod config_command;
 mod evaluate;
 mod failure;
+mod pictures;
 mod start;
 
 use std::collections::BTreeMap;

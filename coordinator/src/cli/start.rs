@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data::coco::Dataset;
-use data::files::{CheckOptions, check_files};
 use domain::run_plan::RunPlan;
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::failure::DATA;
+use super::pictures::PictureCheck;
 use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE};
 use crate::baseline;
 use crate::checkpoint::Checkpoints;
@@ -36,6 +36,8 @@ pub(super) struct Prepared {
     config: Config,
     placement: Placement,
     dataset: Arc<Dataset>,
+    /// Of the picture files, unless it is done.
+    check: Option<PictureCheck>,
     plan: RunPlan,
     listener: TcpListener,
     worker_binary: PathBuf,
@@ -59,10 +61,17 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
     config.record_placement(placement.device, workers, placement.threads);
     check_listen(&config, args.insecure)?;
     let worker_binary = worker_binary(args.worker_binary.as_deref())?;
-    let dataset = open_data(&config, &run_dir, machine.cpus, &terminal)?;
+    let dataset = Arc::new(open_data(&config, &terminal)?);
+    let check = PictureCheck::begin(
+        Arc::clone(&dataset),
+        config.data.on_bad_image,
+        machine.cpus,
+        run_dir.image_cache(),
+    );
     let plan = lay_out(&config, &dataset, workers, &terminal)?;
     let listener = listen(&config)?;
     let resume = find_checkpoint(args.resume, &config, &run_dir, &dataset, &terminal)?;
+    let check = check.soon(&terminal)?;
     Ok(Prepared {
         terminal,
         run_dir_name: args.run_dir.clone(),
@@ -70,7 +79,8 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
         run_id,
         config,
         placement,
-        dataset: Arc::new(dataset),
+        dataset,
+        check,
         plan,
         listener,
         worker_binary,
@@ -140,8 +150,15 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
     let baseline = prepared
         .baseline
         .map(|_| baseline::begin(Arc::clone(&dataset)));
-    let run = Box::pin(run::serve(setup, listener, shutdown_requests()?, observer));
-    let (outcome, narrator) = tokio::join!(run, terminal.follow(events, narrator));
+    let (requests, shutdown) = mpsc::channel(4);
+    pass_on_signals(&requests)?;
+    let check = async {
+        if let Some(check) = prepared.check {
+            check.watch(requests, &terminal).await;
+        }
+    };
+    let run = Box::pin(run::serve(setup, listener, shutdown, observer));
+    let (outcome, narrator, ()) = tokio::join!(run, terminal.follow(events, narrator), check);
     let outcome = outcome?;
 
     let baseline_map = match baseline {
@@ -261,19 +278,8 @@ fn worker_binary(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-fn open_data(
-    config: &Config,
-    run_dir: &RunDir,
-    threads: u32,
-    terminal: &Terminal,
-) -> Result<Dataset, Failure> {
+fn open_data(config: &Config, terminal: &Terminal) -> Result<Dataset, Failure> {
     let dataset = Dataset::open(&config.data_paths(), &config.data_options())?;
-    let cache = run_dir.image_cache();
-    let options = CheckOptions {
-        on_bad_image: config.data.on_bad_image,
-        threads: threads as usize,
-        cache: Some(&cache),
-    };
     for split in [&dataset.train, &dataset.val] {
         for warning in &split.warnings {
             let times = if warning.count > 1 {
@@ -288,22 +294,7 @@ fn open_data(
             ));
         }
     }
-    let mut bad = Vec::new();
-    for split in [&dataset.train, &dataset.val] {
-        match check_files(split, &options) {
-            Ok(report) => {
-                for image in &report.bad {
-                    terminal.warn(&format!("left out: {image}"));
-                }
-            }
-            Err(found) => bad.push(found.to_string()),
-        }
-    }
-    if bad.is_empty() {
-        Ok(dataset)
-    } else {
-        Err(Failure::new(DATA, bad.join("\n")))
-    }
+    Ok(dataset)
 }
 
 fn lay_out(
@@ -366,8 +357,7 @@ fn find_checkpoint(
 }
 
 /// Ctrl-C and SIGTERM, as they come.
-fn shutdown_requests() -> Result<mpsc::Receiver<Shutdown>, Failure> {
-    let (requests, receiver) = mpsc::channel(4);
+fn pass_on_signals(requests: &mpsc::Sender<Shutdown>) -> Result<(), Failure> {
     for (kind, request) in [
         (SignalKind::interrupt(), Shutdown::Interrupt),
         (SignalKind::terminate(), Shutdown::Terminate),
@@ -378,11 +368,11 @@ fn shutdown_requests() -> Result<mpsc::Receiver<Shutdown>, Failure> {
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
                 // A run that has ended takes no more requests.
-                if requests.send(request).await.is_err() {
+                if requests.send(request.clone()).await.is_err() {
                     break;
                 }
             }
         });
     }
-    Ok(receiver)
+    Ok(())
 }

@@ -135,6 +135,11 @@ pub enum Event {
     },
     /// Someone wants a checkpoint now.
     SnapshotAsked,
+    /// The data set cannot be trained on.
+    BadData {
+        /// What, where, what to do next.
+        problem: String,
+    },
     /// The coordinator itself cannot go on.
     Broken {
         /// What, where, what to do next.

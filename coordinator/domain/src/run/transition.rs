@@ -73,6 +73,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             Phase::Training | Phase::Evaluating { .. } => vec![Effect::TakeSnapshot],
             _ => Vec::new(),
         },
+        Event::BadData { problem } => state.fail(65, problem.clone(), None, Vec::new(), now),
         Event::Broken { problem } => state.fail(75, problem.clone(), None, Vec::new(), now),
     }
 }

@@ -53,6 +53,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (worker(), end).prop_map(|(worker, end)| Event::Exited { worker, end, log: Vec::new() }),
         1 => Just(Event::StopAsked { by: "someone".to_owned() }),
         1 => Just(Event::SnapshotAsked),
+        1 => Just(Event::BadData { problem: "two pictures are missing".to_owned() }),
         1 => Just(Event::Broken { problem: "the disk is full".to_owned() }),
         1 => worker().prop_map(|worker| Event::LaunchFailed { worker, problem: String::new() }),
         2 => Just(Event::Tick),
