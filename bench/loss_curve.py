@@ -130,4 +130,5 @@ def main():
         sys.exit("more than 1e-6 apart")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 peer_curve.py --pixels train.safetensors --weights i
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -104,7 +105,10 @@ def main():
         dist.all_reduce(whole)
         if rank == 0:
             print(f"loss {step} {whole.item() / world!r}", flush=True)
-    dist.destroy_process_group()
+    # Out at once, together: torch 2.11's tear-down of Gloo has hung here with one rank already gone.
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 main()

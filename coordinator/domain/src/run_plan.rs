@@ -26,11 +26,11 @@ pub struct RunShape {
     pub micro_batch: u32,
     /// `train.epochs`.
     pub epochs: u32,
-    /// `train.evaluate_every_epochs`; the last epoch is always evaluated.
+    /// `run.evaluate_every_epochs`; the last epoch is always evaluated.
     pub evaluate_every_epochs: u32,
-    /// `train.snapshot_every_steps`: a snapshot whenever this many more steps of the run are done.
+    /// `run.snapshot_every_steps`: a snapshot whenever this many more steps of the run are done.
     pub snapshot_every_steps: Option<u64>,
-    /// `train.snapshot_every_epochs`; a run always ends with a snapshot.
+    /// `run.snapshot_every_epochs`; a run always ends with a snapshot.
     pub snapshot_every_epochs: Option<u32>,
 }
 
@@ -47,16 +47,13 @@ impl RunShape {
         }
         let zeros = [
             ("train.epochs", self.epochs == 0),
+            ("run.evaluate_every_epochs", self.evaluate_every_epochs == 0),
             (
-                "train.evaluate_every_epochs",
-                self.evaluate_every_epochs == 0,
-            ),
-            (
-                "train.snapshot_every_steps",
+                "run.snapshot_every_steps",
                 self.snapshot_every_steps == Some(0),
             ),
             (
-                "train.snapshot_every_epochs",
+                "run.snapshot_every_epochs",
                 self.snapshot_every_epochs == Some(0),
             ),
         ];

@@ -13,10 +13,13 @@ use crate::summary::Summary;
 #[must_use]
 pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
     let run_dir = run_dir.display();
-    let mut lines = vec![
-        String::new(),
-        format!("{}: {}", summary.ended, summary.reason),
-    ];
+    // Some reasons begin with the word themselves ("finished: 8 steps", "stopped after 3 of 8 steps").
+    let headline = if summary.reason.starts_with(summary.ended) {
+        summary.reason.clone()
+    } else {
+        format!("{}: {}", summary.ended, summary.reason)
+    };
+    let mut lines = vec![String::new(), headline];
     let progress = format!(
         "{} of {}, {} of {}",
         summary.epochs,
