@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib import BINARIES, ROOT, machine
 
-BATCH, SIZE, RATE = 20, 128, 0.01
+BATCH, SIZE, RATE = 40, 128, 0.001
 MODEL = {"gc": 64, "cc": 32, "hidden": 128}
 FLOAT64_STEPS = 20
 
