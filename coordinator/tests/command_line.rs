@@ -40,7 +40,7 @@ fn a_run_that_is_stopped_and_resumed_ends_with_a_summary_and_checkpoints_that_ve
         "26 training and 11 validation images",
         "3 classes in 1 group",
         "1 worker on cpu (as asked)",
-        "stopped: ",
+        "stopped after 3 of 10 steps",
     ];
     for part in parts {
         assert!(stopped.out.contains(part), "{part}: {}", stopped.out);
