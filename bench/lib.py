@@ -12,6 +12,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +55,8 @@ class Result:
             "repeats": len(ratios),
             "quick": self.quick,
             "peer_name": self.peer_name,
-            "peer_command": self.peer_command,
+            # As it is typed at the root of any clone, in a shell with `make env`'s exports.
+            "peer_command": self.peer_command.replace(f"{ROOT}/", "").replace(sys.executable, "python"),
             "details": self.details,
             "machine": machine(),
         }
