@@ -131,16 +131,25 @@ fn to_line(status: &Status) -> String {
     } else {
         String::new()
     };
+    let loss = if has_stepped(status) {
+        format!(" · loss {:.4}{speed}", status.loss)
+    } else {
+        String::new()
+    };
     format!(
-        "{:<10} epoch {}/{} · step {}/{} · loss {:.4}{speed}{map} · {}",
+        "{:<10} epoch {}/{} · step {}/{}{loss}{map} · {}",
         phase(status),
         status.epoch,
         status.epochs,
         figures::grouped(status.step),
         figures::grouped(status.total_steps),
-        status.loss,
         status.reason
     )
+}
+
+/// Whether this process has trained a step, so that there are figures of it.
+fn has_stepped(status: &Status) -> bool {
+    status.loss != 0.0
 }
 
 fn to_text(status: &Status) -> String {
@@ -160,15 +169,17 @@ fn to_text(status: &Status) -> String {
             status.generation
         ),
     ));
-    lines.push(row(
-        "training",
-        &format!(
-            "loss {:.4} · {} · data wait {:.0} %",
-            status.loss,
-            figures::speed(status.images_per_second),
-            100.0 * status.data_wait_fraction
-        ),
-    ));
+    if has_stepped(status) {
+        lines.push(row(
+            "training",
+            &format!(
+                "loss {:.4} · {} · data wait {:.0} %",
+                status.loss,
+                figures::speed(status.images_per_second),
+                100.0 * status.data_wait_fraction
+            ),
+        ));
+    }
     if status.samples_to_score > 0 {
         lines.push(row(
             "evaluation",

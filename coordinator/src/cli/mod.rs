@@ -78,6 +78,9 @@ pub struct ConfigArgs {
     /// Where gRPC is served [run.listen; default: 127.0.0.1:0, any free port]
     #[arg(long, value_name = "ADDR", help_heading = "Config")]
     pub listen: Option<String>,
+    /// Weight file to start from: safetensors, .pth or .pth.tar [train.init; train.init_mode says what to take of it]
+    #[arg(long, value_name = "FILE", help_heading = "Config")]
+    pub init: Option<String>,
 }
 
 impl ConfigArgs {
@@ -87,6 +90,7 @@ impl ConfigArgs {
             ("data.root", "--data", &self.data),
             ("run.device", "--device", &self.device),
             ("run.listen", "--listen", &self.listen),
+            ("train.init", "--init", &self.init),
         ];
         let given = |(key, flag, value): (&'static str, &'static str, &Option<String>)| {
             Some((key, flag, value.clone()?))
@@ -109,7 +113,7 @@ impl ConfigArgs {
 #[command(after_help = "Examples:
   coordinator start --workers 2 --data /data/coco --run-dir runs/a
   coordinator start --config deploy/experiments/demo.toml --data runs/demo-data --run-dir runs/demo
-  coordinator start --workers 8 --device cuda --data /data/coco --run-dir runs/b --set train.init=resnet101.pth
+  coordinator start --workers 8 --device cuda --data /data/coco --run-dir runs/b --init resnet101.pth
   coordinator start --resume --run-dir runs/a
 
 Ctrl-C or SIGTERM stops at the next step boundary with a checkpoint; a second one ends at once.")]
