@@ -77,7 +77,15 @@ pub struct Address {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for RunDir {
+    /// Closing is not enough: a child process that is just being started shares the descriptor until its exec.
+    fn drop(&mut self) {
+        // Fails only where locks do not work at all; then the end of the process releases it.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl RunDir {
@@ -136,7 +144,7 @@ impl RunDir {
             .open(&name)
             .map_err(io("open", &name))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => {
                 let pid = Address::read(&path).ok().map(|address| address.pid);
                 Err(RunDirError::InUse { path, pid })
