@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <unordered_set>
 #include <utility>
@@ -23,8 +24,9 @@ class SumHook final : public c10d::CommHookInterface {
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
     std::unique_ptr<nrs_work> work(all_reduce(group_, bucket.getBufferRef(), 0));
     auto future = work->work->getFuture();
+    std::lock_guard<std::mutex> lock(mutex_);
+    futures_.push_back(future);
     if (group_.device.is_cuda()) {
-      std::lock_guard<std::mutex> lock(mutex_);
       pending_.push_back(std::move(work));
     }
     return future;
@@ -32,6 +34,22 @@ class SumHook final : public c10d::CommHookInterface {
 
   at::Tensor parseHookResult(const c10::IValue& result) override {
     return result.isTensor() ? result.toTensor() : result.toTensorVector().at(0);
+  }
+
+  // Forgets the collectives of an earlier backward pass.
+  void begin() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    futures_.clear();
+    pending_.clear();
+  }
+
+  // Whether a collective of this backward pass failed. A future is complete, and whoever waits for
+  // it awake, before its callbacks run: the group may not have been told yet.
+  bool failed() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return std::any_of(futures_.begin(), futures_.end(), [](const auto& future) {
+      return future->completed() && future->hasError();
+    });
   }
 
   // On CUDA the reducer only orders streams; this waits until the host knows the sums are there.
@@ -48,7 +66,8 @@ class SumHook final : public c10d::CommHookInterface {
 
  private:
   nrs_group& group_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::vector<c10::intrusive_ptr<c10::ivalue::Future>> futures_;
   std::vector<std::unique_ptr<nrs_work>> pending_;
 };
 
@@ -171,6 +190,7 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
   Health& health = *reducer.group->health;
   health.require_alive();
   try {
+    reducer.hook->begin();
     reducer.reducer->prepare_for_backward({});
     backward();
     if (!reducer.reducer->finished()) {
@@ -178,7 +198,7 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
     }
     reducer.hook->wait_for_host();
   } catch (...) {
-    if (health.ended()) {
+    if (health.ended() || reducer.hook->failed()) {
       health.rethrow_as_failed_collective();
     }
     health.end(text_of(std::current_exception()), false);
