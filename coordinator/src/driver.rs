@@ -250,8 +250,7 @@ impl Driver {
                     }
                 }
                 request = shutdown.recv(), if listening => match request {
-                    Some(Shutdown::BadPictures(problem)) => self.happen(Event::BadData { problem }).await,
-                    Some(request) => self.happen(Event::StopAsked { by: request.to_string() }).await,
+                    Some(request) => self.happen(request.into_event()).await,
                     None => listening = false,
                 },
                 () = tokio::time::sleep_until(wake.into()) => self.happen(Event::Tick).await,

@@ -1,6 +1,5 @@
 //! Serves one run from an open listener to its end.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ledger::Ledger;
-use domain::run::{Config, Millis, State, Timeouts};
+use domain::run::{Config, Event, Millis, State, Timeouts};
 use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
@@ -88,8 +87,8 @@ impl Launch {
     }
 }
 
-/// A request to end, from outside the protocol. The first stops the run with a checkpoint; a second one ends it at
-/// once, resumable from the last checkpoint there is.
+/// A request to end, from outside the protocol. Of signals the first stops the run with a checkpoint; a second one ends
+/// it at once, resumable from the last checkpoint there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shutdown {
     /// Ctrl-C.
@@ -100,13 +99,15 @@ pub enum Shutdown {
     BadPictures(String),
 }
 
-impl fmt::Display for Shutdown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Interrupt => "Ctrl-C",
-            Self::Terminate => "SIGTERM",
-            Self::BadPictures(problem) => problem,
-        })
+impl Shutdown {
+    /// What it is to the run.
+    pub(crate) fn into_event(self) -> Event {
+        let stop = |by: &str| Event::StopAsked { by: by.to_owned() };
+        match self {
+            Self::Interrupt => stop("Ctrl-C"),
+            Self::Terminate => stop("SIGTERM"),
+            Self::BadPictures(problem) => Event::BadData { problem },
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use coordinator::observer::RunEvent;
@@ -25,6 +26,7 @@ use support::worker::{
 };
 use support::{Served, TRAIN, VAL, external, resume_at, shape};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 #[tokio::test]
 async fn two_epochs_on_three_workers_train_every_sample_once_and_give_the_exact_map() {
@@ -266,22 +268,24 @@ async fn stop_after_ends_the_plan_there_with_a_checkpoint() {
     assert!(outcome.status.last_checkpoint.ends_with("step-00000006"));
 }
 
+/// A run of one worker that has done `step` steps and does the next when it hears of a stop.
+async fn waiting_at(dir: &Path, step: u64) -> (Served, Vec<JoinHandle<Seen>>) {
+    let mut served = Served::start(external(dir, 1)).await;
+    let waiting = Misbehaviour {
+        await_stop_at: Some(step),
+        ..Misbehaviour::default()
+    };
+    let collective = Collective::of(1);
+    let worker = spawn(&served.address, "worker-0", &collective, waiting);
+    served.until("it waits", |status| status.step == step).await;
+    (served, vec![worker])
+}
+
 #[tokio::test]
 async fn bad_pictures_found_while_the_run_goes_on_end_it_as_bad_data() {
     // Given a run whose worker waits in its second step
     let dir = tempfile::tempdir().unwrap();
-    let mut served = Served::start(external(dir.path(), 1)).await;
-    let waiting = Misbehaviour {
-        await_stop_at: Some(1),
-        ..Misbehaviour::default()
-    };
-    let workers = vec![spawn(
-        &served.address,
-        "worker-0",
-        &Collective::of(1),
-        waiting,
-    )];
-    served.until("a step", |status| status.step == 1).await;
+    let (served, workers) = waiting_at(dir.path(), 1).await;
 
     // When the check of the files comes to its end
     let problem = "2 of 26 train pictures cannot be used".to_owned();
@@ -299,18 +303,7 @@ async fn bad_pictures_found_while_the_run_goes_on_end_it_as_bad_data() {
 async fn a_checkpoint_at_an_epochs_end_without_figures_is_evaluated_first_on_resume() {
     // Given a run that was stopped right after its first epoch's last step, before the evaluation
     let dir = tempfile::tempdir().unwrap();
-    let mut served = Served::start(external(dir.path(), 1)).await;
-    let paused = Misbehaviour {
-        await_stop_at: Some(3),
-        ..Misbehaviour::default()
-    };
-    let workers = vec![spawn(
-        &served.address,
-        "worker-0",
-        &Collective::of(1),
-        paused,
-    )];
-    served.until("three steps", |status| status.step == 3).await;
+    let (served, workers) = waiting_at(dir.path(), 3).await;
     served.shutdown.send(Shutdown::Terminate).await.unwrap();
     fates(workers).await;
     let outcome = served.end().await;

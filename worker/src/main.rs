@@ -8,6 +8,7 @@ mod describe;
 mod device;
 mod error;
 mod evaluate;
+mod load;
 mod session;
 mod snapshot;
 mod train;

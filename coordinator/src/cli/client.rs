@@ -126,18 +126,15 @@ fn to_line(status: &Status) -> String {
         .last_map
         .map(|map| format!(" · mAP {}", figures::percent(Some(map))))
         .unwrap_or_default();
-    let speed = if status.phase() == Phase::Training {
-        format!(" · {}", figures::speed(status.images_per_second))
-    } else {
-        String::new()
-    };
-    let loss = if has_stepped(status) {
-        format!(" · loss {:.4}{speed}", status.loss)
-    } else {
-        String::new()
-    };
+    let mut pace = String::new();
+    if has_stepped(status) {
+        pace = format!(" · loss {:.4}", status.loss);
+        if status.phase() == Phase::Training {
+            pace += &format!(" · {}", figures::speed(status.images_per_second));
+        }
+    }
     format!(
-        "{:<10} epoch {}/{} · step {}/{}{loss}{map} · {}",
+        "{:<10} epoch {}/{} · step {}/{}{pace}{map} · {}",
         phase(status),
         status.epoch,
         status.epochs,

@@ -4,12 +4,13 @@
 //! steps run, and what is wrong then ends the run.
 
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data::coco::Dataset;
 use data::files::{CheckOptions, OnBadImage, check_files};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Failure;
 use super::failure::DATA;
@@ -24,10 +25,7 @@ type Found = Result<Vec<String>, String>;
 
 /// A check under way in a thread of its own.
 #[derive(Debug)]
-pub(super) struct PictureCheck {
-    done: mpsc::Receiver<()>,
-    found: oneshot::Receiver<Found>,
-}
+pub(super) struct PictureCheck(oneshot::Receiver<Found>);
 
 impl PictureCheck {
     /// Begins to read the files of both splits; `cache` remembers good ones for the next start.
@@ -37,8 +35,7 @@ impl PictureCheck {
         threads: u32,
         cache: PathBuf,
     ) -> Self {
-        let (tell_done, done) = mpsc::channel();
-        let (tell_found, found) = oneshot::channel();
+        let (found, receiver) = oneshot::channel();
         std::thread::spawn(move || {
             let options = CheckOptions {
                 on_bad_image,
@@ -46,49 +43,44 @@ impl PictureCheck {
                 cache: Some(&cache),
             };
             // Nobody may be listening any more: the run has ended.
-            let _ = tell_found.send(check(&dataset, &options));
-            let _ = tell_done.send(());
+            let _ = found.send(check(&dataset, &options));
         });
-        Self { done, found }
+        Self(receiver)
     }
 
     /// Waits a moment for the check. Gives itself back if it takes longer.
     ///
     /// # Errors
     /// [`DATA`] when pictures cannot be used.
-    pub(super) fn soon(mut self, terminal: &Terminal) -> Result<Option<Self>, Failure> {
-        if self.done.recv_timeout(HEAD_START).is_err() {
-            return Ok(Some(self));
-        }
-        match self.found.try_recv() {
+    pub(super) async fn soon(mut self, terminal: &Terminal) -> Result<Option<Self>, Failure> {
+        match tokio::time::timeout(HEAD_START, &mut self.0).await {
             Ok(found) => tell(found, terminal).map_err(|text| Failure::new(DATA, text))?,
-            Err(_) => terminal.warn("the picture files could not be checked"),
+            Err(_) => return Ok(Some(self)),
         }
         Ok(None)
     }
 
     /// Waits for the check while the run goes on, and ends the run if pictures cannot be used.
-    pub(super) async fn watch(
-        self,
-        requests: tokio::sync::mpsc::Sender<Shutdown>,
-        terminal: &Terminal,
-    ) {
+    pub(super) async fn watch(self, requests: mpsc::Sender<Shutdown>, terminal: &Terminal) {
         let found = tokio::select! {
-            found = self.found => found,
+            found = self.0 => found,
             () = requests.closed() => return,
         };
-        if let Ok(Err(text)) = found.map(|found| tell(found, terminal)) {
+        if let Err(text) = tell(found, terminal) {
             // A run that has ended takes no more requests.
             let _ = requests.send(Shutdown::BadPictures(text)).await;
         }
     }
 }
 
-fn tell(found: Found, terminal: &Terminal) -> Result<(), String> {
-    let left_out = found?;
-    left_out
-        .iter()
-        .for_each(|image| terminal.warn(&format!("left out: {image}")));
+/// Names what is left out; gives back why the set cannot be used.
+fn tell(found: Result<Found, RecvError>, terminal: &Terminal) -> Result<(), String> {
+    match found {
+        Ok(left_out) => left_out?
+            .iter()
+            .for_each(|image| terminal.warn(&format!("left out: {image}"))),
+        Err(_) => terminal.warn("the picture files could not be checked"),
+    }
     Ok(())
 }
 

@@ -36,8 +36,8 @@ pub(super) struct Prepared {
     config: Config,
     placement: Placement,
     dataset: Arc<Dataset>,
-    /// Of the picture files, unless it is done.
-    check: Option<PictureCheck>,
+    /// Of the picture files.
+    check: PictureCheck,
     plan: RunPlan,
     listener: TcpListener,
     worker_binary: PathBuf,
@@ -71,7 +71,6 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
     let plan = lay_out(&config, &dataset, workers, &terminal)?;
     let listener = listen(&config)?;
     let resume = find_checkpoint(args.resume, &config, &run_dir, &dataset, &terminal)?;
-    let check = check.soon(&terminal)?;
     Ok(Prepared {
         terminal,
         run_dir_name: args.run_dir.clone(),
@@ -102,6 +101,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         listener,
         ..
     } = prepared;
+    let check = prepared.check.soon(&terminal).await?;
     let bound = listener
         .local_addr()
         .map_err(|error| Failure::new(LOST, format!("the listener has no address: {error}")))?;
@@ -152,13 +152,13 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         .map(|_| baseline::begin(Arc::clone(&dataset)));
     let (requests, shutdown) = mpsc::channel(4);
     pass_on_signals(&requests)?;
-    let check = async {
-        if let Some(check) = prepared.check {
+    let watching = async {
+        if let Some(check) = check {
             check.watch(requests, &terminal).await;
         }
     };
     let run = Box::pin(run::serve(setup, listener, shutdown, observer));
-    let (outcome, narrator, ()) = tokio::join!(run, terminal.follow(events, narrator), check);
+    let (outcome, narrator, ()) = tokio::join!(run, terminal.follow(events, narrator), watching);
     let outcome = outcome?;
 
     let baseline_map = match baseline {

@@ -25,9 +25,7 @@ impl Driver {
     pub(super) fn list_skipped(&mut self, split: &'static str, sample: u32, reason: String) {
         let now = self.now();
         let problem = self.parts.recorder.skipped((split, sample), &reason, now);
-        if let Some(problem) = problem {
-            self.parts.observer.tell(RunEvent::Warning(problem));
-        }
+        self.warn_if(problem);
         self.parts.observer.tell(RunEvent::SampleSkipped {
             split,
             sample,

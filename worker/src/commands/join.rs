@@ -16,6 +16,7 @@ use tch::Device;
 use crate::describe::Description;
 use crate::device;
 use crate::error::WorkerError;
+use crate::load::load;
 use crate::session::{Identity, Link, RemoteStore};
 use crate::snapshot::About;
 use crate::train::feed::{Feed, Normaliser};
@@ -235,15 +236,7 @@ fn start_from(model: &mut HgatFc, spec: &v1::TrainSpec) -> Result<String, Worker
     } else {
         weights::Scope::Trunk
     };
-    let report = weights::plan_match(&model.shapes()?, &file, scope)?;
-    let wanted: BTreeMap<_, _> = report
-        .matched
-        .iter()
-        .filter_map(|name| Some((name.clone(), file.tensors.get(name)?.shallow_clone())))
-        .collect();
-    model.import(&wanted)?;
-    let notes: String = file.notes.iter().map(|note| format!("; {note}")).collect();
-    Ok(format!("{}: {report}{notes}", spec.init))
+    load(model, &file, scope)
 }
 
 fn split(link: &Link, which: v1::Split) -> Result<Split, WorkerError> {

@@ -1,6 +1,5 @@
 //! `worker predict`: what a trained model sees in a folder of pictures.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use tch::{Device, Kind};
 use crate::describe::{Description, Foreign};
 use crate::device;
 use crate::error::WorkerError;
+use crate::load::load;
 use crate::train::feed::Normaliser;
 
 /// Score the pictures of a folder with a checkpoint.
@@ -122,17 +122,10 @@ impl Scorer {
             Kind::Float
         };
         let mut model = HgatFc::new(&description.config(None)?, device, kind, 0)?;
-        let report = weights::plan_match(&model.shapes()?, &file, weights::Scope::Whole)?;
+        let matched = load(&mut model, &file, weights::Scope::Whole)?;
         if is_foreign {
-            let notes: String = file.notes.iter().map(|note| format!("; {note}")).collect();
-            tracing::info!("{}: {report}{notes}", path.display());
+            tracing::info!("{matched}");
         }
-        let tensors: BTreeMap<_, _> = file
-            .tensors
-            .iter()
-            .map(|(name, t)| (name.clone(), t.shallow_clone()))
-            .collect();
-        model.import(&tensors)?;
         let classes = description.classes.len();
         let normaliser = Normaliser::new(
             &description.mean,

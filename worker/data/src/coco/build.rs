@@ -46,28 +46,40 @@ pub(super) fn classes(categories: &[RawCategory], problems: &mut Collector) -> V
         .collect()
 }
 
-/// Groups by supercategory in order of first appearance, or as `data.groups` says; sets each class's group.
+/// Groups by supercategory in order of first appearance; sets each class's group.
+pub(crate) fn by_supercategory<'a>(
+    classes: &mut [Class],
+    supercategories: impl Iterator<Item = &'a str>,
+) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut index_of: HashMap<&str, usize> = HashMap::new();
+    for (index, (class, name)) in classes.iter_mut().zip(supercategories).enumerate() {
+        class.group = *index_of.entry(name).or_insert_with(|| {
+            groups.push(Group {
+                name: name.to_owned(),
+                classes: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        groups[class.group].classes.push(index);
+    }
+    groups
+}
+
+/// Groups by supercategory, or as `data.groups` says; sets each class's group.
 pub(super) fn groups(
     classes: &mut [Class],
     categories: &[RawCategory],
     options: &Options,
 ) -> Result<Vec<Group>, OpenError> {
-    let mut groups: Vec<Group> = Vec::new();
     let Some(wanted) = &options.groups else {
-        let mut index_of: HashMap<&str, usize> = HashMap::new();
-        for (index, (class, category)) in classes.iter_mut().zip(categories).enumerate() {
-            let name = category.supercategory.as_deref().unwrap_or("default");
-            class.group = *index_of.entry(name).or_insert_with(|| {
-                groups.push(Group {
-                    name: name.to_owned(),
-                    classes: Vec::new(),
-                });
-                groups.len() - 1
-            });
-            groups[class.group].classes.push(index);
-        }
-        return Ok(groups);
+        let names = categories.iter().map(|c| c.supercategory.as_deref());
+        return Ok(by_supercategory(
+            classes,
+            names.map(|name| name.unwrap_or("default")),
+        ));
     };
+    let mut groups: Vec<Group> = Vec::new();
     let index_of: HashMap<&str, usize> = classes
         .iter()
         .enumerate()

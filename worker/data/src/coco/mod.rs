@@ -15,6 +15,7 @@ mod problem;
 mod scalar;
 mod wire;
 
+pub(crate) use build::by_supercategory;
 pub use paths::SplitPaths;
 pub use problem::{LISTED_PER_FILE, OpenError, Problem, Problems};
 pub use wire::IndexError;

@@ -1,6 +1,6 @@
 //! COCO's 80 categories: names, sparse ids and supercategories, in COCO's order.
 
-use crate::coco::{Class, Group};
+use crate::coco::{Class, Group, by_supercategory};
 
 /// A category as `instances_*.json` lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,26 +66,16 @@ use Supercategory::*;
 /// COCO's classes and groups, as reading its annotation files gives them.
 #[must_use]
 pub fn coco_categories() -> (Vec<Class>, Vec<Group>) {
-    let mut groups: Vec<Group> = Vec::new();
-    let mut classes = Vec::with_capacity(CATEGORIES.len());
-    for (index, category) in CATEGORIES.iter().enumerate() {
-        let name = category.supercategory.name();
-        let group = groups.iter().position(|group| group.name == name);
-        let group = group.unwrap_or_else(|| {
-            groups.push(Group {
-                name: name.to_owned(),
-                classes: Vec::new(),
-            });
-            groups.len() - 1
-        });
-        groups[group].classes.push(index);
-        classes.push(Class {
-            name: category.name.to_owned(),
-            coco_id: category.id.into(),
-            group,
-        });
-    }
-    (classes, groups)
+    let mut classes = CATEGORIES.map(|category| Class {
+        name: category.name.to_owned(),
+        coco_id: category.id.into(),
+        group: 0,
+    });
+    let supercategories = CATEGORIES
+        .iter()
+        .map(|category| category.supercategory.name());
+    let groups = by_supercategory(&mut classes, supercategories);
+    (classes.into(), groups)
 }
 
 /// All 80, ascending by id.
