@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::checkpoint::{Checkpoints, Committed};
-use crate::evaluation::Evaluated;
+use crate::evaluation::{Evaluated, Evaluations};
 use crate::grpc::rendezvous::Rendezvous;
 use crate::history::History;
 use crate::launch::local::LocalWorkers;
@@ -34,7 +34,7 @@ mod skipped;
 
 use feeder::Feeder;
 use figures::Figures;
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Recorder, digest};
 
 /// Messages that may wait for the driver; senders beyond that wait with them.
 pub(crate) const MAILBOX: usize = 4096;
@@ -121,6 +121,7 @@ pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
     pub(crate) store: Store,
     pub(crate) history: Arc<History>,
+    pub(crate) evaluations: Evaluations,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) live: watch::Sender<Option<u64>>,
@@ -161,6 +162,7 @@ struct Rest {
     ledger: Ledger,
     store: Store,
     history: Arc<History>,
+    evaluations: Evaluations,
     checkpoints: Checkpoints,
     rendezvous: Arc<Rendezvous>,
     live: watch::Sender<Option<u64>>,
@@ -199,6 +201,7 @@ impl Driver {
                 ledger: parts.ledger,
                 store: parts.store,
                 history: parts.history,
+                evaluations: parts.evaluations,
                 checkpoints: parts.checkpoints,
                 rendezvous: parts.rendezvous,
                 live: parts.live,
@@ -287,16 +290,17 @@ impl Driver {
         self.caused.push_back(event);
         while let Some(event) = self.caused.pop_front() {
             let now = self.now();
-            let problem = self.parts.recorder.event(&event, now);
             let Some(state) = self.state.take() else {
                 return;
             };
             let (state, effects, reason) = domain::run::step(state, &event, now);
             self.state = Some(state);
+            let problem = self.parts.recorder.event(&event, now, &effects, &reason);
             self.note_reason(reason.to_string());
             for effect in effects {
                 self.carry_out(effect).await;
             }
+            self.settle();
             let live = self.state().live_generation();
             self.parts
                 .live

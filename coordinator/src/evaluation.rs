@@ -1,4 +1,4 @@
-//! Scores of the validation split by (generation, step, sample id), and the figures made of them.
+//! Scores of the validation split by (step, sample id) of the lineage, and the figures made of them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,7 +59,7 @@ pub struct Receipt {
 /// The evaluations of this process. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Evaluations {
-    tables: Arc<Mutex<BTreeMap<(u64, u64), Table>>>,
+    tables: Arc<Mutex<BTreeMap<u64, Table>>>,
     labels: Arc<Labels>,
 }
 
@@ -93,7 +93,6 @@ impl Evaluations {
     /// [`ScoreError`] naming the sample; what came before it in this batch is kept, which a retry does not change.
     pub fn submit(
         &self,
-        generation: u64,
         step: u64,
         sample_ids: &[u32],
         logits: &[f32],
@@ -112,10 +111,8 @@ impl Evaluations {
             });
         }
         let mut tables = self.lock();
-        // Scores of older generations are void: nobody may add to them any more.
-        tables.retain(|(of, _), _| *of == generation);
-        let began = !tables.contains_key(&(generation, step));
-        let table = tables.entry((generation, step)).or_insert_with(|| Table {
+        let began = !tables.contains_key(&step);
+        let table = tables.entry(step).or_insert_with(|| Table {
             began: Instant::now(),
             stage: Stage::Gathering(ScoreTable::new(samples, classes)),
             done: watch::Sender::new(false),
@@ -149,14 +146,10 @@ impl Evaluations {
     /// Computes the figures of a complete evaluation; `None` if someone else does or did. Takes a while: call it from
     /// a blocking task, and [`Evaluations::conclude`] with what came out.
     #[must_use]
-    pub fn compute(
-        &self,
-        generation: u64,
-        step: u64,
-    ) -> Option<(Duration, Result<Metrics, ScoreError>)> {
+    pub fn compute(&self, step: u64) -> Option<(Duration, Result<Metrics, ScoreError>)> {
         let (began, scores) = {
             let mut tables = self.lock();
-            let table = tables.get_mut(&(generation, step))?;
+            let table = tables.get_mut(&step)?;
             match std::mem::replace(&mut table.stage, Stage::Computing) {
                 Stage::Gathering(scores) if scores.is_complete() => (table.began, scores),
                 other => {
@@ -172,18 +165,18 @@ impl Evaluations {
     }
 
     /// Marks an evaluation as done and wakes those who wait for its mAP.
-    pub fn conclude(&self, generation: u64, step: u64, map: Option<f64>) {
-        if let Some(table) = self.lock().get_mut(&(generation, step)) {
+    pub fn conclude(&self, step: u64, map: Option<f64>) {
+        if let Some(table) = self.lock().get_mut(&step) {
             table.stage = Stage::Done(map);
             table.done.send_replace(true);
         }
     }
 
     /// The mAP of the state after `step` steps: waits for it if all its scores are here, and is `None` if they are not.
-    pub async fn map_of(&self, generation: u64, step: u64) -> Option<f64> {
+    pub async fn map_of(&self, step: u64) -> Option<f64> {
         let mut done = {
             let tables = self.lock();
-            let table = tables.get(&(generation, step))?;
+            let table = tables.get(&step)?;
             match &table.stage {
                 Stage::Gathering(scores) if !scores.is_complete() => return None,
                 Stage::Done(map) => return *map,
@@ -192,9 +185,25 @@ impl Evaluations {
         };
         // An error means that the table is gone: a new generation voided it.
         let _ = done.wait_for(|done| *done).await;
-        match &self.lock().get(&(generation, step))?.stage {
+        match &self.lock().get(&step)?.stage {
             Stage::Done(map) => *map,
             _ => None,
+        }
+    }
+
+    /// A generation begins with the state after `steps_done` steps: scores of states beyond are void. What survivors of
+    /// older generations scored up to there is of the same lineage, and stays.
+    pub fn begin_generation(&self, steps_done: u64) {
+        self.lock().retain(|step, _| *step <= steps_done);
+    }
+
+    /// The samples that lack a score of the state after `step` steps, ascending.
+    #[must_use]
+    pub fn unscored(&self, step: u64) -> Vec<u32> {
+        match self.lock().get(&step).map(|table| &table.stage) {
+            None => (0..self.labels.samples()).collect(),
+            Some(Stage::Gathering(scores)) => scores.unscored(),
+            Some(Stage::Computing | Stage::Done(_)) => Vec::new(),
         }
     }
 
@@ -204,7 +213,7 @@ impl Evaluations {
         self.labels.samples()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Table>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Table>> {
         // A panic while holding the lock leaves a table that is still whole: rows are written one by one.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -58,6 +58,13 @@ impl History {
         inner.evaluations.sort_by_key(|known| known.step);
     }
 
+    /// Forgets the steps from `step` on, and evaluations of states beyond it: they are void.
+    pub fn void_from(&self, step: u64) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.steps.retain(|point| point.step < step);
+        inner.evaluations.retain(|known| known.step <= step);
+    }
+
     /// All evaluations.
     #[must_use]
     pub fn evaluations(&self) -> Vec<Evaluated> {

@@ -23,6 +23,7 @@ pub mod evaluation;
 mod grpc;
 pub mod history;
 mod launch;
+pub mod ledger_record;
 pub mod machine;
 pub mod observer;
 pub mod run;

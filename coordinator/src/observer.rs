@@ -50,6 +50,8 @@ pub enum RunEvent {
         members: Vec<String>,
         /// The first step it will commit.
         begins_at_step: u64,
+        /// How many workers the run wants.
+        wanted: u32,
     },
     /// A rank's state is in place.
     Ready {

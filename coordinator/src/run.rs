@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ledger::Ledger;
-use domain::run::{Config, Event, Millis, State, Timeouts};
+use domain::run::{Budgets, Config, Event, Millis, State, Timeouts, World};
 use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
@@ -40,12 +40,25 @@ pub struct RunSetup {
     pub keep_checkpoints: u32,
     /// `fault.timeout`: the one timeout for people; every other is derived from it.
     pub fault_timeout: Duration,
+    /// What the run does while it has fewer workers than it wants, and how many failures it survives.
+    pub membership: Membership,
     /// Where to go on, if not at the beginning.
     pub resume: Option<ResumePoint>,
     /// `--stop-after`: end with a checkpoint once this many steps of the run are committed.
     pub stop_after: Option<u64>,
     /// Where workers come from.
     pub launch: Launch,
+}
+
+/// How a run takes the loss of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// `train.world`.
+    pub world: World,
+    /// `run.min_workers`: an elastic run goes on with no fewer.
+    pub min_workers: u32,
+    /// `fault.crashes`, `fault.hangs`, `fault.preemptions`, `fault.out_of_memory`: within an hour.
+    pub budgets: Budgets,
 }
 
 /// A verified checkpoint to go on from.
@@ -202,6 +215,7 @@ pub async fn serve(
         problem,
     })?;
     let history = Arc::new(opened.history);
+    let evaluations = Evaluations::new(labels_of(&setup.dataset.val)?);
     let rendezvous = Arc::new(Rendezvous::default());
     let timeouts = state.config().timeouts;
     let context = Arc::new(Context::new(
@@ -210,7 +224,7 @@ pub async fn serve(
         live_seen,
         observer.status(),
         Arc::clone(&rendezvous),
-        Evaluations::new(labels_of(&setup.dataset.val)?),
+        evaluations.clone(),
         opened.checkpoints.clone(),
         Arc::clone(&history),
         Arc::clone(&setup.dataset),
@@ -247,6 +261,7 @@ pub async fn serve(
         ledger: opened.ledger,
         store: opened.store,
         history: Arc::clone(&history),
+        evaluations,
         checkpoints: opened.checkpoints,
         rendezvous: Arc::clone(&rendezvous),
         live,
@@ -324,6 +339,7 @@ async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     })
     .await
     .map_err(|problem| RunError::Internal(problem.to_string()))??;
+    store.shape(setup.shape);
     let steps_per_epoch = u64::from(plan.steps_per_epoch());
     let history = History::new(recorded.steps, recorded.evaluations, steps_per_epoch);
     let evaluate_first =
@@ -331,6 +347,9 @@ async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         workers,
+        min_workers: setup.membership.min_workers,
+        world: setup.membership.world,
+        budgets: setup.membership.budgets,
         local: matches!(setup.launch, Launch::Local { .. }),
         shape: setup.shape,
         begins_at_step,

@@ -101,6 +101,7 @@ pub fn is_final(phase: v1::Phase) -> bool {
 fn phase(phase: &Phase) -> v1::Phase {
     match phase {
         Phase::Waiting => v1::Phase::Waiting,
+        Phase::Regrouping { .. } => v1::Phase::Regrouping,
         Phase::Forming => v1::Phase::Forming,
         Phase::Training => v1::Phase::Training,
         Phase::Evaluating { .. } => v1::Phase::Evaluating,

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use domain::ledger::Ledger;
+use domain::run_plan::RunShape;
 use prost::Message as _;
 use proto::v1::StepPoint;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -19,15 +20,21 @@ use tokio::sync::oneshot;
 
 use crate::evaluation::Evaluated;
 
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// By step: an encoded `StepPoint`.
 const STEPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("steps");
 /// By the steps committed before it: an [`Evaluated`] in JSON.
 const EVALUATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("evaluations");
 
+/// By (step, rank): (generation, digest of the sample ids that the rank says it decoded and applied).
+pub(crate) const DIGESTS: TableDefinition<'_, (u64, u32), (u64, u64)> =
+    TableDefinition::new("digests");
+
 const GENERATION: &str = "generation";
-const LEDGER: &str = "ledger";
-const RUN_ID: &str = "run_id";
+pub(crate) const LEDGER: &str = "ledger";
+pub(crate) const RUN_ID: &str = "run_id";
+/// A [`RunShape`] in JSON: without it the ledger's steps could not be counted as samples.
+pub(crate) const SHAPE: &str = "shape";
 
 /// Writes that may wait for the disk; a sender beyond that waits with them.
 const QUEUE: usize = 4096;
@@ -90,11 +97,27 @@ pub struct Recorded {
     pub evaluations: Vec<Evaluated>,
 }
 
+/// What a rank says it trained on in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest {
+    /// The step.
+    pub step: u64,
+    /// The rank that reports.
+    pub rank: u32,
+    /// In which generation.
+    pub generation: u64,
+    /// [`proto::samples_digest`] of the sample ids it decoded and applied.
+    pub digest: u64,
+}
+
 enum Write {
     Generation(u64, Box<Ledger>, oneshot::Sender<Result<(), StoreError>>),
     Step(StepPoint),
     Ledger(Box<Ledger>),
     Evaluation(Box<Evaluated>),
+    Void(u64),
+    Digest(Digest),
+    Shape(RunShape),
     Flush(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -160,6 +183,11 @@ impl Store {
         wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
     }
 
+    /// Records what the run does and in which order; written with the next batch.
+    pub fn shape(&self, shape: RunShape) {
+        self.send(Write::Shape(shape));
+    }
+
     /// Records a committed step; written with the next batch.
     pub fn step(&self, point: StepPoint) {
         self.send(Write::Step(point));
@@ -173,6 +201,16 @@ impl Store {
     /// Records an evaluation; written with the next batch.
     pub fn evaluation(&self, evaluated: &Evaluated) {
         self.send(Write::Evaluation(Box::new(evaluated.clone())));
+    }
+
+    /// Records what a rank trained on; written with the next batch.
+    pub fn digest(&self, digest: Digest) {
+        self.send(Write::Digest(digest));
+    }
+
+    /// Drops the steps from `step` on, and evaluations of states beyond it; written with the next batch.
+    pub fn void_from(&self, step: u64) {
+        self.send(Write::Void(step));
     }
 
     /// Waits until everything recorded so far is on disk.
@@ -240,6 +278,9 @@ fn prepare(
             .open_table(STEPS)?
             .retain_in(begins_at_step.., |_, _| false)?;
         transaction.open_table(EVALUATIONS)?;
+        transaction
+            .open_table(DIGESTS)?
+            .retain_in((begins_at_step, 0).., |_, _| false)?;
     }
     transaction.commit()?;
     Ok(None)
@@ -330,6 +371,7 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
         let mut meta = transaction.open_table(META)?;
         let mut steps = transaction.open_table(STEPS)?;
         let mut evaluations = transaction.open_table(EVALUATIONS)?;
+        let mut digests = transaction.open_table(DIGESTS)?;
         for write in batch {
             match write {
                 Write::Generation(number, ledger, _) => {
@@ -344,6 +386,22 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
                 }
                 Write::Evaluation(evaluated) => {
                     evaluations.insert(evaluated.step, json(evaluated)?.as_slice())?;
+                }
+                Write::Void(step) => {
+                    steps.retain_in(*step.., |_, _| false)?;
+                    evaluations.retain_in(step.saturating_add(1).., |_, _| false)?;
+                    digests.retain_in((*step, 0).., |_, _| false)?;
+                }
+                Write::Digest(Digest {
+                    step,
+                    rank,
+                    generation,
+                    digest,
+                }) => {
+                    digests.insert((*step, *rank), (*generation, *digest))?;
+                }
+                Write::Shape(shape) => {
+                    meta.insert(SHAPE, json(shape)?.as_slice())?;
                 }
                 Write::Flush(_) => {}
             }

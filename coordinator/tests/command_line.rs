@@ -288,7 +288,7 @@ async fn worker_process() {
         await_stop_at,
         ..Misbehaviour::default()
     };
-    let seen = spawn(&address, &id, &Collective::of(1), misbehaviour)
+    let seen = spawn(&address, &id, &Collective::alone(), misbehaviour)
         .await
         .unwrap();
     std::process::exit(seen.exit_code.unwrap().try_into().unwrap());

@@ -73,7 +73,7 @@ async fn worker_process() {
     };
     // Alone in its collective: it runs ahead of its peers, which nothing here depends on.
     let (address, id) = (value_of("--coordinator"), value_of("--worker-id"));
-    let seen = spawn(&address, &id, &Collective::of(1), misbehaviour)
+    let seen = spawn(&address, &id, &Collective::alone(), misbehaviour)
         .await
         .unwrap();
     std::process::exit(seen.exit_code.unwrap().try_into().unwrap());
@@ -225,10 +225,13 @@ async fn worker_processes_do_a_whole_run_and_are_gone_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_worker_process_killed_in_training_is_the_cause_and_its_peers_are_let_go() {
+async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_its_peers_hand_over()
+ {
     let dir = tempfile::tempdir().unwrap();
     let before = r#"case "$*" in *worker-1*) export HGAT_FAKE_KILL_AT=2;; esac"#;
-    let mut served = Served::start(protocol_speaking(dir.path(), before, 3)).await;
+    let mut setup = protocol_speaking(dir.path(), before, 3);
+    setup.membership.budgets.crash = 0;
+    let mut served = Served::start(setup).await;
     served.until_phase(Phase::Failed).await;
     let (pids, _) = launched(&mut served);
     let outcome = served.end().await;
@@ -236,10 +239,14 @@ async fn a_worker_process_killed_in_training_is_the_cause_and_its_peers_are_let_
     assert!(
         outcome
             .reason
-            .starts_with("worker-1 (rank 1) was killed by signal 9 (SIGKILL) in generation 1"),
+            .starts_with("worker-1 was killed by signal 9 (SIGKILL) in generation 1")
+            && outcome
+                .reason
+                .contains("fault.crashes allows 0 of this kind an hour"),
         "{}",
         outcome.reason
     );
+    assert!(!outcome.status.last_checkpoint.is_empty());
     assert!(!pids.into_iter().any(is_running));
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use coordinator::observer::RunEvent;
 use coordinator::run::Shutdown;
+use coordinator::store::{Recorded, Store};
 use domain::run_plan::RunPlan;
 use proto::v1::fault::Class;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -92,8 +93,8 @@ fn trained(seen: &[Seen], epoch: u32) -> Vec<u32> {
     let mut ids: Vec<u32> = seen
         .iter()
         .flat_map(|worker| &worker.steps)
-        .filter(|step| step.epoch == epoch)
-        .flat_map(|step| &step.micro_batches)
+        .filter(|(_, step)| step.epoch == epoch)
+        .flat_map(|(_, step)| &step.micro_batches)
         .flat_map(|batch| batch.sample_ids.clone())
         .collect();
     ids.sort_unstable();
@@ -101,53 +102,11 @@ fn trained(seen: &[Seen], epoch: u32) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn a_worker_whose_stream_breaks_ends_the_run_with_its_name_and_75() {
-    let dir = tempfile::tempdir().unwrap();
-    let served = Served::start(external(dir.path(), 3)).await;
-    let collective = Collective::of(3);
-    let workers = (0..3)
-        .map(|n| {
-            let die_at = (n == 1).then_some(5);
-            let misbehaviour = Misbehaviour {
-                die_at,
-                ..Misbehaviour::default()
-            };
-            spawn(
-                &served.address,
-                &format!("worker-{n}"),
-                &collective,
-                misbehaviour,
-            )
-        })
-        .collect();
-
-    let seen = fates(workers).await;
-    let outcome = served.end().await;
-
-    assert_eq!(outcome.exit_code, 75);
-    assert_eq!(outcome.status.phase(), Phase::Failed);
-    assert!(
-        outcome
-            .reason
-            .starts_with("worker-1 (rank 1) was lost in generation 1"),
-        "{}",
-        outcome.reason
-    );
-    assert!(seen[1].died);
-    assert_eq!((seen[0].exit_code, seen[2].exit_code), (Some(75), Some(75)));
-}
-
-#[tokio::test]
 async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code() {
-    for (class, exit_code) in [
-        (Class::Data, 65),
-        (Class::Config, 64),
-        (Class::Internal, 1),
-        (Class::Memory, 75),
-    ] {
+    for (class, exit_code) in [(Class::Data, 65), (Class::Config, 64), (Class::Numeric, 64)] {
         let dir = tempfile::tempdir().unwrap();
         let served = Served::start(external(dir.path(), 2)).await;
-        let collective = Collective::of(2);
+        let collective = Collective::default();
         let message = "7.jpg cannot be decoded: replace it".to_owned();
         let bad = Misbehaviour {
             fault_at: Some((2, class, message)),
@@ -177,7 +136,7 @@ async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code
 async fn a_replica_that_differs_ends_the_run_naming_it() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(external(dir.path(), 3)).await;
-    let collective = Collective::of(3);
+    let collective = Collective::default();
     let workers = (0..3)
         .map(|n| {
             let differ_at = (n == 2).then_some(3);
@@ -208,7 +167,7 @@ async fn a_stop_in_mid_epoch_leaves_a_checkpoint_from_which_the_run_goes_on_to_t
     // Given a run whose second worker does not do step 2 before it hears of a stop
     let dir = tempfile::tempdir().unwrap();
     let mut served = Served::start(external(dir.path(), 2)).await;
-    let collective = Collective::of(2);
+    let collective = Collective::default();
     let paused = Misbehaviour {
         await_stop_at: Some(2),
         ..Misbehaviour::default()
@@ -275,7 +234,7 @@ async fn waiting_at(dir: &Path, step: u64) -> (Served, Vec<JoinHandle<Seen>>) {
         await_stop_at: Some(step),
         ..Misbehaviour::default()
     };
-    let collective = Collective::of(1);
+    let collective = Collective::default();
     let worker = spawn(&served.address, "worker-0", &collective, waiting);
     served.until("it waits", |status| status.step == step).await;
     (served, vec![worker])
@@ -329,7 +288,7 @@ async fn history_checkpoints_and_events_tell_the_same_story() {
     let dir = tempfile::tempdir().unwrap();
     let mut served = Served::start(external(dir.path(), 2)).await;
     let mut people = served.people().await;
-    let (collective, resume) = (Collective::of(2), Arc::new(Notify::new()));
+    let (collective, resume) = (Collective::default(), Arc::new(Notify::new()));
     let paused = Misbehaviour {
         pause_at: Some((7, Arc::clone(&resume))),
         ..Misbehaviour::default()
@@ -446,22 +405,26 @@ async fn history_checkpoints_and_events_tell_the_same_story() {
 
 #[tokio::test]
 async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
-    // Given a run that lost a worker in its last step
+    // Given a run whose only worker was lost in its last step, and which was then given up
     let dir = tempfile::tempdir().unwrap();
-    let served = Served::start(external(dir.path(), 1)).await;
+    let mut served = Served::start(external(dir.path(), 1)).await;
     let dying = Misbehaviour {
         die_at: Some(7),
         ..Misbehaviour::default()
     };
-    fates(vec![spawn(
-        &served.address,
-        "worker-0",
-        &Collective::of(1),
-        dying,
-    )])
-    .await;
+    let collective = Collective::default();
+    fates(vec![spawn(&served.address, "worker-0", &collective, dying)]).await;
+    let status = served.until_phase(Phase::Waiting).await;
+    assert_eq!(status.step, 7);
+    served.shutdown.send(Shutdown::Terminate).await.unwrap();
     let outcome = served.end().await;
-    assert_eq!((outcome.exit_code, outcome.status.step), (75, 7));
+    assert_eq!(
+        (outcome.exit_code, outcome.reason.as_str()),
+        (
+            0,
+            "stopped before step 4 (asked by SIGTERM): resume with --resume"
+        )
+    );
 
     // When it goes on from the checkpoint at its first epoch's end
     let served = Served::start(resume_at(external(dir.path(), 1), 4)).await;
@@ -487,8 +450,7 @@ async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
         [0, 1, 2, 3]
     );
     assert_eq!((outcome.exit_code, outcome.evaluations.len()), (0, 2));
-    let (_, recorded) =
-        coordinator::store::Store::open(&dir.path().join("run.redb"), "test-run", 8).unwrap();
+    let recorded = recorded(dir.path());
     assert_eq!(recorded.generation, 2);
     assert_eq!(recorded.ledger.steps_done(), 8);
     let void: Vec<_> = recorded
@@ -498,4 +460,11 @@ async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
         .map(|v| (v.generation, v.steps.first, v.steps.last))
         .collect();
     assert_eq!(void, [(1, 4, 6)]);
+}
+
+/// What a run has left on disk.
+fn recorded(run_dir: &Path) -> Recorded {
+    Store::open(&run_dir.join("run.redb"), "test-run", u64::MAX)
+        .unwrap()
+        .1
 }

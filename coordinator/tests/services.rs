@@ -40,7 +40,7 @@ async fn paused_run(
     Vec<tokio::task::JoinHandle<support::worker::Seen>>,
     Arc<Notify>,
 ) {
-    let (collective, resume) = (Collective::of(2), Arc::new(Notify::new()));
+    let (collective, resume) = (Collective::default(), Arc::new(Notify::new()));
     let paused = Misbehaviour {
         pause_at: Some((2, Arc::clone(&resume))),
         ..Misbehaviour::default()
@@ -180,7 +180,7 @@ async fn strangers_are_refused_with_a_sentence_and_an_exit_code() {
     // Given a run that has one of its two workers
     let dir = tempfile::tempdir().unwrap();
     let mut served = Served::start(external(dir.path(), 2)).await;
-    let collective = Collective::of(2);
+    let collective = Collective::default();
     let first = spawn(&served.address, "a", &collective, Misbehaviour::default());
     let status = served
         .until("one joined", |status| status.workers.len() == 1)

@@ -22,3 +22,17 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Bytes of payload in one chunk of a streaming RPC: half the limit, which leaves room for the other fields.
 pub const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 2;
+
+/// The digest that messages and records carry: XXH3 with 64 bits.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// `Progress.samples_digest`: the [`digest`] of the sample ids a rank decoded and applied in a step, in its plan's order,
+/// as little-endian words.
+#[must_use]
+pub fn samples_digest(sample_ids: impl IntoIterator<Item = u32>) -> u64 {
+    let bytes: Vec<u8> = sample_ids.into_iter().flat_map(u32::to_le_bytes).collect();
+    digest(&bytes)
+}

@@ -2,7 +2,7 @@
 
 use proto::v1::fault::Class;
 
-use crate::session::{Ended, LinkError};
+use crate::session::{Break, Ended, LinkError};
 
 /// Exit codes that Kubernetes' podFailurePolicy reads.
 pub(crate) mod exit {
@@ -22,6 +22,9 @@ pub(crate) enum WorkerError {
     /// The coordinator ended the session, or is gone.
     #[error(transparent)]
     Ended(#[from] Ended),
+    /// The generation is over; this worker goes on in the next one.
+    #[error("generation over: {0}")]
+    Regroup(String),
     /// The coordinator cannot be talked to.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -67,6 +70,9 @@ pub(crate) enum WorkerError {
     /// A checkpoint does not fit this run.
     #[error("checkpoint of step {step}: {reason}")]
     Checkpoint { step: u64, reason: String },
+    /// The state that came from the peers cannot be taken.
+    #[error("the state after {step} steps did not come whole from the peers: {reason}")]
+    Transfer { step: u64, reason: String },
     /// The config asks for something that this worker cannot do.
     #[error("{0}")]
     Config(String),
@@ -85,22 +91,24 @@ impl WorkerError {
         match self {
             Self::Ended(ended) => ended.exit_code,
             Self::Link(LinkError::Address { .. }) | Self::Config(_) => exit::USAGE,
-            Self::Link(_) | Self::Collective { .. } => exit::RETRY,
+            Self::Link(_) | Self::Collective { .. } | Self::Regroup(_) => exit::RETRY,
             Self::Data(_)
             | Self::Weights(_)
             | Self::NotFinite { .. }
             | Self::Input { .. }
             | Self::Checkpoint { .. } => exit::DATA,
-            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => {
-                exit::BUG
-            }
+            Self::Index(_)
+            | Self::Threads { .. }
+            | Self::Model(_)
+            | Self::Torch { .. }
+            | Self::Transfer { .. } => exit::BUG,
         }
     }
 
     /// What the coordinator is told; nothing where it is the coordinator that spoke, or that cannot hear.
     pub(crate) fn class(&self) -> Option<Class> {
         match self {
-            Self::Ended(_) | Self::Link(_) => None,
+            Self::Ended(_) | Self::Link(_) | Self::Regroup(_) => None,
             Self::Collective {
                 source: nccl_rs::Error::OutOfMemory { .. },
                 ..
@@ -111,9 +119,45 @@ impl WorkerError {
             }
             Self::NotFinite { .. } => Some(Class::Numeric),
             Self::Config(_) => Some(Class::Config),
-            Self::Index(_) | Self::Threads { .. } | Self::Model(_) | Self::Torch { .. } => {
-                Some(Class::Internal)
+            Self::Index(_)
+            | Self::Threads { .. }
+            | Self::Model(_)
+            | Self::Torch { .. }
+            | Self::Transfer { .. } => Some(Class::Internal),
+        }
+    }
+}
+
+impl WorkerError {
+    /// Whether a failed collective says that something is wrong with the peers or the way to them, and not with this
+    /// worker: it can go on in another generation.
+    pub(crate) fn is_of_peers(&self) -> bool {
+        use nccl_rs::Error as E;
+        matches!(
+            self,
+            Self::Collective {
+                source: E::Collective { .. }
+                    | E::Aborted { .. }
+                    | E::Rendezvous { .. }
+                    | E::Creation { .. },
+                ..
             }
+        )
+    }
+}
+
+impl WorkerError {
+    /// Whether the end of this worker's generation alone may have caused it.
+    pub(crate) fn is_of_generation(&self) -> bool {
+        matches!(self, Self::Link(_) | Self::Regroup(_)) || self.is_of_peers()
+    }
+}
+
+impl From<Break> for WorkerError {
+    fn from(why: Break) -> Self {
+        match why {
+            Break::Ended(ended) => Self::Ended(ended),
+            Break::Regroup(reason) => Self::Regroup(reason),
         }
     }
 }

@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod evaluate;
 mod load;
+mod member;
 mod session;
 mod snapshot;
 mod train;

@@ -1,13 +1,13 @@
-//! Ends that are not the plan's: a killed worker, a signal, bad pictures.
+//! Ends that are not the plan's: a signal, bad pictures. What a run does about workers it loses is in `recovery.rs`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command};
+use std::process::Child;
 
-use support::{Place, Run, processes_with};
+use support::{Place, Run, signal};
 
 /// Reads a run's output until a line holds `text`.
 fn wait_for(child: &mut Child, text: &str) -> String {
@@ -30,47 +30,13 @@ fn wait_for(child: &mut Child, text: &str) -> String {
 /// A run long enough to be interrupted.
 const LONG: &[&str] = &["train.epochs=200"];
 
-fn signal(name: &str, pid: &str) {
-    assert!(
-        Command::new("kill")
-            .args([name, pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-}
-
-#[test]
-fn a_killed_worker_ends_the_run_by_name_and_leaves_nobody_behind() {
-    let place = Place::with(36, 10);
-    let mut child = place.start("run", 3, LONG);
-    wait_for(&mut child, "/200 mAP");
-    let address = std::fs::read_to_string(place.path("run/coordinator.json")).unwrap();
-    assert!(address.contains("http://127.0.0.1:"));
-
-    // When worker-1 is killed
-    let victim = worker_pid(&place, "worker-1");
-    signal("-KILL", &victim);
-    let run = Run::new(place.path("run"), &child.wait_with_output().unwrap());
-
-    // Then the run says so, can be tried again, and no process of it is left
-    assert_eq!(run.code, Some(75), "{run:#?}");
-    assert!(
-        run.err.contains("worker-1") && run.err.contains("SIGKILL"),
-        "{}",
-        run.err
-    );
-    let folder = place.path("run").display().to_string();
-    assert_eq!(processes_with(&folder), Vec::<String>::new());
-}
-
 #[test]
 fn sigterm_to_the_coordinator_checkpoints_and_the_run_can_be_resumed() {
     let place = Place::with(36, 10);
     let mut child = place.start("run", 2, LONG);
     wait_for(&mut child, "/200 mAP");
 
-    signal("-TERM", &child.id().to_string());
+    signal("-TERM", child.id());
     let run = Run::new(place.path("run"), &child.wait_with_output().unwrap());
 
     assert_eq!(run.code, Some(0), "{run:#?}");
@@ -110,14 +76,4 @@ fn an_unreadable_picture_ends_the_run_by_name_or_is_skipped_and_listed() {
         .count();
     assert_eq!(listed, 2, "{events}");
     assert!(skipped.err.contains("000000000005.jpg"), "{}", skipped.err);
-}
-
-fn worker_pid(place: &Place, name: &str) -> String {
-    let events = std::fs::read_to_string(place.path("run/events.jsonl")).unwrap();
-    let launched = events
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .find(|event| event["event"] == "launched" && event["worker"] == name)
-        .unwrap_or_else(|| panic!("{name} was not launched: {events}"));
-    launched["pid"].to_string()
 }

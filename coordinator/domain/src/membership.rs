@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{LeaveReason, Millis, ProcessEnd};
+use crate::run::{LeaveReason, LossClass, Millis, ProcessEnd};
 
 /// A worker's name, unique in its run. Ordered as people count: `worker-2` before `worker-10`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,14 +115,33 @@ pub enum Process {
     Ended(ProcessEnd),
 }
 
+/// Where a worker stands between setting up and training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
+    /// It loads what it needs.
+    #[default]
+    SettingUp,
+    /// It is in no process group and waits.
+    Standby {
+        /// The committed steps whose state it holds; `None`: it holds no state of this run's present.
+        holds: Option<u64>,
+    },
+    /// It was sent into the newest generation and has not left it.
+    InGeneration,
+}
+
 /// What the run knows of one worker.
 #[derive(Debug, Clone, Default)]
 pub struct Member {
+    /// Its number among the processes of this machine, which chooses its device.
+    pub index: Option<u32>,
     /// Its process.
     pub process: Process,
     /// Its stream.
     pub session: Session,
-    /// Its rank in the present generation.
+    /// Where it stands.
+    pub place: Place,
+    /// Its rank in the newest generation; `None`: it is no member of it.
     pub rank: Option<u32>,
     /// Whether its state is in place for the present generation.
     pub ready: bool,
@@ -132,8 +151,24 @@ pub struct Member {
     pub heard: Millis,
     /// Whether it has been quiet for too long.
     pub silent: bool,
+    /// Steps that were committed when it was last heard.
+    pub steps_when_heard: u64,
+    /// The collective it last said it had entered.
+    pub collective: String,
+    /// Whether it was still in it.
+    pub in_collective: bool,
     /// That it is leaving, why, and after how many committed steps.
     pub leaving: Option<(LeaveReason, u64)>,
+    /// What its loss is to count as, where that was decided before its process ended.
+    pub verdict: Option<LossClass>,
+    /// When it may be started again.
+    pub again: Option<Millis>,
+    /// How often its state differed from that of the others.
+    pub offences: u32,
+    /// Whether the state it holds is not to be trusted.
+    pub suspect: bool,
+    /// Whether it is shut out.
+    pub quarantined: bool,
 }
 
 impl Member {
@@ -141,6 +176,15 @@ impl Member {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.session != Session::Open && self.process != Process::Here
+    }
+
+    /// What it last said it was doing, for a sentence.
+    pub(crate) fn doing(&self) -> String {
+        match (self.collective.as_str(), self.in_collective) {
+            ("", _) => "it had entered no collective".to_owned(),
+            (collective, true) => format!("it was last seen in {collective}"),
+            (collective, false) => format!("it was last seen after {collective}"),
+        }
     }
 }
 
@@ -155,14 +199,16 @@ pub enum JoinRefusal {
         "{0} is not one of this run's workers, which its coordinator starts itself: start workers by `coordinator start --workers N`"
     )]
     Stranger(WorkerId),
-    /// The world is complete.
-    #[error("the run has its {0} workers: start more only for a run that wants more")]
-    Full(u32),
-    /// A world that is fixed has begun.
+    /// The world is complete, and so are its spares.
     #[error(
-        "generation {0} has begun without {1} and its world is fixed: join the run when it is resumed"
+        "the run has its {0} workers and {1} spares: start more only for a run that wants more"
     )]
-    Begun(u64, WorkerId),
+    Full(u32, u32),
+    /// Its state differed from the others' too often.
+    #[error(
+        "{0} is shut out because its state differed from that of all others: look at its device"
+    )]
+    ShutOut(WorkerId),
     /// The end has begun.
     #[error("the run is ending: try again when it is resumed")]
     Ending,
@@ -173,8 +219,8 @@ impl JoinRefusal {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NameTaken(_) | Self::Stranger(_) => 64,
-            Self::Full(_) | Self::Begun(..) | Self::Ending => 75,
+            Self::NameTaken(_) | Self::Stranger(_) | Self::ShutOut(_) => 64,
+            Self::Full(..) | Self::Ending => 75,
         }
     }
 }
@@ -196,6 +242,7 @@ impl Roster {
             (0..wanted)
                 .map(|index| {
                     let member = Member {
+                        index: Some(index),
                         process: Process::Here,
                         ..Member::default()
                     };
@@ -249,20 +296,20 @@ impl Roster {
             .collect()
     }
 
+    /// Workers beyond those wanted that may wait as spares.
+    #[must_use]
+    pub fn spares(&self) -> u32 {
+        self.wanted.max(8)
+    }
+
     /// How many have an open session.
     #[must_use]
     pub fn joined(&self) -> u32 {
-        // A roster never holds more members than `wanted`, a u32.
+        // A roster never holds more members than `wanted` and its spares, each a u32.
         self.members
             .values()
             .filter(|member| member.session == Session::Open)
             .count() as u32
-    }
-
-    /// Whether the world is complete.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.joined() == self.wanted
     }
 
     /// Takes a worker in.
@@ -271,31 +318,72 @@ impl Roster {
             Some(member) if member.session == Session::Open => {
                 return Err(JoinRefusal::NameTaken(worker.clone()));
             }
+            Some(member) if member.quarantined => {
+                return Err(JoinRefusal::ShutOut(worker.clone()));
+            }
             None if self.local => return Err(JoinRefusal::Stranger(worker.clone())),
-            None if self.is_complete() => return Err(JoinRefusal::Full(self.wanted)),
+            None if u64::from(self.joined())
+                >= u64::from(self.wanted) + u64::from(self.spares()) =>
+            {
+                return Err(JoinRefusal::Full(self.wanted, self.spares()));
+            }
             _ => {}
         }
         let member = self.members.entry(worker.clone()).or_default();
-        member.session = Session::Open;
-        member.heard = now;
-        member.silent = false;
+        // Whatever was known of an earlier process of this name is of no use.
+        *member = Member {
+            index: member.index,
+            process: member.process.clone(),
+            session: Session::Open,
+            heard: now,
+            offences: member.offences,
+            ..Member::default()
+        };
         Ok(())
     }
 
-    /// Forgets a worker that was started elsewhere and went before a generation formed.
+    /// Forgets a worker that was started elsewhere and is gone.
     pub(crate) fn forget(&mut self, worker: &WorkerId) {
         self.members.remove(worker);
     }
 
-    /// Gives every member its rank, in the order of names, for a generation that begins at `begins_at_step`.
-    pub(crate) fn assign_ranks(&mut self, begins_at_step: u64) -> Vec<WorkerId> {
-        for (rank, member) in (0u32..).zip(self.members.values_mut()) {
-            member.rank = Some(rank);
-            member.ready = false;
-            member.next_step = begins_at_step;
-            member.leaving = None;
+    /// A process of this machine is started again.
+    pub(crate) fn expect(&mut self, worker: &WorkerId) {
+        if let Some(member) = self.members.get_mut(worker) {
+            *member = Member {
+                index: member.index,
+                process: Process::Here,
+                offences: member.offences,
+                ..Member::default()
+            };
         }
-        self.members.keys().cloned().collect()
+    }
+
+    /// Takes the rank from those who are not here any more.
+    pub(crate) fn drop_the_gone(&mut self) {
+        for member in self.members.values_mut() {
+            if member.session != Session::Open {
+                member.rank = None;
+            }
+        }
+    }
+
+    /// Gives each of `members` its rank, in that order, for a generation that begins at `begins_at_step`.
+    pub(crate) fn assign_ranks(&mut self, members: &[WorkerId], begins_at_step: u64) {
+        for member in self.members.values_mut() {
+            member.rank = None;
+        }
+        for (rank, worker) in (0u32..).zip(members) {
+            if let Some(member) = self.members.get_mut(worker) {
+                member.rank = Some(rank);
+                member.place = Place::InGeneration;
+                member.ready = false;
+                member.next_step = begins_at_step;
+                member.steps_when_heard = begins_at_step;
+                member.in_collective = false;
+                member.leaving = None;
+            }
+        }
     }
 }
 
@@ -334,9 +422,12 @@ mod tests {
         roster.join(&WorkerId::new("a"), Millis(0)).unwrap();
         let again = roster.join(&WorkerId::new("a"), Millis(1));
         assert_eq!(again, Err(JoinRefusal::NameTaken(WorkerId::new("a"))));
+        for spare in 0..8 {
+            roster.join(&WorkerId::local(spare), Millis(1)).unwrap();
+        }
         assert_eq!(
             roster.join(&WorkerId::new("b"), Millis(1)),
-            Err(JoinRefusal::Full(1))
+            Err(JoinRefusal::Full(1, 8))
         );
         let stranger = Roster::new(1, true).join(&WorkerId::new("b"), Millis(1));
         assert_eq!(stranger, Err(JoinRefusal::Stranger(WorkerId::new("b"))));

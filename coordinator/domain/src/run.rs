@@ -3,42 +3,65 @@
 //!
 //! ```text
 //! Waiting -> Forming -> Training <-> Evaluating -> Ending -> Over
-//!    |          |          |             |           ^
-//!    |          |          `-> Stopping -'-----------|
-//!    `----------'------------------------------------'   (a fault, a stop before the first step)
+//!    ^          ^  |       |             |           ^
+//!    |          |  |       `-> Stopping -+-----------|
+//!    |          |  `-----------------+   |           |
+//!    `----- Regrouping <-------------+---'           |
+//!               `------------------------------------'
 //! ```
 //!
-//! The world is fixed: a run begins with the workers it wants and ends when it loses one. Generations are numbered and
-//! persisted all the same, and every report names its own, so that a stale one changes nothing.
+//! A generation that loses a member is over: its survivors leave it ([`Phase::Regrouping`]) and the next one begins at
+//! the step of the most advanced of them. With nobody left the run waits for workers again and goes on from what is on
+//! disk. Generations are numbered and persisted, and every report names its own, so that a stale one changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::membership::{Roster, Session, WorkerId};
+use crate::membership::{Place, Roster, Session, WorkerId};
 use crate::plan::PlanError;
 use crate::run_plan::{RunPlan, RunShape};
 
 mod effect;
 mod ending;
 mod event;
-mod fault;
+mod forming;
 mod progress;
 mod reason;
+mod recovery;
+mod restart;
 mod timing;
 
 pub use effect::Effect;
 pub use ending::{EndKind, Ending, Measure};
 pub use event::{Event, FaultClass, LeaveReason, ProcessEnd, StepReport};
+pub use forming::{Opening, Source};
 pub use progress::Evaluation;
 pub use reason::Reason;
+pub use restart::{Budgets, LossClass};
 pub use timing::{Deadline, Millis, Timeouts};
+
+/// What a run does while it has fewer workers than it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum World {
+    /// It waits: every step is done by the same number of ranks, and repeats bit for bit.
+    Fixed,
+    /// It goes on with those who are here.
+    Elastic,
+}
 
 /// What is fixed for this process's part of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// How many workers the run wants.
     pub workers: u32,
+    /// An elastic run goes on with no fewer.
+    pub min_workers: u32,
+    /// Whether it goes on with fewer than it wants.
+    pub world: World,
+    /// How many failures it survives.
+    pub budgets: Budgets,
     /// Whether the coordinator starts them itself.
     pub local: bool,
     /// What the run does and in which order.
@@ -64,6 +87,13 @@ pub enum Phase {
     Waiting,
     /// A generation was announced; its ranks set up.
     Forming,
+    /// The generation is over: its members leave it, and the next one begins once there are enough of them.
+    Regrouping {
+        /// Why it is over.
+        cause: String,
+        /// Since when.
+        since: Millis,
+    },
     /// Steps are being done.
     Training,
     /// The validation split is being scored.
@@ -102,9 +132,51 @@ pub struct State {
     reports: progress::Reports,
     /// Evaluations that are due or under way, by the steps committed before them.
     evaluations: BTreeMap<u64, Evaluation>,
-    /// What speaks against whom, in the order in which it showed.
-    evidence: Vec<(WorkerId, fault::Evidence)>,
+    /// Evaluations that have their figures, or are known to get none.
+    evaluated: BTreeSet<u64>,
+    /// The newest checkpoint that is in place.
+    checkpointed: Option<u64>,
+    /// The step whose checkpoint was due and is not in place.
+    snapshot_owed: Option<u64>,
+    /// Whether the newest generation only hands over its state.
+    finishing: bool,
+    /// Whether it evaluates before its first step.
+    opens_with_evaluation: bool,
+    /// That the run is to stop, and why.
+    stop: Option<StopWish>,
+    /// That members were asked to leave at the next step boundary.
+    boundary: Option<String>,
+    losses: restart::Losses,
+    /// Who first reported a failed collective since the last generation began.
+    witness: Option<WorkerId>,
+    /// Whether someone's loss explains why the generation is over.
+    explained: bool,
+    /// Generations in a row that ended without an explanation.
+    unexplained: u32,
+    /// Until when all workers were waited for before fewer will do.
+    waited_until: Option<Millis>,
+    last_commit: Option<Millis>,
+    longest_step: Millis,
     deadlines: BTreeMap<Deadline, Millis>,
+}
+
+/// That a run is to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct StopWish {
+    /// Who asked.
+    by: String,
+    /// That it is a failure, and which.
+    failure: Option<String>,
+}
+
+impl StopWish {
+    /// For a sentence.
+    fn text(&self) -> String {
+        match &self.failure {
+            Some(failure) => failure.clone(),
+            None => format!("asked by {}", self.by),
+        }
+    }
 }
 
 impl State {
@@ -122,7 +194,20 @@ impl State {
             steps_done: config.begins_at_step,
             reports: progress::Reports::default(),
             evaluations: BTreeMap::new(),
-            evidence: Vec::new(),
+            evaluated: BTreeSet::new(),
+            checkpointed: config.from_checkpoint.then_some(config.begins_at_step),
+            snapshot_owed: None,
+            finishing: false,
+            opens_with_evaluation: false,
+            stop: None,
+            boundary: None,
+            losses: restart::Losses::default(),
+            witness: None,
+            explained: false,
+            unexplained: 0,
+            waited_until: None,
+            last_commit: None,
+            longest_step: Millis(0),
             deadlines: BTreeMap::new(),
             config,
         })
@@ -171,6 +256,20 @@ impl State {
         self.steps_done
     }
 
+    /// Steps that every member holds: no later generation can make them void.
+    #[must_use]
+    pub fn steps_held_by_all(&self) -> u64 {
+        let members = self
+            .roster
+            .iter()
+            .filter(|(_, member)| member.rank.is_some());
+        let held = members.map(|(_, member)| if member.ready { member.next_step } else { 0 });
+        match self.phase {
+            Phase::Ending { .. } | Phase::Over(_) => self.steps_done,
+            _ => held.min().unwrap_or(0),
+        }
+    }
+
     /// Steps of the whole run.
     #[must_use]
     pub fn total_steps(&self) -> u64 {
@@ -211,21 +310,31 @@ impl State {
     #[must_use]
     pub fn reason(&self) -> Reason {
         let epochs = self.plan.shape().epochs;
-        let not_yet_over = !matches!(self.phase, Phase::Ending { .. } | Phase::Over(_));
-        if let Some(noticed) = self.noticed().filter(|_| not_yet_over) {
-            return Reason::FindingCause { noticed };
-        }
         let silent = || self.roster.which(|member| member.silent);
         match &self.phase {
             Phase::Waiting => Reason::WaitingForWorkers {
                 wanted: self.config.workers,
                 joined: self.roster.joined(),
-                missing: self.roster.which(|member| member.session == Session::Never),
+                missing: self.roster.which(|member| member.session != Session::Open),
+                setting_up: self.roster.which(|member| {
+                    member.session == Session::Open && member.place == Place::SettingUp
+                }),
+            },
+            Phase::Regrouping { cause, .. } => Reason::Regrouping {
+                cause: cause.clone(),
+                generation: self.generation,
+                inside: self.roster.which(|member| {
+                    member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
+                }),
+                here: self.here(),
+                fewest: self.fewest() as u32,
             },
             Phase::Forming => Reason::Forming {
                 generation: self.generation,
-                wanted: self.config.workers,
-                missing: self.roster.which(|member| !member.ready),
+                wanted: self.world_size(),
+                missing: self
+                    .roster
+                    .which(|member| member.rank.is_some() && !member.ready),
             },
             Phase::Training => Reason::Training {
                 epoch: self.epoch_at_work(),
@@ -239,7 +348,9 @@ impl State {
             },
             Phase::Stopping { by } => Reason::Stopping {
                 by: by.clone(),
-                missing: self.roster.which(|member| member.leaving.is_none()),
+                missing: self
+                    .roster
+                    .which(|member| member.rank.is_some() && member.leaving.is_none()),
             },
             Phase::Ending { ending, measure } => {
                 let waiting = self.roster.which(|member| !member.is_gone());
@@ -278,9 +389,49 @@ impl State {
         self.deadlines.insert(deadline, at);
     }
 
-    fn begin_training(&mut self) {
+    /// All members have their state.
+    fn begin_training(&mut self, now: Millis) -> Vec<Effect> {
         self.deadlines.remove(&Deadline::Forming);
-        self.phase = Phase::Training;
+        self.set(Deadline::Progress, now.after(self.progress_timeout()));
+        for worker in self.roster.which(|member| member.rank.is_some()) {
+            if let Some(member) = self.roster.get_mut(&worker) {
+                member.suspect = false;
+            }
+        }
+        self.witness = None;
+        self.explained = false;
+        let Some(stop) = self.stop.clone() else {
+            self.phase = Phase::Training;
+            return self.ask_for_a_boundary();
+        };
+        self.phase = Phase::Stopping {
+            by: stop.by.clone(),
+        };
+        if self.finishing {
+            return Vec::new();
+        }
+        vec![Effect::Stop {
+            reason: stop.text(),
+        }]
+    }
+
+    fn is_member(&self, worker: &WorkerId) -> bool {
+        self.roster
+            .get(worker)
+            .is_some_and(|member| member.rank.is_some())
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. } | Phase::Over(_))
+    }
+
+    /// Workers that could be in the next generation.
+    fn here(&self) -> u32 {
+        // No more than `config.workers` and its spares.
+        let here = self.roster.which(|member| {
+            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
+        });
+        here.len() as u32
     }
 }
 
@@ -294,6 +445,7 @@ pub fn step(mut state: State, event: &Event, now: Millis) -> (State, Vec<Effect>
     while let Some(deadline) = transition::next_expired(&state, now) {
         effects.extend(transition::expire(&mut state, &deadline, now));
     }
+    effects.extend(state.restart(now));
     state.close_if_done(&mut effects);
     let reason = state.reason();
     (state, effects, reason)

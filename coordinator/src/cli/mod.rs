@@ -5,7 +5,9 @@ mod client;
 mod config_command;
 mod evaluate;
 mod failure;
+mod ledger;
 mod pictures;
+mod replay;
 mod start;
 
 use std::collections::BTreeMap;
@@ -47,6 +49,10 @@ pub enum Command {
     Stop(AddressArgs),
     /// List a run's checkpoints, newest last
     Checkpoints(CheckpointsArgs),
+    /// Show which samples a run has trained on, and check that it was each exactly once
+    Ledger(LedgerArgs),
+    /// Put a run's recorded events through its decisions again, and compare
+    Replay(ReplayArgs),
     /// Compute mAP and the other figures of predictions, as a run does
     Evaluate(EvaluateArgs),
     /// Show the config, or every key there is
@@ -190,6 +196,33 @@ pub struct CheckpointsArgs {
     pub json: bool,
 }
 
+/// Show which samples a run has trained on, and check that it was each exactly once.
+///
+/// The check counts the samples of every committed step against the split, and compares what each rank says it decoded
+/// and applied with what it was given. It ends with 65 if anything is wrong.
+#[derive(Debug, Args)]
+pub struct LedgerArgs {
+    /// The run's directory; its coordinator must have ended
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Show only what the check has found
+    #[arg(long)]
+    pub verify: bool,
+    /// JSON, one object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Put a run's recorded events through its decisions again, and compare.
+///
+/// Ends with 65 and names the first event about which something else would be decided now.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// `events.jsonl` of a run directory
+    #[arg(value_name = "FILE")]
+    pub events: PathBuf,
+}
+
 /// Compute mAP and the other figures of predictions, as a run does.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -237,6 +270,8 @@ pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> 
         } => config_command::print(&config.sources(environment), *json),
         Command::Evaluate(args) => evaluate::evaluate(args),
         Command::Checkpoints(args) => checkpoints::checkpoints(args),
+        Command::Ledger(args) => ledger::ledger(args),
+        Command::Replay(args) => replay::replay(args),
         Command::Status(args) => runtime()?.block_on(client::status(args)),
         Command::Stop(args) => runtime()?.block_on(client::stop(args)),
         Command::Start(args) => {

@@ -21,7 +21,7 @@ use crate::config::{Config, Sources};
 use crate::evaluation::labels_of;
 use crate::machine::{Machine, Placement, place};
 use crate::observer::Observer;
-use crate::run::{self, Launch, ResumePoint, RunSetup, Shutdown};
+use crate::run::{self, Launch, Membership, ResumePoint, RunSetup, Shutdown};
 use crate::run_dir::RunDir;
 use crate::summary::Summary;
 use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures};
@@ -135,6 +135,11 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         shape: *plan.shape(),
         keep_checkpoints: config.run.keep_checkpoints.get(),
         fault_timeout: config.fault.timeout,
+        membership: Membership {
+            world: config.train.world,
+            min_workers: config.run.min_workers,
+            budgets: config.fault.budgets,
+        },
         resume: prepared.resume,
         stop_after: prepared.stop_after,
         launch: Launch::Local {

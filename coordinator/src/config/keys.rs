@@ -170,9 +170,11 @@ pub const KEYS: &[Key] = &[
     key("train.adam_beta1", Kind::Number(0.0, 0.999_999), "0.9", "of adamw"),
     key("train.adam_beta2", Kind::Number(0.0, 0.999_999), "0.999", "of adamw"),
     key("train.adam_epsilon", Kind::Number(POSITIVE, 1.0), "1e-8", "of adamw"),
+    key("train.world", Kind::Choice(&["elastic", "fixed"]), "'elastic'", "with fewer workers than wanted: go on, or wait for the replacement, which repeats to the bit"),
 
     key("run.seed", Kind::Whole(0, i64::MAX as u64), "0", "of initial weights, sample order and augmentation"),
     free("run.workers", Kind::Whole(1, 10_000), "", "worker processes; not set: one per CUDA device, or one"),
+    free("run.min_workers", Kind::Whole(1, 10_000), "1", "an elastic run goes on with no fewer workers than this"),
     free("run.device", Kind::Choice(&["auto", "cpu", "cuda"]), "'auto'", "what workers compute on; auto: CUDA if there is a device for each, else cpu"),
     free("run.keep_checkpoints", Kind::Whole(1, UNBOUNDED), "3", "how many of the newest checkpoints stay, beside the best"),
     key("run.snapshot_every_steps", COUNT, "", "a checkpoint whenever this many more steps are done"),
@@ -181,6 +183,10 @@ pub const KEYS: &[Key] = &[
     free("run.listen", Kind::Address, "'127.0.0.1:0'", "where gRPC is served; port 0: any free one"),
 
     free("fault.timeout", Kind::Number(0.1, 86_400.0), "5.0", "seconds without a sign of life after which a worker counts as lost; every other timeout follows from it"),
+    free("fault.crashes", Kind::Whole(0, UNBOUNDED), "20", "workers that may be lost within an hour, each replaced; one more ends the run with a checkpoint"),
+    free("fault.hangs", Kind::Whole(0, UNBOUNDED), "10", "the same for workers that live and do nothing"),
+    free("fault.preemptions", Kind::Whole(0, UNBOUNDED), "1000", "the same for workers that were told to end from outside"),
+    free("fault.out_of_memory", Kind::Whole(0, UNBOUNDED), "0", "the same for workers that ran out of memory; with 0 the run stops and says what would fit"),
     free("fault.sentinel_steps", Kind::Whole(0, UNBOUNDED), "50", "replicas are compared every so many steps; 0: never"),
 ];
 

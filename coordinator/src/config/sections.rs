@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use data::files::OnBadImage;
+use domain::run::{Budgets, World};
 
 use super::Config;
 use super::settings::Settings;
@@ -119,6 +120,8 @@ pub struct Train {
     pub adam_beta2: f64,
     /// `train.adam_epsilon`.
     pub adam_epsilon: f64,
+    /// `train.world`: what the run does while it has fewer workers than it wants.
+    pub world: World,
 }
 
 /// What `run.device` asks for.
@@ -151,6 +154,8 @@ pub struct Run {
     pub seed: u64,
     /// `run.workers`; `None` until [`Config::record_placement`] has fixed it.
     pub workers: Option<u32>,
+    /// `run.min_workers`: an elastic run goes on with no fewer.
+    pub min_workers: u32,
     /// `run.device`; never `Auto` once [`Config::record_placement`] has fixed it.
     pub device: DeviceChoice,
     /// `run.keep_checkpoints`: how many of the newest stay, beside the best.
@@ -170,6 +175,8 @@ pub struct Run {
 pub struct Fault {
     /// `fault.timeout`: the one timeout for people, from which every other follows.
     pub timeout: Duration,
+    /// `fault.crashes`, `fault.hangs`, `fault.preemptions`, `fault.out_of_memory`: failures survived within an hour.
+    pub budgets: Budgets,
     /// `fault.sentinel_steps`: replicas are compared every so many steps; 0: never.
     pub sentinel_steps: u64,
 }
@@ -184,6 +191,12 @@ impl Config {
             run: Run::read(&settings),
             fault: Fault {
                 timeout: Duration::from_secs_f64(settings.number("fault.timeout")),
+                budgets: Budgets {
+                    crash: settings.whole("fault.crashes"),
+                    hang: settings.whole("fault.hangs"),
+                    preemption: settings.whole("fault.preemptions"),
+                    memory: settings.whole("fault.out_of_memory"),
+                },
                 sentinel_steps: settings.whole("fault.sentinel_steps"),
             },
             settings,
@@ -259,6 +272,10 @@ impl Train {
             adam_beta1: settings.number("train.adam_beta1"),
             adam_beta2: settings.number("train.adam_beta2"),
             adam_epsilon: settings.number("train.adam_epsilon"),
+            world: match settings.text("train.world").as_str() {
+                "fixed" => World::Fixed,
+                _ => World::Elastic,
+            },
         }
     }
 }
@@ -268,6 +285,7 @@ impl Run {
         Self {
             seed: settings.whole("run.seed"),
             workers: settings.optional_whole("run.workers"),
+            min_workers: settings.whole("run.min_workers"),
             device: match settings.text("run.device").as_str() {
                 "cpu" => DeviceChoice::Cpu,
                 "cuda" => DeviceChoice::Cuda,

@@ -1,9 +1,11 @@
 //! Carries out what the domain wants done.
 
 use domain::membership::WorkerId;
-use domain::run::{Effect, Ending, Event};
+use domain::run::{Effect, Ending, Event, Opening, Source};
 use domain::run_plan::RunPlan;
-use proto::v1::{Generation, Refused, Release, SessionResponse, Stop, TakeSnapshot};
+use proto::v1::{
+    Generation, Holders, Refused, Regroup, Release, SessionResponse, Stop, TakeSnapshot,
+};
 use proto::v1::{generation, session_response};
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -22,11 +24,17 @@ impl Driver {
                 number,
                 members,
                 begins_at_step,
-                from_checkpoint,
+                source,
+                opening,
             } => {
-                self.begin_generation(number, members, begins_at_step, from_checkpoint)
+                self.begin_generation(number, members, begins_at_step, source, opening)
                     .await;
             }
+            Effect::Regroup {
+                workers,
+                at_boundary,
+                reason,
+            } => self.regroup(&workers, at_boundary, &reason),
             Effect::Commit {
                 generation, step, ..
             } => self.commit(generation, step),
@@ -131,73 +139,104 @@ impl Driver {
         number: u64,
         members: Vec<WorkerId>,
         begins_at_step: u64,
-        from_checkpoint: bool,
+        source: Source,
+        opening: Opening,
     ) {
         let names: Vec<_> = members.iter().map(ToString::to_string).collect();
-        if let Err(problem) =
-            self.parts
-                .ledger
-                .begin_generation(number, begins_at_step, names.clone())
-        {
-            self.caused.push_back(Event::Broken {
-                problem: format!("the ledger does not fit this checkpoint: {problem}"),
-            });
+        let begun = self.record_generation(number, begins_at_step, names.clone());
+        if let Err(problem) = begun.await {
+            self.caused.push_back(Event::Broken { problem });
             return;
         }
-        if let Err(problem) = self
-            .parts
-            .store
-            .begin_generation(number, &self.parts.ledger)
-            .await
-        {
-            self.caused.push_back(Event::Broken {
-                problem: problem.to_string(),
-            });
-            return;
-        }
-        self.parts.rendezvous.begin(number);
-        self.parts.live.send_replace(Some(number));
         let config = self.state().config().clone();
-        match RunPlan::new(config.shape, config.workers) {
-            Ok(plan) => {
-                let (world, first) = (config.workers, config.evaluate_first);
-                self.feeder = Some(Feeder::new(
-                    plan,
-                    number,
-                    world,
-                    begins_at_step,
-                    first,
-                    config.stop_after,
-                ));
-            }
+        let plan = match RunPlan::new(config.shape, config.workers) {
+            Ok(plan) => plan,
             Err(problem) => {
-                self.caused.push_back(Event::Broken {
-                    problem: problem.to_string(),
-                });
+                let problem = problem.to_string();
+                self.caused.push_back(Event::Broken { problem });
                 return;
             }
-        }
+        };
+        // A roster never holds more members than fit a u32.
+        let world_size = members.len() as u32;
+        let unscored = self.parts.evaluations.unscored(begins_at_step);
+        self.feeder = Some(Feeder::new(
+            plan,
+            (number, world_size),
+            begins_at_step,
+            opening,
+            unscored,
+            config.stop_after,
+        ));
+        self.figures.begin_generation(world_size);
         self.parts.observer.tell(RunEvent::GenerationFormed {
             number,
             members: names,
             begins_at_step,
+            wanted: config.workers,
         });
         for (rank, worker) in (0u32..).zip(&members) {
-            let state = if from_checkpoint {
-                generation::State::FromCheckpoint(begins_at_step)
-            } else {
-                generation::State::FromSeed(true)
+            let state = match &source {
+                Source::Seed => generation::State::FromSeed(true),
+                Source::Checkpoint => generation::State::FromCheckpoint(begins_at_step),
+                Source::Peers(ranks) => generation::State::FromPeers(Holders {
+                    ranks: ranks.clone(),
+                }),
             };
             let announcement = Generation {
                 number,
                 rank,
-                world_size: config.workers,
+                world_size,
                 begins_at_step,
                 state: Some(state),
                 collective_timeout_millis: config.timeouts.collective.0,
             };
             self.send(worker, session_response::Message::Generation(announcement));
             self.feed(worker);
+        }
+    }
+
+    /// Makes a generation durable and voids what lies beyond its beginning. Nobody may hear of it before.
+    async fn record_generation(
+        &mut self,
+        number: u64,
+        begins_at_step: u64,
+        names: Vec<String>,
+    ) -> Result<(), String> {
+        let voided = self
+            .parts
+            .ledger
+            .begin_generation(number, begins_at_step, names)
+            .map_err(|problem| format!("the ledger does not fit this state: {problem}"))?;
+        if !voided.is_empty() {
+            self.parts.history.void_from(begins_at_step);
+            (self.shown.last_map, self.shown.best) = self.parts.history.maps();
+        }
+        self.parts.evaluations.begin_generation(begins_at_step);
+        let store = &self.parts.store;
+        store.void_from(begins_at_step);
+        store
+            .begin_generation(number, &self.parts.ledger)
+            .await
+            .map_err(|problem| problem.to_string())?;
+        self.parts.rendezvous.begin(number);
+        self.parts.live.send_replace(Some(number));
+        Ok(())
+    }
+
+    /// Tells members that their generation is over.
+    fn regroup(&mut self, workers: &[WorkerId], at_boundary: bool, reason: &str) {
+        if !at_boundary {
+            // Whoever waits there for a peer's address is told at once.
+            self.parts.rendezvous.close();
+        }
+        let regroup = Regroup {
+            generation: self.state().generation(),
+            at_boundary,
+            reason: reason.to_owned(),
+        };
+        for worker in workers {
+            self.send(worker, session_response::Message::Regroup(regroup.clone()));
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use domain::plan::{EpochPlan, RankStep, assign_evaluation};
+use domain::plan::{EpochPlan, RankStep, assign_evaluation, assign_evaluation_of};
+use domain::run::Opening;
 use domain::run_plan::{Item, RunPlan};
 use proto::v1::{
     self, EvaluationPlan, FinishPlan, Plan, PlanItem, SnapshotPlan, StepPlan, plan_item,
@@ -21,6 +22,9 @@ pub(crate) struct Feeder {
     generation: u64,
     world_size: u32,
     begins_at_step: u64,
+    opening: Opening,
+    /// Samples that the opening's evaluation scores: those that no earlier generation has.
+    unscored: Vec<u32>,
     stop_after: Option<u64>,
     /// By rank: the next item to hand out, `None` once everything was.
     next: Vec<Option<Item>>,
@@ -29,33 +33,53 @@ pub(crate) struct Feeder {
 }
 
 impl Feeder {
-    /// For a generation that begins at `begins_at_step`, with the evaluation that is due there if `evaluate_first`.
+    /// For a generation of `world_size` ranks that begins at `begins_at_step`; `unscored` is what its opening's
+    /// evaluation scores.
     pub(crate) fn new(
         plan: RunPlan,
-        generation: u64,
-        world_size: u32,
+        (generation, world_size): (u64, u32),
         begins_at_step: u64,
-        evaluate_first: bool,
+        opening: Opening,
+        unscored: Vec<u32>,
         stop_after: Option<u64>,
     ) -> Self {
-        let first = match plan.evaluated_epoch(begins_at_step) {
-            Some(epoch) if evaluate_first => Item::Evaluate {
-                steps_done: begins_at_step,
-                epoch,
-            },
-            _ if stop_after.is_some_and(|stop_after| stop_after <= begins_at_step) => Item::Finish,
-            _ => plan.item_at(begins_at_step),
-        };
-        let next = (0..world_size).map(|_| Some(first)).collect();
-        Self {
+        let mut feeder = Self {
             plan,
             generation,
             world_size,
             begins_at_step,
+            opening,
+            unscored,
             stop_after,
-            next,
+            next: Vec::new(),
             epochs: BTreeMap::new(),
+        };
+        let evaluated = plan.evaluated_epoch(begins_at_step);
+        let first = match evaluated.filter(|_| opening.evaluate) {
+            Some(epoch) => Item::Evaluate {
+                steps_done: begins_at_step,
+                epoch,
+            },
+            None => feeder.after_opening_evaluation(),
+        };
+        feeder.next = (0..world_size).map(|_| Some(first)).collect();
+        feeder
+    }
+
+    fn after_opening_evaluation(&self) -> Item {
+        if self.opening.snapshot {
+            let steps_done = self.begins_at_step;
+            return Item::Snapshot { steps_done };
         }
+        self.after_opening()
+    }
+
+    fn after_opening(&self) -> Item {
+        let stop = |stop_after: u64| stop_after <= self.begins_at_step;
+        if self.opening.finish || self.stop_after.is_some_and(stop) {
+            return Item::Finish;
+        }
+        self.plan.item_at(self.begins_at_step)
     }
 
     /// What `rank` is to be told now that it has committed every step before `next_step`. Empty while it holds enough.
@@ -107,8 +131,7 @@ impl Feeder {
                     steps += 1;
                 }
                 Item::Evaluate { steps_done, epoch } => {
-                    let share = assign_evaluation(self.plan.shape().val_samples, self.world_size);
-                    let ids: Vec<u32> = share.get(rank as usize).cloned().unwrap_or(0..0).collect();
+                    let ids = self.evaluation_share(steps_done, rank);
                     if !items.is_empty() && bytes + 5 * ids.len() > BYTES_PER_MESSAGE {
                         break;
                     }
@@ -143,13 +166,11 @@ impl Feeder {
                     None => Some(Item::Snapshot { steps_done }),
                 }
             }
-            // The state this generation began with has its checkpoint already.
             Item::Evaluate { steps_done, .. } if steps_done == self.begins_at_step => {
-                Some(if cut.is_some_and(|cut| cut <= steps_done) {
-                    Item::Finish
-                } else {
-                    self.plan.item_at(steps_done)
-                })
+                Some(self.after_opening_evaluation())
+            }
+            Item::Snapshot { steps_done } if steps_done == self.begins_at_step => {
+                Some(self.after_opening())
             }
             Item::Evaluate { steps_done, .. } if Some(steps_done) == cut => {
                 Some(Item::Snapshot { steps_done })
@@ -157,6 +178,20 @@ impl Feeder {
             Item::Snapshot { steps_done } if Some(steps_done) == cut => Some(Item::Finish),
             item => self.plan.next(item),
         }
+    }
+
+    /// The samples that `rank` scores of the state after `steps_done` steps.
+    fn evaluation_share(&self, steps_done: u64, rank: u32) -> Vec<u32> {
+        let rank = rank as usize;
+        if steps_done == self.begins_at_step {
+            let shares = assign_evaluation_of(&self.unscored, self.world_size);
+            return shares
+                .get(rank)
+                .map(|share| share.to_vec())
+                .unwrap_or_default();
+        }
+        let shares = assign_evaluation(self.plan.shape().val_samples, self.world_size);
+        shares.get(rank).cloned().unwrap_or(0..0).collect()
     }
 
     fn rank_step(&mut self, step: u64, rank: u32) -> Option<RankStep> {

@@ -27,6 +27,12 @@ impl Figures {
         }
     }
 
+    /// Another number of ranks reports from now on; what is known stays.
+    pub(crate) fn begin_generation(&mut self, ranks: u32) {
+        self.ranks = ranks.max(1) as usize;
+        self.waits.truncate(WINDOW * self.ranks);
+    }
+
     /// A step was committed, as its first reporter saw it.
     pub(crate) fn commit(&mut self, progress: &Progress) {
         push(

@@ -6,13 +6,14 @@ use domain::membership::WorkerId;
 use domain::run::{Event, FaultClass, LeaveReason, StepReport};
 use proto::v1::fault::Class;
 use proto::v1::leaving::Reason;
-use proto::v1::{Fault, Leaving, Progress, Ready, session_request};
+use proto::v1::{Fault, Leaving, Progress, Ready, Standby, session_request};
 
 use super::{Driver, Guest, Message};
 use crate::checkpoint::Committed;
 use crate::evaluation::Evaluated;
 use crate::observer::RunEvent;
-use crate::status::Introduced;
+use crate::status::{self, Introduced};
+use crate::store::Digest;
 
 impl Driver {
     pub(super) async fn take(&mut self, message: Message) {
@@ -100,10 +101,24 @@ impl Driver {
             // The session takes Join only as the first message.
             session_request::Message::Join(_) => {}
             session_request::Message::Heartbeat(heartbeat) => {
+                let event = Event::Heartbeat {
+                    worker: worker.clone(),
+                    collective: status::cut(&heartbeat.collective),
+                    in_collective: heartbeat.in_collective,
+                };
                 if let Some(guest) = self.guests.get_mut(&worker) {
                     guest.introduced.heartbeat = Some(heartbeat);
                 }
-                self.happen(Event::Heartbeat { worker }).await;
+                self.happen(event).await;
+            }
+            session_request::Message::Standby(standby) => {
+                let Standby { generation, step } = standby;
+                self.happen(Event::Standby {
+                    worker,
+                    generation,
+                    step,
+                })
+                .await;
             }
             session_request::Message::Ready(ready) => self.on_ready(worker, ready).await,
             session_request::Message::Progress(progress) => {
@@ -187,6 +202,7 @@ impl Driver {
         if live {
             self.figures.report(&progress);
             self.note_skipped(&progress);
+            self.note_digest(&worker, &progress);
         }
         self.progress = Some(Box::new(progress));
         self.happen(Event::Progress {
@@ -199,6 +215,19 @@ impl Driver {
         if live {
             self.feed(&worker);
             self.settle();
+        }
+    }
+
+    /// Keeps what a rank says it trained on, for the ledger's verification.
+    fn note_digest(&self, worker: &WorkerId, progress: &Progress) {
+        let member = self.state().roster().get(worker);
+        if let Some(rank) = member.and_then(|member| member.rank) {
+            self.parts.store.digest(Digest {
+                step: progress.step,
+                rank,
+                generation: progress.generation,
+                digest: progress.samples_digest,
+            });
         }
     }
 
@@ -311,12 +340,12 @@ impl Driver {
         self.happen(Event::CheckpointEnded { step, problem }).await;
     }
 
-    /// Flushes the store for those checkpoints whose steps have all been reported.
+    /// Flushes the store for those checkpoints that no death can make void any more: every rank holds their state.
     pub(super) fn settle(&mut self) {
-        let steps_done = self.state().steps_done();
+        let held = self.state().steps_held_by_all();
         let (due, later) = std::mem::take(&mut self.settling)
             .into_iter()
-            .partition(|(step, _)| *step <= steps_done);
+            .partition(|(step, _)| *step <= held);
         self.settling = later;
         for (_, done) in due {
             self.keep_ledger();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use domain::run::{Config, Event, Millis};
+use domain::run::{Config, Effect, Event, Millis, Reason};
 use serde::Serialize;
 
 /// The first line of a process's part.
@@ -30,6 +30,16 @@ struct Line<'a> {
     at_ms: Millis,
     #[serde(flatten)]
     event: &'a Event,
+    decided: String,
+}
+
+/// A digest of a decision, which a replay compares with its own: 64 bits in hexadecimal over the effects as JSON and
+/// the reason's words.
+pub(crate) fn digest(effects: &[Effect], reason: &Reason) -> String {
+    // Effects are plain values: text, numbers and lists.
+    let mut text = serde_json::to_string(effects).unwrap_or_default();
+    text.push_str(&reason.to_string());
+    format!("{:016x}", proto::digest(text.as_bytes()))
 }
 
 /// Appends events to the file; buffered, flushed by the driver every second and at the end.
@@ -54,10 +64,20 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Records an event. After a failure, which is returned once, nothing more is recorded: a record with a hole could
+    /// Records an event and a digest of what was decided about it. After a failure, which is returned once, nothing more is recorded: a record with a hole could
     /// not be replayed.
-    pub(crate) fn event(&mut self, event: &Event, at_ms: Millis) -> Option<String> {
-        let result = self.line(&Line { at_ms, event });
+    pub(crate) fn event(
+        &mut self,
+        event: &Event,
+        at_ms: Millis,
+        effects: &[Effect],
+        reason: &Reason,
+    ) -> Option<String> {
+        let result = self.line(&Line {
+            at_ms,
+            event,
+            decided: digest(effects, reason),
+        });
         self.stop_on(result)
     }
 

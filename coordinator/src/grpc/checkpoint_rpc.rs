@@ -28,7 +28,7 @@ pub(super) async fn put(
     };
     context.check_run(&first.run_id)?;
     context.check_generation(first.generation)?;
-    let (generation, step) = (first.generation, first.step);
+    let step = first.step;
     context
         .tell(Message::Event(Event::CheckpointBegan { step }))
         .await?;
@@ -50,7 +50,7 @@ pub(super) async fn put(
         Err(Problem::Stream(status)) => (Err(status.message().to_owned()), Err(status)),
     };
     if outcome.is_ok() {
-        catch_up_map(context, generation, step).await;
+        catch_up_map(context, step).await;
     }
     context.tell(Message::Checkpoint { step, outcome }).await?;
     result
@@ -90,8 +90,12 @@ async fn receive(
         let commit = chunk.commit;
         if commit {
             settled(context, step).await?;
+            // It may have ended while the steps were waited for.
+            context
+                .check_generation(generation)
+                .map_err(Problem::Stream)?;
             // The writer has ended if this fails, and its result says why.
-            let _ = map.send(context.evaluations.map_of(generation, step).await);
+            let _ = map.send(context.evaluations.map_of(step).await);
         }
         if chunks.send(chunk).await.is_err() || commit {
             break;
@@ -160,8 +164,8 @@ fn write(
 }
 
 /// Gives the checkpoint the mAP that became known while it was being committed.
-async fn catch_up_map(context: &Context, generation: u64, step: u64) {
-    if let Some(map) = context.evaluations.map_of(generation, step).await {
+async fn catch_up_map(context: &Context, step: u64) {
+    if let Some(map) = context.evaluations.map_of(step).await {
         let checkpoints = context.checkpoints.clone();
         let set = tokio::task::spawn_blocking(move || checkpoints.set_map(step, map)).await;
         if let Ok(Err(problem)) = set {

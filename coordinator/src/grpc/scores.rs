@@ -42,7 +42,7 @@ async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, 
     let left_out: Vec<u32> = skipped.iter().map(|skipped| skipped.sample_id).collect();
     let receipt = context
         .evaluations
-        .submit(generation, step, &sample_ids, &logits, &left_out)
+        .submit(step, &sample_ids, &logits, &left_out)
         .map_err(|problem| Status::invalid_argument(problem.to_string()))?;
     let Receipt {
         received: scored,
@@ -76,7 +76,7 @@ async fn conclude(context: &Context, generation: u64, step: u64) {
     let epoch = u32::try_from(last_step / context.steps_per_epoch).unwrap_or(u32::MAX);
     tokio::spawn(async move {
         let own = evaluations.clone();
-        let computed = tokio::task::spawn_blocking(move || own.compute(generation, step)).await;
+        let computed = tokio::task::spawn_blocking(move || own.compute(step)).await;
         let (map, outcome) = match computed {
             // Someone else computes it.
             Ok(None) => return,
@@ -97,7 +97,7 @@ async fn conclude(context: &Context, generation: u64, step: u64) {
             Ok(Some((_, Err(problem)))) => (None, Err(problem.to_string())),
             Err(_) => (None, Err("computing the figures was cut off".to_owned())),
         };
-        evaluations.conclude(generation, step, map);
+        evaluations.conclude(step, map);
         // An error means that the run is over without them.
         let _ = driver.send(Message::Evaluated { step, outcome }).await;
     });

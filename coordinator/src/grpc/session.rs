@@ -207,6 +207,6 @@ fn check(message: &session_request::Message) -> Result<(), Status> {
                 .try_for_each(|skipped| within("reason", skipped.reason.len(), TEXT_BYTES))
         }
         M::Fault(fault) => within("message", fault.message.len(), TEXT_BYTES),
-        M::Leaving(_) => Ok(()),
+        M::Leaving(_) | M::Standby(_) => Ok(()),
     }
 }

@@ -103,12 +103,14 @@ impl Narrator {
                 number,
                 members,
                 begins_at_step,
+                wanted,
             } if *number > 1 => {
-                let ranks = count(members.len() as u64, "rank", "ranks");
+                let workers = count(u64::from(*wanted), "worker", "workers");
                 vec![said(
                     "generation",
                     &format!(
-                        "{number} with {ranks} goes on at step {}",
+                        "{number} with {} of {workers} goes on after step {}",
+                        members.len(),
                         grouped(*begins_at_step)
                     ),
                 )]

@@ -129,6 +129,7 @@ fn events() -> Vec<RunEvent> {
         number: 1,
         members: vec!["worker-0".into(), "worker-1".into()],
         begins_at_step: 0,
+        wanted: 2,
     });
     events.push(RunEvent::Ready {
         worker_id: "worker-0".into(),

@@ -1,6 +1,6 @@
-//! What Gloo is to real workers: a sum over all ranks that fails for everyone once a rank is gone.
+//! What Gloo is to real workers: a sum over all ranks of a generation that fails for everyone once one of them is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -16,9 +16,10 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    world_size: u32,
-    broken: bool,
-    sums: BTreeMap<String, (u32, u32)>,
+    /// Each member is a process of its own and has nobody to add to.
+    alone: bool,
+    broken: BTreeSet<u64>,
+    sums: BTreeMap<(u64, String), (u32, u32)>,
 }
 
 /// A peer is gone.
@@ -26,17 +27,24 @@ struct State {
 pub(crate) struct Broken;
 
 impl Collective {
-    pub(crate) fn of(world_size: u32) -> Self {
+    /// Of a process that runs ahead of its peers.
+    pub(crate) fn alone() -> Self {
         let collective = Self::default();
-        collective.0.state.lock().unwrap().world_size = world_size;
+        collective.0.state.lock().unwrap().alone = true;
         collective
     }
 
-    /// Waits for all ranks and answers with the sum of what they gave.
-    pub(crate) async fn all_reduce(&self, name: &str, value: u32) -> Result<u32, Broken> {
+    /// Waits for all ranks of a generation and answers with the sum of what they gave.
+    pub(crate) async fn all_reduce(
+        &self,
+        (generation, world_size): (u64, u32),
+        name: &str,
+        value: u32,
+    ) -> Result<u32, Broken> {
+        let key = (generation, name.to_owned());
         {
             let mut state = self.0.state.lock().unwrap();
-            let entry = state.sums.entry(name.to_owned()).or_default();
+            let entry = state.sums.entry(key.clone()).or_default();
             entry.0 += 1;
             entry.1 += value;
         }
@@ -45,11 +53,11 @@ impl Collective {
             let changed = self.0.changed.notified();
             {
                 let state = self.0.state.lock().unwrap();
-                let (arrived, sum) = state.sums[name];
-                if arrived == state.world_size {
+                let (arrived, sum) = state.sums[&key];
+                if arrived == world_size || state.alone {
                     return Ok(sum);
                 }
-                if state.broken {
+                if state.broken.contains(&generation) {
                     return Err(Broken);
                 }
             }
@@ -58,8 +66,8 @@ impl Collective {
     }
 
     /// What the death of a rank does.
-    pub(crate) fn tear(&self) {
-        self.0.state.lock().unwrap().broken = true;
+    pub(crate) fn tear(&self, generation: u64) {
+        self.0.state.lock().unwrap().broken.insert(generation);
         self.0.changed.notify_waiters();
     }
 }

@@ -15,8 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::observer::{Observer, RunEvent};
-use coordinator::run::{Launch, Outcome, ResumePoint, RunError, RunSetup, Shutdown, serve};
+use coordinator::run::{
+    Launch, Membership, Outcome, ResumePoint, RunError, RunSetup, Shutdown, serve,
+};
 use data::coco::{Class, Dataset, Group, Sample, Split};
+use domain::run::{Budgets, World};
 use domain::run_plan::RunShape;
 use proto::v1::run_service_client::RunServiceClient;
 use proto::v1::{Phase, RunSpec, Status};
@@ -95,6 +98,16 @@ pub(crate) fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
         shape: shape(),
         keep_checkpoints: 3,
         fault_timeout: Duration::from_secs(5),
+        membership: Membership {
+            world: World::Elastic,
+            min_workers: 1,
+            budgets: Budgets {
+                crash: 100,
+                hang: 100,
+                preemption: 100,
+                memory: 0,
+            },
+        },
         resume: None,
         stop_after: None,
         launch,

@@ -16,7 +16,7 @@ use proto::v1::store_service_client::StoreServiceClient;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use proto::v1::{
     Fault, Generation, GetDatasetRequest, GetRequest, Heartbeat, Join, Leaving, Progress,
-    PutCheckpointRequest, Ready, SessionRequest, SetRequest, Split, StepPlan, StoreScope,
+    PutCheckpointRequest, Ready, SessionRequest, SetRequest, Split, Standby, StepPlan, StoreScope,
     SubmitScoresRequest,
 };
 use sha2::{Digest, Sha256};
@@ -32,6 +32,8 @@ use super::{CLASSES, VAL};
 pub(crate) struct Misbehaviour {
     /// Drop the stream instead of doing this step, as a death does.
     pub(crate) die_at: Option<u64>,
+    /// The same in the middle of the evaluation after so many steps.
+    pub(crate) die_in_evaluation: Option<u64>,
     /// End the process by SIGKILL instead of doing this step.
     pub(crate) kill_at: Option<u64>,
     /// Report this fault instead of doing this step.
@@ -50,7 +52,8 @@ pub(crate) struct Seen {
     pub(crate) exit_code: Option<u32>,
     pub(crate) reason: String,
     pub(crate) rank: u32,
-    pub(crate) steps: Vec<StepPlan>,
+    /// With the generation that did each.
+    pub(crate) steps: Vec<(u64, StepPlan)>,
     pub(crate) scored: Vec<u32>,
     pub(crate) died: bool,
 }
@@ -61,6 +64,8 @@ struct Inbox {
     items: VecDeque<Item>,
     stop: bool,
     snapshot: bool,
+    /// The generation that is over, and whether its members leave at a step boundary.
+    regroup: Option<(u64, bool)>,
     run_id: String,
     /// Exit code and reason, once the session is over.
     over: Option<(u32, String)>,
@@ -73,24 +78,40 @@ struct Session {
 }
 
 impl Session {
+    /// Waits for something to take, unless `generation` (0: none) is over first.
     async fn wait<T>(
         &self,
+        generation: u64,
         mut take: impl FnMut(&mut Inbox) -> Option<T>,
-    ) -> Result<T, (u32, String)> {
+    ) -> Result<T, End> {
         loop {
             let changed = self.changed.notified();
             {
                 let mut inbox = self.inbox.lock().unwrap();
+                if let Some(over) = &inbox.over {
+                    return Err(End::Released(over.clone()));
+                }
+                if generation != 0 && inbox.regroup == Some((generation, false)) {
+                    return Err(End::Regroup);
+                }
                 if let Some(taken) = take(&mut inbox) {
                     return Ok(taken);
-                }
-                if let Some(over) = &inbox.over {
-                    return Err(over.clone());
                 }
             }
             changed.await;
         }
     }
+}
+
+/// Why a worker stops doing what it does.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// The coordinator let it go, with exit code and reason, or is gone.
+    Released((u32, String)),
+    /// Its generation is over.
+    Regroup,
+    /// It died.
+    Died,
 }
 
 /// The score that every worker gives to a sample: with ties, and not in the order of the labels.
@@ -127,10 +148,10 @@ pub(crate) fn spawn(
     tokio::spawn(async move {
         let mut worker = Worker::join(&address, &id, collective, misbehaviour).await;
         match worker.work().await {
-            Ok(()) => worker.seen.died = true,
-            Err((code, reason)) => {
-                (worker.seen.exit_code, worker.seen.reason) = (Some(code), reason)
+            End::Released((code, reason)) => {
+                (worker.seen.exit_code, worker.seen.reason) = (Some(code), reason);
             }
+            _ => worker.seen.died = true,
         }
         worker.seen
     })
@@ -138,7 +159,7 @@ pub(crate) fn spawn(
 
 /// A whole world of well-behaved workers.
 pub(crate) fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::JoinHandle<Seen>> {
-    let collective = Collective::of(world_size);
+    let collective = Collective::default();
     (0..world_size)
         .map(|n| {
             spawn(
@@ -159,6 +180,7 @@ pub(crate) struct Worker {
     collective: Collective,
     misbehaviour: Misbehaviour,
     generation: u64,
+    world_size: u32,
     step: u64,
     seen: Seen,
 }
@@ -217,6 +239,7 @@ impl Worker {
             collective,
             misbehaviour,
             generation: 0,
+            world_size: 0,
             step: 0,
             seen: Seen::default(),
         }
@@ -230,23 +253,52 @@ impl Worker {
         }
     }
 
-    /// Works until released (an error with the exit code) or dead.
-    async fn work(&mut self) -> Result<(), (u32, String)> {
+    /// Works until released or dead.
+    async fn work(&mut self) -> End {
         for split in [Split::Train, Split::Val] {
-            self.fetch_index(split).await?;
+            if let Err(end) = self.fetch_index(split).await {
+                return end;
+            }
         }
-        let generation = self.session.wait(|inbox| inbox.generation.take()).await?;
+        let mut holds = None;
+        loop {
+            let generation = self.generation;
+            self.say(Up::Standby(Standby {
+                generation,
+                step: holds,
+            }));
+            match self.attend().await {
+                Err(End::Regroup) => holds = Some(self.step),
+                Err(end) => return end,
+                Ok(()) => unreachable!("a generation ends only by a release or another one"),
+            }
+        }
+    }
+
+    /// Waits for the next generation and works in it.
+    async fn attend(&mut self) -> Result<(), End> {
+        let generation = self
+            .session
+            .wait(0, |inbox| inbox.generation.take())
+            .await?;
         self.set_up(&generation).await?;
         loop {
-            let item = self.session.wait(|inbox| inbox.items.pop_front()).await?;
+            let generation = self.generation;
+            let item = self
+                .session
+                .wait(generation, |inbox| inbox.items.pop_front())
+                .await?;
             match item {
                 Item::Step(plan) => {
-                    if self.misbehave(plan.step).await? {
-                        return Ok(());
-                    }
+                    self.misbehave(plan.step).await?;
                     self.train(plan).await?;
                 }
                 Item::Evaluation(plan) => {
+                    if self.misbehaviour.die_in_evaluation == Some(plan.step) {
+                        let half = plan.sample_ids.len() / 2;
+                        self.evaluate(plan.step, &plan.sample_ids[..half]).await?;
+                        return self.die();
+                    }
                     self.evaluate(plan.step, &plan.sample_ids).await?;
                     if plan.last && self.agree(&format!("evaluation {}", plan.step)).await? {
                         self.stop().await?;
@@ -258,10 +310,18 @@ impl Worker {
         }
     }
 
-    async fn fetch_index(&mut self, split: Split) -> Result<(), (u32, String)> {
+    fn die(&mut self) -> Result<(), End> {
+        self.up = None;
+        self.collective.tear(self.generation);
+        Err(End::Died)
+    }
+
+    async fn fetch_index(&mut self, split: Split) -> Result<(), End> {
         let run_id = self
             .session
-            .wait(|inbox| (!inbox.run_id.is_empty()).then(|| inbox.run_id.clone()))
+            .wait(0, |inbox| {
+                (!inbox.run_id.is_empty()).then(|| inbox.run_id.clone())
+            })
             .await?;
         let request = GetDatasetRequest {
             run_id,
@@ -284,8 +344,9 @@ impl Worker {
     }
 
     /// Forms the process group: every rank publishes an address and waits for the others'.
-    async fn set_up(&mut self, generation: &Generation) -> Result<(), (u32, String)> {
+    async fn set_up(&mut self, generation: &Generation) -> Result<(), End> {
         self.generation = generation.number;
+        self.world_size = generation.world_size;
         self.step = generation.begins_at_step;
         self.seen.rank = generation.rank;
         let run_id = self.session.inbox.lock().unwrap().run_id.clone();
@@ -304,15 +365,21 @@ impl Worker {
                 value,
             })
             .await
-            .unwrap();
+            .ok();
         for rank in 0..generation.world_size {
             let request = GetRequest {
                 scope: scope.clone(),
                 key: format!("rank/{rank}"),
                 timeout_millis: 30_000,
             };
-            let value = self.store.get(request).await.unwrap().into_inner().value;
-            assert_eq!(value, [rank as u8]);
+            match self.store.get(request).await {
+                Ok(value) => assert_eq!(value.into_inner().value, [rank as u8]),
+                // The generation ended before it stood.
+                Err(_) => {
+                    let generation = self.generation;
+                    self.session.wait(generation, |_| None::<()>).await?;
+                }
+            }
         }
         self.say(Up::Heartbeat(Heartbeat {
             generation: self.generation,
@@ -326,37 +393,38 @@ impl Worker {
         Ok(())
     }
 
-    /// Does what is wrong at this step; answers whether it died of it.
-    async fn misbehave(&mut self, step: u64) -> Result<bool, (u32, String)> {
+    /// Does what is wrong at this step.
+    async fn misbehave(&mut self, step: u64) -> Result<(), End> {
+        let generation = self.generation;
         if let Some((at, resume)) = self.misbehaviour.pause_at.clone()
             && at == step
         {
             // A paused worker still hears that it is released.
             tokio::select! {
                 () = resume.notified() => {}
-                over = self.session.wait(|_| None::<()>) => return over.map(|()| true),
+                over = self.session.wait(generation, |_| None::<()>) => return over,
             }
         }
         if self.misbehaviour.await_stop_at == Some(step) {
-            self.session.wait(|inbox| inbox.stop.then_some(())).await?;
+            self.session
+                .wait(generation, |inbox| inbox.stop.then_some(()))
+                .await?;
         }
         if self.misbehaviour.kill_at == Some(step) {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
                 .unwrap();
         }
         if self.misbehaviour.die_at == Some(step) {
-            self.up = None;
-            self.collective.tear();
-            return Ok(true);
+            return self.die();
         }
         if let Some((at, class, message)) = self.misbehaviour.fault_at.clone()
             && at == step
         {
             self.fault(class, message);
-            self.collective.tear();
-            self.session.wait(|_| None::<()>).await?;
+            self.collective.tear(generation);
+            self.session.wait(0, |_| None::<()>).await?;
         }
-        Ok(false)
+        Ok(())
     }
 
     fn fault(&self, class: Class, message: String) {
@@ -369,33 +437,42 @@ impl Worker {
     }
 
     /// A collective, or the report of its failure and the wait for the release.
-    async fn reduce(&self, name: &str, value: u32) -> Result<u32, (u32, String)> {
-        let name = format!("{} {name}", self.generation);
+    async fn reduce(&self, name: &str, value: u32) -> Result<u32, End> {
+        let generation = self.generation;
         // A released worker does not wait for its peers: real ones end their process.
         let reduced = tokio::select! {
-            reduced = self.collective.all_reduce(&name, value) => reduced,
-            over = self.session.wait(|_| None::<u32>) => return over,
+            reduced = self.collective.all_reduce((generation, self.world_size), name, value) => reduced,
+            over = self.session.wait(generation, |_| None::<u32>) => {
+                // Real ones close their connections, which ends the collective for their peers.
+                self.collective.tear(generation);
+                return over;
+            }
         };
         match reduced {
             Ok(sum) => Ok(sum),
             Err(Broken) => {
                 self.fault(Class::Collective, "connection closed by peer".to_owned());
-                self.session.wait(|_| None::<u32>).await
+                self.session.wait(generation, |_| None::<u32>).await
             }
         }
     }
 
-    async fn agree(&self, name: &str) -> Result<bool, (u32, String)> {
+    async fn agree(&self, name: &str) -> Result<bool, End> {
         let stop = self.session.inbox.lock().unwrap().stop;
         Ok(self.reduce(name, u32::from(stop)).await? > 0)
     }
 
-    async fn train(&mut self, plan: StepPlan) -> Result<(), (u32, String)> {
+    async fn train(&mut self, plan: StepPlan) -> Result<(), End> {
         assert_eq!(plan.step, self.step, "steps come in order");
         let stop = self.agree(&format!("step {}", plan.step)).await?;
         let snapshot = std::mem::take(&mut self.session.inbox.lock().unwrap().snapshot);
         let snapshot = self
             .reduce(&format!("snapshot {}", plan.step), u32::from(snapshot))
+            .await?
+            > 0;
+        let boundary = self.session.inbox.lock().unwrap().regroup == Some((self.generation, true));
+        let boundary = self
+            .reduce(&format!("boundary {}", plan.step), u32::from(boundary))
             .await?
             > 0;
         self.step += 1;
@@ -416,16 +493,24 @@ impl Worker {
             loss: 1.0 / (1.0 + plan.step as f64) + off,
             step_micros: 1000,
             data_wait_micros: 250,
+            samples_digest: proto::samples_digest(
+                plan.micro_batches
+                    .iter()
+                    .flat_map(|batch| batch.sample_ids.clone()),
+            ),
             ..Progress::default()
         }));
-        self.seen.steps.push(plan);
+        self.seen.steps.push((self.generation, plan));
         if snapshot {
             self.snapshot(self.step).await?;
         }
-        if stop { self.stop().await } else { Ok(()) }
+        if stop {
+            return self.stop().await;
+        }
+        if boundary { Err(End::Regroup) } else { Ok(()) }
     }
 
-    async fn evaluate(&mut self, step: u64, sample_ids: &[u32]) -> Result<(), (u32, String)> {
+    async fn evaluate(&mut self, step: u64, sample_ids: &[u32]) -> Result<(), End> {
         let run_id = self.session.inbox.lock().unwrap().run_id.clone();
         let generation = self.generation;
         // In several messages, and the first one twice: a retry changes nothing.
@@ -453,7 +538,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn snapshot(&mut self, step: u64) -> Result<(), (u32, String)> {
+    async fn snapshot(&mut self, step: u64) -> Result<(), End> {
         if self.seen.rank != 0 {
             return Ok(());
         }
@@ -488,32 +573,30 @@ impl Worker {
     }
 
     /// A call that fails because the run has ended is no news: the release is.
-    async fn unless_released<T>(
-        &self,
-        answer: Result<T, tonic::Status>,
-    ) -> Result<T, (u32, String)> {
+    async fn unless_released<T>(&self, answer: Result<T, tonic::Status>) -> Result<T, End> {
         match answer {
             Ok(answer) => Ok(answer),
             Err(status) => {
-                self.session.wait(|_| None::<()>).await?;
+                let generation = self.generation;
+                self.session.wait(generation, |_| None::<()>).await?;
                 panic!("refused without a release: {status}")
             }
         }
     }
 
-    async fn stop(&mut self) -> Result<(), (u32, String)> {
+    async fn stop(&mut self) -> Result<(), End> {
         self.snapshot(self.step).await?;
         self.leave(Reason::Stopped).await
     }
 
-    async fn leave(&mut self, reason: Reason) -> Result<(), (u32, String)> {
+    async fn leave(&mut self, reason: Reason) -> Result<(), End> {
         let (generation, step) = (self.generation, self.step);
         self.say(Up::Leaving(Leaving {
             generation,
             step,
             reason: reason.into(),
         }));
-        self.session.wait(|_| None::<()>).await
+        self.session.wait(generation, |_| None::<()>).await
     }
 }
 
@@ -543,12 +626,18 @@ fn file(session: &Session, message: Down) {
         match message {
             Down::Welcome(welcome) => inbox.run_id = welcome.run_id,
             Down::Refused(refused) => inbox.over = Some((refused.exit_code, refused.reason)),
-            Down::Generation(generation) => inbox.generation = Some(generation),
+            Down::Generation(generation) => {
+                inbox.items.clear();
+                inbox.generation = Some(generation);
+            }
             Down::Plan(plan) => inbox
                 .items
                 .extend(plan.items.into_iter().filter_map(|item| item.item)),
             Down::Stop(_) => inbox.stop = true,
             Down::Snapshot(_) => inbox.snapshot = true,
+            Down::Regroup(regroup) => {
+                inbox.regroup = Some((regroup.generation, regroup.at_boundary));
+            }
             Down::Release(release) => {
                 inbox
                     .over

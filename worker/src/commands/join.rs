@@ -1,6 +1,5 @@
 //! `worker join`: one rank of a run, from the first connection to the last word.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +8,23 @@ use clap::Args;
 use data::coco::Split;
 use data::loader::{Loader, LoaderOptions};
 use model::{HgatFc, weights};
-use nccl_rs::{GlooOptions, NcclOptions, ProcessGroup};
-use proto::v1::{self, generation::State, session_request::Message};
+use proto::v1::{self, session_request::Message};
 use tch::Device;
 
 use crate::describe::Description;
 use crate::device;
 use crate::error::WorkerError;
 use crate::load::load;
-use crate::session::{Identity, Link, RemoteStore};
+use crate::member::Member;
+use crate::session::{Identity, Link};
 use crate::snapshot::About;
 use crate::train::feed::{Feed, Normaliser};
 use crate::train::optimizer::Optimizer;
-use crate::train::replica::{Parts, Replica, kind, restore};
-use crate::train::{self, transform};
+use crate::train::replica::{Held, kind};
+use crate::train::transform;
 
 /// How long a worker tries to reach a coordinator that may not be listening yet.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long a worker whose session ended may take to leave a collective before it is ended.
-const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Join a run: train on one device until the coordinator says it is done.
 ///
@@ -77,11 +73,14 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
         Duration::from_millis(welcome.heartbeat_interval_millis),
     );
     link.now(0, 0, v1::Activity::Setup);
+    link.drain_on_sigterm();
     let link = Arc::new(link);
     match take_part(&link, &arguments.coordinator, device, &welcome) {
         Ok(()) => Ok(()),
+        Err(WorkerError::Ended(ended)) if ended.exit_code == 0 => Ok(()),
         // What the coordinator said is the cause; a call that failed because of it is not.
         Err(error) => Err(match link.inbox.ended() {
+            Some(ended) if ended.exit_code == 0 => return Ok(()),
             Some(ended) => ended.into(),
             None => report(&link, error),
         }),
@@ -152,49 +151,15 @@ fn take_part(
         source,
     })?;
 
-    link.now(0, 0, v1::Activity::Waiting);
-    let generation = link.inbox.generation()?;
-    link.now(
-        generation.number,
-        generation.begins_at_step,
-        v1::Activity::Setup,
-    );
-    let step = generation.begins_at_step;
-    let torch = |source| WorkerError::Torch { step, source };
-    let group = form_group(link, coordinator, device, &generation)?;
-    let _watch = Watch::start(link, &group);
+    let torch = |source| WorkerError::Torch { step: 0, source };
     let parameters = model.trainable().map(|p| (&p.tensor, p.role));
     let optimizer = Optimizer::new(train_spec, parameters).map_err(torch)?;
-    if let Some(State::FromCheckpoint(from)) = generation.state {
-        if generation.rank == 0 {
-            fetch(link, from, &mut model, &optimizer)?;
-        }
-        initial = format!("checkpoint of step {from}");
-    }
-    model.set_batches_tracked(i64::try_from(step).unwrap_or(i64::MAX));
     let about = About {
         run_id: welcome.run_id.clone(),
         seed: spec.seed,
         steps_per_epoch: train_spec.steps_per_epoch,
         metadata: description.metadata(),
     };
-    let parameters = model.trainable().map(|p| p.tensor.numel() as u64).sum();
-    let parts = Parts {
-        group: Arc::clone(&group),
-        model,
-        optimizer,
-        link: Arc::clone(link),
-        generation: generation.number,
-        step,
-        about: Arc::new(about),
-    };
-    let mut replica = Replica::new(parts, train_spec)?;
-    link.send(Message::Ready(v1::Ready {
-        generation: generation.number,
-        initial_state: initial,
-        parameters,
-    }));
-
     let classes = model_spec.classes.len();
     let normaliser = Normaliser::new(
         &data_spec.mean,
@@ -205,27 +170,27 @@ fn take_part(
         device,
     )
     .map_err(torch)?;
-    let mut feed = Feed::new(
+    let feed = Feed::new(
         Arc::clone(&link.inbox),
         loader,
         normaliser,
         train_spec.micro_batch as usize,
     );
-    let reason = train::run(&mut replica, &mut feed, train_spec)?;
-    let (number, step) = (generation.number, replica.step());
-    link.now(number, step, v1::Activity::Leaving);
-    link.send(Message::Leaving(v1::Leaving {
-        generation: number,
-        step,
-        reason: reason.into(),
-    }));
-    // The group must outlive the slowest peer's last collective; the coordinator knows when all have left.
-    let ended = link.inbox.release();
-    if ended.exit_code == 0 {
-        Ok(())
-    } else {
-        Err(ended.into())
-    }
+    let mut member = Member {
+        link: Arc::clone(link),
+        coordinator: coordinator.to_owned(),
+        device,
+        train: train_spec.clone(),
+        about: Arc::new(about),
+        held: Held {
+            model,
+            optimizer,
+            steps: None,
+        },
+        feed,
+        initial,
+    };
+    member.take_part()
 }
 
 /// Starts from a weight file; says what matched.
@@ -253,90 +218,4 @@ fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError>
         threads: spec.loader_threads as usize,
         prefetch: spec.prefetch_batches as usize,
     })
-}
-
-fn form_group(
-    link: &Arc<Link>,
-    coordinator: &str,
-    device: Device,
-    generation: &v1::Generation,
-) -> Result<Arc<ProcessGroup>, WorkerError> {
-    let store = Arc::new(RemoteStore::new(link, generation.number));
-    let (rank, world_size) = (generation.rank as usize, generation.world_size as usize);
-    let timeout = Duration::from_millis(generation.collective_timeout_millis.max(1000));
-    let group = match device {
-        Device::Cuda(device) => {
-            ProcessGroup::nccl(store, rank, world_size, NcclOptions { timeout, device })
-        }
-        _ => ProcessGroup::gloo(
-            store,
-            rank,
-            world_size,
-            GlooOptions {
-                timeout,
-                bind: Link::local_ip(coordinator),
-            },
-        ),
-    };
-    group
-        .map(Arc::new)
-        .map_err(|source| WorkerError::Collective {
-            step: generation.begins_at_step,
-            source,
-        })
-}
-
-fn fetch(
-    link: &Link,
-    step: u64,
-    model: &mut HgatFc,
-    optimizer: &Optimizer,
-) -> Result<(), WorkerError> {
-    let files = link.checkpoint(step)?;
-    let tensors = |name: &str| -> Result<BTreeMap<_, _>, WorkerError> {
-        let bytes = files.get(name).ok_or_else(|| WorkerError::Checkpoint {
-            step,
-            reason: format!("it has no {name}"),
-        })?;
-        Ok(weights::from_safetensors(bytes, name)?.0)
-    };
-    restore(
-        model,
-        optimizer,
-        &tensors("model.safetensors")?,
-        &tensors("optimizer.safetensors")?,
-        step,
-    )
-}
-
-/// Frees a training thread that sits in a collective when the session ends, so that no process outlives its run.
-#[derive(Debug)]
-struct Watch(Arc<std::sync::atomic::AtomicBool>);
-
-impl Watch {
-    fn start(link: &Arc<Link>, group: &Arc<ProcessGroup>) -> Self {
-        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (link, group, watched) = (Arc::clone(link), Arc::clone(group), Arc::clone(&done));
-        std::thread::spawn(move || {
-            let ended = link.inbox.release();
-            if watched.load(std::sync::atomic::Ordering::Acquire) || ended.exit_code == 0 {
-                return;
-            }
-            let _ = group.abort();
-            std::thread::sleep(LEAVE_WITHIN);
-            if !watched.load(std::sync::atomic::Ordering::Acquire) {
-                tracing::error!(
-                    "{ended}; the training thread did not leave within {LEAVE_WITHIN:?}, ending the process"
-                );
-                std::process::exit(i32::from(ended.exit_code));
-            }
-        });
-        Self(done)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.store(true, std::sync::atomic::Ordering::Release);
-    }
 }

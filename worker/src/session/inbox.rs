@@ -17,12 +17,25 @@ pub(crate) struct Ended {
     pub(crate) exit_code: u8,
 }
 
+/// Why a wait for the coordinator's word was in vain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Break {
+    /// Nothing more will come.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The generation this worker is in is over; the next one will come.
+    #[error("the generation is over: {0}")]
+    Regroup(String),
+}
+
 /// Requests that take effect at the next step boundary all ranks agree on.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     stop: AtomicBool,
     stop_with_snapshot: AtomicBool,
     snapshot: AtomicBool,
+    regroup: AtomicBool,
+    drain: AtomicBool,
 }
 
 impl Requests {
@@ -36,6 +49,16 @@ impl Requests {
         self.snapshot.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether this rank was asked to leave its generation.
+    pub(crate) fn regroup(&self) -> bool {
+        self.regroup.load(Ordering::Acquire)
+    }
+
+    /// Whether this process was told to end.
+    pub(crate) fn drain(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
+    }
+
     /// Whether the stop asked for wants a snapshot.
     pub(crate) fn stop_with_snapshot(&self) -> bool {
         self.stop_with_snapshot.load(Ordering::Acquire)
@@ -46,7 +69,12 @@ impl Requests {
 struct State {
     welcome: Option<v1::Welcome>,
     generation: Option<v1::Generation>,
+    /// The generation that was announced last.
     current: u64,
+    /// The generation whose process group this worker is in, or forms; 0: none.
+    attending: u64,
+    /// That the present generation is over at once, and why.
+    over: Option<String>,
     items: VecDeque<v1::PlanItem>,
     ended: Option<Ended>,
 }
@@ -70,9 +98,16 @@ impl Inbox {
             Message::Generation(generation) => {
                 // Whatever was planned belongs to a membership that is over.
                 state.items.clear();
+                state.over = None;
+                self.requests.regroup.store(false, Ordering::Release);
                 state.current = generation.number;
                 state.generation = Some(generation);
             }
+            Message::Regroup(regroup) if regroup.generation != state.current => {}
+            Message::Regroup(regroup) if regroup.at_boundary => {
+                self.requests.regroup.store(true, Ordering::Release);
+            }
+            Message::Regroup(regroup) => state.over = Some(regroup.reason),
             Message::Plan(plan) if plan.generation == state.current => {
                 state.items.extend(plan.items)
             }
@@ -107,12 +142,49 @@ impl Inbox {
         self.lock().ended.clone()
     }
 
+    /// Notes that this process was told to end: at the next step boundary where it is in a generation, else at once.
+    pub(crate) fn drain(&self) {
+        self.requests.drain.store(true, Ordering::Release);
+        let mut state = self.lock();
+        if state.attending == 0 {
+            end(&mut state, "this worker was told to end".to_owned(), 0);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether the generation this worker is in is over at once.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().over.is_some()
+    }
+
+    /// Waits until `generation` need not be attended any more: it is over at once, another one was announced, or the
+    /// session ended. `Some` in the first case and where the session ended with a failure: then its process group is in
+    /// the way.
+    pub(crate) fn until_over(&self, generation: u64) -> Option<String> {
+        let mut state = self.lock();
+        loop {
+            if let Some(ended) = &state.ended {
+                return (ended.exit_code != 0).then(|| ended.reason.clone());
+            }
+            if state.current != generation {
+                return None;
+            }
+            if let Some(reason) = &state.over {
+                return Some(reason.clone());
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Waits for the answer to Join.
     ///
     /// # Errors
     /// When the session ends first.
     pub(crate) fn welcome(&self) -> Result<v1::Welcome, Ended> {
-        self.wait(|state| state.welcome.take())
+        self.wait(|state| Ok(state.welcome.take()))
     }
 
     /// Waits for a generation that the training thread has not seen.
@@ -120,27 +192,59 @@ impl Inbox {
     /// # Errors
     /// When the session ends first.
     pub(crate) fn generation(&self) -> Result<v1::Generation, Ended> {
-        self.wait(|state| state.generation.take())
+        self.lock().attending = 0;
+        if self.requests.drain() {
+            self.drain();
+        }
+        self.wait(|state| {
+            let generation = state.generation.take();
+            if let Some(generation) = &generation {
+                state.attending = generation.number;
+            }
+            Ok(generation)
+        })
+    }
+
+    /// Waits for the announcement of the next generation and leaves it for [`Inbox::generation`] to take.
+    ///
+    /// # Errors
+    /// When the session ends first, or this generation is over at once.
+    pub(crate) fn announcement(&self) -> Result<(), Break> {
+        self.wait(|state| match &state.over {
+            Some(reason) => Err(Break::Regroup(reason.clone())),
+            None => Ok(state.generation.is_some().then_some(())),
+        })
+    }
+
+    /// Whether a generation was announced that the training thread has not seen.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.lock().generation.is_some()
     }
 
     /// Takes all items of the plan that are there. Waits for one where `block` says so and there is none.
     ///
     /// # Errors
-    /// When the session ends first.
-    pub(crate) fn items(&self, block: bool) -> Result<Vec<v1::PlanItem>, Ended> {
+    /// When the session or the generation ends first.
+    pub(crate) fn items(&self, block: bool) -> Result<Vec<v1::PlanItem>, Break> {
         self.wait(|state| {
-            (!block || !state.items.is_empty()).then(|| state.items.drain(..).collect())
+            if let Some(reason) = &state.over {
+                return Err(Break::Regroup(reason.clone()));
+            }
+            Ok((!block || !state.items.is_empty()).then(|| state.items.drain(..).collect()))
         })
     }
 
-    /// Waits until the coordinator ends the session.
-    pub(crate) fn release(&self) -> Ended {
-        match self.wait(|_| None::<()>) {
-            Err(ended) => ended,
-            Ok(()) => Ended {
-                reason: "released".to_owned(),
-                exit_code: 0,
-            },
+    /// Waits, after this worker has done its part, until the coordinator ends the session, or wants it in another
+    /// generation.
+    pub(crate) fn release(&self) -> Break {
+        let waited = self.wait(|state| match &state.over {
+            Some(reason) => Err(Break::Regroup(reason.clone())),
+            None if self.requests.regroup() => Err(Break::Regroup("at the end".to_owned())),
+            None => Ok(None::<std::convert::Infallible>),
+        });
+        match waited {
+            Err(why) => why,
+            Ok(never) => match never {},
         }
     }
 
@@ -155,13 +259,16 @@ impl Inbox {
             .clone()
     }
 
-    fn wait<T>(&self, mut take: impl FnMut(&mut State) -> Option<T>) -> Result<T, Ended> {
+    fn wait<T, E: From<Ended>>(
+        &self,
+        mut take: impl FnMut(&mut State) -> Result<Option<T>, E>,
+    ) -> Result<T, E> {
         let mut state = self.lock();
         loop {
             if let Some(ended) = &state.ended {
-                return Err(ended.clone());
+                return Err(ended.clone().into());
             }
-            if let Some(taken) = take(&mut state) {
+            if let Some(taken) = take(&mut state)? {
                 return Ok(taken);
             }
             state = self
@@ -233,6 +340,59 @@ mod tests {
         inbox.file(generation(2));
 
         assert!(inbox.items(false).unwrap().is_empty());
+    }
+
+    fn regroup(generation: u64, at_boundary: bool) -> Message {
+        Message::Regroup(v1::Regroup {
+            generation,
+            at_boundary,
+            reason: "worker-1 died".into(),
+        })
+    }
+
+    #[test]
+    fn a_generation_that_is_over_has_no_further_items_until_the_next_one_comes() {
+        let inbox = Inbox::default();
+        inbox.file(generation(2));
+        inbox.file(plan(2, 8));
+        inbox.file(regroup(1, false));
+        assert!(!inbox.is_over(), "that was an older one");
+        inbox.file(regroup(2, false));
+
+        assert_eq!(
+            inbox.items(true).unwrap_err(),
+            Break::Regroup("worker-1 died".into())
+        );
+        assert_eq!(inbox.until_over(2).as_deref(), Some("worker-1 died"));
+        inbox.file(generation(3));
+        assert_eq!(inbox.until_over(2), None);
+        inbox.file(plan(3, 8));
+        assert_eq!(inbox.items(true).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_request_for_the_next_boundary_ends_nothing_by_itself() {
+        let inbox = Inbox::default();
+        inbox.file(generation(2));
+        inbox.file(plan(2, 8));
+        inbox.file(regroup(2, true));
+
+        assert!(inbox.requests.regroup());
+        assert_eq!(inbox.items(true).unwrap().len(), 1);
+        inbox.file(generation(3));
+        assert!(!inbox.requests.regroup());
+    }
+
+    #[test]
+    fn a_worker_that_is_told_to_end_does_so_at_once_only_outside_of_a_generation() {
+        let inbox = Inbox::default();
+        inbox.file(generation(2));
+        inbox.generation().unwrap();
+        inbox.drain();
+        assert_eq!(inbox.ended(), None);
+        assert!(inbox.requests.drain());
+
+        assert_eq!(inbox.generation().unwrap_err().exit_code, 0);
     }
 
     #[test]

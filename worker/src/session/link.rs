@@ -147,6 +147,24 @@ impl Link {
         });
     }
 
+    /// Lets SIGTERM drain this worker: it leaves at the next step boundary, or at once where it is in no generation. A
+    /// second one, or one after the coordinator has let it go, ends the process.
+    pub(crate) fn drain_on_sigterm(&self) {
+        let inbox = Arc::clone(&self.inbox);
+        self.runtime.spawn(async move {
+            use tokio::signal::unix::{SignalKind, signal};
+            let Ok(mut signals) = signal(SignalKind::terminate()) else {
+                return; // then SIGTERM ends the process at once, as for any other
+            };
+            while signals.recv().await.is_some() {
+                if inbox.ended().is_some() || inbox.requests.drain() {
+                    std::process::exit(128 + 15);
+                }
+                inbox.drain();
+            }
+        });
+    }
+
     /// Queues a message for the coordinator; never blocks. After the stream broke nobody reads it, and the inbox says
     /// why.
     pub(crate) fn send(&self, message: Message) {

@@ -10,6 +10,6 @@ mod link;
 mod store;
 
 pub(crate) use bulk::Upload;
-pub(crate) use inbox::{Ended, Inbox};
+pub(crate) use inbox::{Break, Ended, Inbox};
 pub(crate) use link::{Identity, Link, LinkError};
 pub(crate) use store::RemoteStore;

@@ -146,6 +146,12 @@ impl Feed {
         }
     }
 
+    /// Forgets the plan and what was decoded for it: another generation begins.
+    pub(crate) fn reset(&mut self) {
+        self.loader.clear();
+        self.items.clear();
+    }
+
     /// The next item of the plan; waits for the coordinator where none is known.
     ///
     /// # Errors

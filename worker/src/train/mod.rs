@@ -5,11 +5,13 @@ pub(crate) mod optimizer;
 pub(crate) mod replica;
 mod schedule;
 mod tally;
+mod transfer;
 pub(crate) mod transform;
+mod witness;
 
 use std::time::Instant;
 
-use proto::v1::{self, leaving::Reason, plan_item::Item, session_request::Message};
+use proto::v1::{self, plan_item::Item, session_request::Message};
 
 use crate::error::WorkerError;
 use crate::{evaluate, snapshot};
@@ -18,7 +20,18 @@ use replica::Replica;
 use schedule::Schedule;
 use tally::Seen;
 
-/// Works through the plan until it finishes, or all ranks agree to stop.
+/// Where the work in a generation came to an end that all its ranks agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The plan's end.
+    Finished,
+    /// A stop was asked for.
+    Stopped,
+    /// Others come in, or someone goes: another generation follows.
+    Boundary,
+}
+
+/// Works through the plan until it finishes, or all ranks agree to stop or to regroup.
 ///
 /// A micro-batch goes through forward and backward in one go. The gradients of all ranks are summed while the last
 /// backward pass still runs; the tally (loss, requests, batch statistics) follows in one small all-reduce. The decoder's
@@ -27,14 +40,14 @@ pub(crate) fn run(
     replica: &mut Replica,
     feed: &mut Feed,
     spec: &v1::TrainSpec,
-) -> Result<Reason, WorkerError> {
+) -> Result<Outcome, WorkerError> {
     let schedule = Schedule::new(spec);
     let mut tally = replica.tally()?;
     loop {
         match feed.next()? {
             Item::Step(plan) => {
                 let started = Instant::now();
-                let mut report = Report::default();
+                let mut report = Report::of(replica, plan.step);
                 replica.begin_step(&plan, &mut tally)?;
                 for remaining in (0..plan.micro_batches.len()).rev() {
                     let batch = feed.batch(plan.step)?; // decoded ahead; on CUDA the copy is asynchronous
@@ -56,34 +69,43 @@ pub(crate) fn run(
                 if seen.snapshot {
                     snapshot::take(replica)?;
                 }
-                if seen.stop {
-                    return stop(replica);
+                if let Some(outcome) = end(replica, seen)? {
+                    return Ok(outcome);
                 }
             }
             Item::Evaluation(plan) => {
                 evaluate::run(replica, feed, &plan)?;
                 // Ranks wait for each other here, so that a stop asked for during evaluation is one for all.
-                if plan.last && replica.agree_to_stop(&mut tally)? {
-                    return stop(replica);
+                if plan.last
+                    && let Some(outcome) = end(replica, replica.agree(&mut tally)?)?
+                {
+                    return Ok(outcome);
                 }
             }
             Item::Snapshot(_) => snapshot::take(replica)?,
-            Item::Finish(_) => return finish(replica, Reason::Finished),
+            Item::Finish(_) => return finish(replica, Outcome::Finished),
         }
     }
 }
 
-fn stop(replica: &mut Replica) -> Result<Reason, WorkerError> {
-    if replica.link().inbox.requests.stop_with_snapshot() {
-        snapshot::take(replica)?;
+/// Whether the ranks agreed to end here. With every process told to end, nobody would be left to go on from.
+fn end(replica: &mut Replica, seen: Seen) -> Result<Option<Outcome>, WorkerError> {
+    if seen.stop || seen.draining == replica.world_size() {
+        if seen.draining > 0 || replica.link().inbox.requests.stop_with_snapshot() {
+            snapshot::take(replica)?;
+        }
+        return finish(replica, Outcome::Stopped).map(Some);
     }
-    finish(replica, Reason::Stopped)
+    if seen.regroup || seen.draining > 0 {
+        return finish(replica, Outcome::Boundary).map(Some);
+    }
+    Ok(None)
 }
 
-/// The last checkpoint must be answered before this worker may go.
-fn finish(replica: &mut Replica, reason: Reason) -> Result<Reason, WorkerError> {
+/// The last checkpoint must be answered before this worker may leave the generation.
+fn finish(replica: &mut Replica, outcome: Outcome) -> Result<Outcome, WorkerError> {
     snapshot::settle(replica)?;
-    Ok(reason)
+    Ok(outcome)
 }
 
 /// A step that must not be applied: every rank sees the same figures, so every rank refuses it.
@@ -103,11 +125,24 @@ fn check_finite(step: u64, seen: Seen, norm: f64, report: &Report) -> Result<(),
 /// What this rank did in a step.
 #[derive(Debug, Default)]
 struct Report {
+    place: witness::Place,
     sample_ids: Vec<u32>,
     skipped: Vec<v1::SkippedSample>,
 }
 
 impl Report {
+    fn of(replica: &Replica, step: u64) -> Self {
+        let place = witness::Place {
+            generation: replica.generation(),
+            step,
+            rank: replica.rank(),
+        };
+        Self {
+            place,
+            ..Self::default()
+        }
+    }
+
     /// The batch, unless skipped pictures left it with a single sample, of which batch normalisation has no statistics.
     fn usable(&mut self, mut batch: DeviceBatch) -> Option<DeviceBatch> {
         self.skipped.append(&mut batch.skipped);
@@ -119,6 +154,7 @@ impl Report {
                 }));
             return None;
         }
+        witness::uses(self.place, &batch.sample_ids);
         self.sample_ids.extend(&batch.sample_ids);
         Some(batch)
     }
@@ -139,11 +175,7 @@ impl Report {
     ) -> Result<(), WorkerError> {
         let micros =
             |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let ids: Vec<u8> = self
-            .sample_ids
-            .iter()
-            .flat_map(|id| id.to_le_bytes())
-            .collect();
+        witness::applied(self.place);
         replica.link().send(Message::Progress(v1::Progress {
             generation: replica.generation(),
             step: plan.step,
@@ -155,7 +187,7 @@ impl Report {
             learning_rate_head: rates.head,
             step_micros: micros(started.elapsed()),
             data_wait_micros: micros(feed.take_waited()),
-            samples_digest: xxhash_rust::xxh3::xxh3_64(&ids),
+            samples_digest: proto::samples_digest(self.sample_ids.iter().copied()),
             state_hash: replica.hash_if_due()?,
             skipped: self.skipped,
         }));

@@ -1,28 +1,47 @@
-//! One rank's copy of everything a step changes: model, optimizer, and its membership in the group.
+//! One rank's copy of everything a step changes ([`Held`]), and what it is in one generation ([`Replica`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{HgatFc, loss};
 use nccl_rs::{BucketSizes, ProcessGroup, Reducer};
 use proto::v1;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::feed::DeviceBatch;
 use super::optimizer::{Optimizer, norm};
 use super::schedule::Rates;
-use super::tally::{Seen, Tally};
+use super::tally::{Seen, Tally, Wishes};
+use super::transfer;
 use crate::error::WorkerError;
 use crate::session::{Link, Upload};
 
-/// The state of a rank in one generation.
+/// The state that training changes. It outlives generations: an aborted step leaves it as it was.
 #[derive(Debug)]
-pub(crate) struct Replica {
+pub(crate) struct Held {
+    pub(crate) model: HgatFc,
+    pub(crate) optimizer: Optimizer,
+    /// Committed steps whose state this is; `None`: it is no state of the run's present.
+    pub(crate) steps: Option<u64>,
+}
+
+impl Held {
+    /// Everything a step changes: optimizer state, parameters, running statistics.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.optimizer
+            .tensors()
+            .chain(self.model.parameters().iter().map(|p| &p.tensor))
+            .chain([self.model.running_statistics()])
+    }
+}
+
+/// A rank in one generation.
+#[derive(Debug)]
+pub(crate) struct Replica<'a> {
     // Dropped in this order: the reducer works on the group.
     reducer: Reducer,
     group: Arc<ProcessGroup>,
-    model: HgatFc,
-    optimizer: Optimizer,
+    held: &'a mut Held,
     flat_gradients: Vec<Tensor>,
     link: Arc<Link>,
     generation: u64,
@@ -36,45 +55,42 @@ pub(crate) struct Replica {
 
 /// What a replica is made of.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Parts<'a> {
     pub(crate) group: Arc<ProcessGroup>,
-    pub(crate) model: HgatFc,
-    pub(crate) optimizer: Optimizer,
+    pub(crate) held: &'a mut Held,
     pub(crate) link: Arc<Link>,
     pub(crate) generation: u64,
+    /// Steps committed before it.
     pub(crate) step: u64,
+    /// The ranks that hold the state after them; the others receive it.
+    pub(crate) holders: BTreeSet<usize>,
     pub(crate) about: Arc<crate::snapshot::About>,
 }
 
-impl Replica {
-    /// Joins the parts: all ranks take over rank 0's state, so that they are equal to the bit whatever each one read,
+impl<'a> Replica<'a> {
+    /// Joins the parts: ranks that do not hold the state take it from those who do, so that all are equal to the bit,
     /// and gradients become views of the reducer's buckets.
     ///
     /// # Errors
     /// When a peer is gone, or the device has no room.
-    pub(crate) fn new(parts: Parts, spec: &v1::TrainSpec) -> Result<Self, WorkerError> {
+    pub(crate) fn new(parts: Parts<'a>, spec: &v1::TrainSpec) -> Result<Self, WorkerError> {
         let Parts {
             group,
-            model,
-            mut optimizer,
+            held,
             link,
             generation,
             step,
+            holders,
             about,
         } = parts;
         let collective = |source| WorkerError::Collective { step, source };
         {
-            let _entered = link.entering(format!("broadcast of the state after {step} steps"));
-            let tensors = optimizer
-                .tensors()
-                .chain(model.parameters().iter().map(|p| &p.tensor));
-            for tensor in tensors.chain([model.running_statistics()]) {
-                group
-                    .broadcast(&tensor.detach(), 0)
-                    .and_then(nccl_rs::Work::wait)
-                    .map_err(collective)?;
-            }
+            let _entered = link.entering(format!("transfer of the state after {step} steps"));
+            transfer::share(&group, held, &holders, step)?;
         }
+        held.model
+            .set_batches_tracked(i64::try_from(step).unwrap_or(i64::MAX));
+        let (model, optimizer) = (&held.model, &mut held.optimizer);
         let parameters: Vec<Tensor> = model
             .trainable()
             .map(|p| p.tensor.shallow_clone())
@@ -97,8 +113,7 @@ impl Replica {
         Ok(Self {
             reducer,
             group,
-            model,
-            optimizer,
+            held,
             flat_gradients,
             link,
             generation,
@@ -111,7 +126,7 @@ impl Replica {
 
     /// An empty tally of this model's size.
     pub(crate) fn tally(&self) -> Result<Tally, WorkerError> {
-        let statistics = self.model.running_statistics();
+        let statistics = self.held.model.running_statistics();
         Tally::new(
             statistics.numel() as i64,
             statistics.kind(),
@@ -139,14 +154,27 @@ impl Replica {
         self.link
             .now(self.generation, self.step, v1::Activity::Training);
         self.reducer.zero_gradients().map_err(self.collective())?;
-        let requests = &self.link.inbox.requests;
+        let snapshot = self.link.inbox.requests.take_snapshot();
         tally
             .begin(
                 plan.samples_in_step,
-                requests.stop(),
-                requests.take_snapshot(),
+                Wishes {
+                    snapshot,
+                    ..self.wishes()
+                },
             )
             .map_err(self.torch())
+    }
+
+    /// What this rank was asked for, but for snapshots.
+    fn wishes(&self) -> Wishes {
+        let requests = &self.link.inbox.requests;
+        Wishes {
+            stop: requests.stop(),
+            snapshot: false,
+            regroup: requests.regroup(),
+            drain: requests.drain(),
+        }
     }
 
     /// A micro-batch forward: its share of the step's loss.
@@ -156,10 +184,10 @@ impl Replica {
         plan: &v1::StepPlan,
         tally: &mut Tally,
     ) -> Result<Tensor, WorkerError> {
-        let logits = self.model.forward(&batch.images, true)?;
+        let logits = self.held.model.forward(&batch.images, true)?;
         let loss = loss::multilabel_soft_margin(&logits, &batch.targets, plan.samples_in_step)?;
         tally
-            .add(&loss, self.model.batch_statistics(), batch.len())
+            .add(&loss, self.held.model.batch_statistics(), batch.len())
             .map_err(self.torch())?;
         Ok(loss)
     }
@@ -174,7 +202,7 @@ impl Replica {
             .entering(format!("all-reduce of gradients, step {}", self.step));
         self.reducer.backward(loss).map_err(|source| match source {
             nccl_rs::Error::ParameterWithoutGradient { index } => {
-                let name = self.model.trainable().nth(index).map(model::Parameter::name).unwrap_or_default();
+                let name = self.held.model.trainable().nth(index).map(model::Parameter::name).unwrap_or_default();
                 let rank = self.group.rank();
                 WorkerError::Config(format!(
                     "step {}: parameter {name} gets no gradient on rank {rank}; freeze it (train.freeze_trunk) or use it",
@@ -215,41 +243,43 @@ impl Replica {
         norm: f64,
     ) -> Result<(), WorkerError> {
         let correction = tally.correction(&seen);
-        let factor = correction * self.optimizer.clip_factor(norm);
+        let factor = correction * self.held.optimizer.clip_factor(norm);
         let applied = tch::no_grad(|| -> Result<(), WorkerError> {
             let torch = |source| WorkerError::Torch {
                 step: self.step,
                 source,
             };
-            self.optimizer
+            self.held
+                .optimizer
                 .apply(self.step, rates, factor)
                 .map_err(torch)?;
             let mut statistics = tally.statistics().map_err(torch)?;
             if correction != 1.0 {
                 let _ = statistics.f_mul_scalar_(correction).map_err(torch)?;
             }
-            Ok(self.model.update_running_statistics(&statistics)?)
+            Ok(self.held.model.update_running_statistics(&statistics)?)
         });
         applied?;
         self.step += 1;
+        self.held.steps = Some(self.step);
         Ok(())
     }
 
-    /// Whether any rank was asked to stop: all of them learn it here, or none.
-    pub(crate) fn agree_to_stop(&self, tally: &mut Tally) -> Result<bool, WorkerError> {
+    /// What any rank was asked for: all of them learn it here, or none.
+    pub(crate) fn agree(&self, tally: &mut Tally) -> Result<Seen, WorkerError> {
         let _entered = self
             .link
             .entering(format!("all-reduce after evaluation, step {}", self.step));
-        tally
-            .begin(1, self.link.inbox.requests.stop(), false)
-            .map_err(self.torch())?;
+        tally.begin(1, self.wishes()).map_err(self.torch())?;
         tally.all_reduce(&self.group).map_err(self.collective())?;
-        Ok(tally.read().map_err(self.torch())?.stop)
+        tally.read().map_err(self.torch())
     }
 
     /// Logits `[B, C]` in evaluation mode.
     pub(crate) fn score(&self, batch: &DeviceBatch) -> Result<Tensor, WorkerError> {
-        Ok(tch::no_grad(|| self.model.forward(&batch.images, false))?)
+        Ok(tch::no_grad(|| {
+            self.held.model.forward(&batch.images, false)
+        })?)
     }
 
     /// A hash of everything a step changes, where one is due: equal on all ranks, or something is wrong.
@@ -257,32 +287,15 @@ impl Replica {
         if self.sentinel_steps == 0 || !self.step.is_multiple_of(self.sentinel_steps) {
             return Ok(Vec::new());
         }
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        hasher.update(&self.step.to_le_bytes());
-        let parameters = self.model.parameters().iter().map(|p| &p.tensor);
-        for tensor in parameters
-            .chain(self.optimizer.tensors())
-            .chain([self.model.running_statistics()])
-        {
-            let values = tensor
-                .f_detach()
-                .and_then(|t| t.f_to_device(Device::Cpu))
-                .and_then(|t| t.f_contiguous());
-            let values = values.map_err(self.torch())?;
-            let mut bytes = vec![0u8; values.numel() * values.kind().elt_size_in_bytes()];
-            values
-                .f_copy_data_u8(&mut bytes, values.numel())
-                .map_err(self.torch())?;
-            hasher.update(&bytes);
-        }
-        Ok(hasher.digest128().to_le_bytes().to_vec())
+        let digest = transfer::digest(self.held.tensors(), self.step).map_err(self.torch())?;
+        Ok(digest.to_le_bytes().to_vec())
     }
 
     /// The optimizer's state by name: `{kind}/{parameter}`.
     pub(crate) fn optimizer_state(&self) -> Result<Vec<(String, Tensor)>, WorkerError> {
         let mut named = Vec::new();
-        for (kind, tensors) in self.optimizer.state() {
-            let split = self.model.split_like_parameters(tensors)?;
+        for (kind, tensors) in self.held.optimizer.state() {
+            let split = self.held.model.split_like_parameters(tensors)?;
             named.extend(
                 split
                     .into_iter()
@@ -294,7 +307,7 @@ impl Replica {
 
     /// The model's state by the reference's names.
     pub(crate) fn model_state(&self) -> Result<Vec<(String, Tensor)>, WorkerError> {
-        Ok(self.model.export()?)
+        Ok(self.held.model.export()?)
     }
 
     pub(crate) fn link(&self) -> &Link {
@@ -308,6 +321,16 @@ impl Replica {
     /// Steps committed.
     pub(crate) fn step(&self) -> u64 {
         self.step
+    }
+
+    /// Trainable values.
+    pub(crate) fn parameters(&self) -> u64 {
+        let trainable = self.held.model.trainable();
+        trainable.map(|p| p.tensor.numel() as u64).sum()
+    }
+
+    pub(crate) fn world_size(&self) -> usize {
+        self.group.world_size()
     }
 
     pub(crate) fn rank(&self) -> usize {

@@ -11,9 +11,24 @@ const LOSS: i64 = 0;
 const SAMPLES: i64 = 1;
 const STOP: i64 = 2;
 const SNAPSHOT: i64 = 3;
-const LANES: i64 = 4;
+const REGROUP: i64 = 4;
+const DRAIN: i64 = 5;
+const LANES: i64 = 6;
 
-/// The vector: `[4 + S]`, S batch statistics.
+/// What this rank was asked for and all must agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wishes {
+    /// To stop.
+    pub(crate) stop: bool,
+    /// To take a snapshot.
+    pub(crate) snapshot: bool,
+    /// To leave the generation, because others come in or its members change.
+    pub(crate) regroup: bool,
+    /// To end this process.
+    pub(crate) drain: bool,
+}
+
+/// The vector: `[6 + S]`, S batch statistics.
 #[derive(Debug)]
 pub(crate) struct Tally {
     values: Tensor,
@@ -31,6 +46,10 @@ pub(crate) struct Seen {
     pub(crate) stop: bool,
     /// Some rank was asked for a snapshot.
     pub(crate) snapshot: bool,
+    /// Some rank was asked to leave the generation.
+    pub(crate) regroup: bool,
+    /// How many ranks were told to end.
+    pub(crate) draining: usize,
 }
 
 impl Tally {
@@ -49,15 +68,16 @@ impl Tally {
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn begin(
-        &mut self,
-        samples_in_step: u32,
-        stop: bool,
-        snapshot: bool,
-    ) -> Result<(), TchError> {
+    pub(crate) fn begin(&mut self, samples_in_step: u32, wishes: Wishes) -> Result<(), TchError> {
         self.samples_in_step = f64::from(samples_in_step.max(1));
         let _ = self.values.f_zero_()?;
-        for (lane, raised) in [(STOP, stop), (SNAPSHOT, snapshot)] {
+        let lanes = [
+            (STOP, wishes.stop),
+            (SNAPSHOT, wishes.snapshot),
+            (REGROUP, wishes.regroup),
+            (DRAIN, wishes.drain),
+        ];
+        for (lane, raised) in lanes {
             if raised {
                 let _ = self.lane(lane)?.f_fill_(1.0)?;
             }
@@ -110,6 +130,8 @@ impl Tally {
             samples: samples as u64,
             stop: at(STOP) > 0.0,
             snapshot: at(SNAPSHOT) > 0.0,
+            regroup: at(REGROUP) > 0.0,
+            draining: at(DRAIN) as usize,
         })
     }
 
@@ -143,7 +165,11 @@ mod tests {
     #[test]
     fn two_uneven_micro_batches_add_up_to_the_mean_over_their_samples() {
         let mut tally = Tally::new(2, Kind::Double, Device::Cpu).unwrap();
-        tally.begin(5, false, true).unwrap();
+        let wishes = Wishes {
+            snapshot: true,
+            ..Wishes::default()
+        };
+        tally.begin(5, wishes).unwrap();
 
         // Mean losses 1.0 over 3 samples and 2.0 over 2, as shares of a step of 5.
         tally
@@ -172,7 +198,7 @@ mod tests {
     #[test]
     fn a_skipped_picture_is_no_sample_of_the_mean() {
         let mut tally = Tally::new(1, Kind::Double, Device::Cpu).unwrap();
-        tally.begin(4, false, false).unwrap();
+        tally.begin(4, Wishes::default()).unwrap();
 
         // Three of four were read, each with loss 2.
         tally

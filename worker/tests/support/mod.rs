@@ -188,6 +188,67 @@ impl Run {
     }
 }
 
+/// A run that goes on, and what it has said so far.
+pub(crate) struct Watched {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Watched {
+    pub(crate) fn start(mut command: Command, dir: PathBuf) -> Self {
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, dir }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until this many steps are committed, as the coordinator answers.
+    pub(crate) fn wait_for_step(&mut self, step: u64) {
+        loop {
+            assert_eq!(self.child.try_wait().unwrap(), None, "the run ended early");
+            let status = Command::new(coordinator())
+                .args(["status", "--json", "--run-dir"])
+                .arg(&self.dir)
+                .output()
+                .unwrap();
+            let status: Option<serde_json::Value> = serde_json::from_slice(&status.stdout).ok();
+            if status.is_some_and(|status| status["step"].as_u64() >= Some(step)) {
+                return;
+            }
+        }
+    }
+
+    /// The process id of a worker's last start.
+    pub(crate) fn newest_pid(&self, name: &str) -> u32 {
+        let status = Command::new(coordinator())
+            .args(["status", "--json", "--run-dir"])
+            .arg(&self.dir)
+            .output()
+            .unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let workers = status["workers"].as_array().unwrap();
+        let worker = workers.iter().find(|worker| worker["worker_id"] == name);
+        let pid = worker.and_then(|worker| worker["pid"].as_u64());
+        u32::try_from(pid.unwrap()).unwrap()
+    }
+
+    pub(crate) fn end(self) -> Run {
+        Run::new(self.dir, &self.child.wait_with_output().unwrap())
+    }
+}
+
+/// Sends a signal such as `-KILL`.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
 /// The largest norm-relative difference of any tensor, and its name. Against the norm of the tensor's kind where the
 /// tensor itself is next to nothing.
 pub(crate) fn distance(

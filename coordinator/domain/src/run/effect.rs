@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::ending::Ending;
+use super::forming::{Opening, Source};
 use crate::membership::WorkerId;
 
 /// Something to be done.
@@ -37,10 +38,21 @@ pub enum Effect {
         number: u64,
         /// The workers by rank.
         members: Vec<WorkerId>,
-        /// All ranks hold the state after this many steps.
+        /// All ranks hold the state after this many steps; what was committed beyond is void.
         begins_at_step: u64,
-        /// Whether that state comes from the checkpoint of that step, or else from the seed.
-        from_checkpoint: bool,
+        /// Where they take it from.
+        source: Source,
+        /// What comes before the first step.
+        opening: Opening,
+    },
+    /// Tell members that their generation is over: they leave its process group and say where they stand.
+    Regroup {
+        /// Whom.
+        workers: Vec<WorkerId>,
+        /// At the next step boundary that all ranks agree on, or else at once.
+        at_boundary: bool,
+        /// Why.
+        reason: String,
     },
     /// Record a committed step.
     Commit {

@@ -96,7 +96,7 @@ impl State {
 
     /// Fixes how the run ends and releases everyone. What was decided first stays.
     pub(super) fn begin_ending(&mut self, ending: Ending, now: Millis) -> Vec<Effect> {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Over(_)) {
+        if self.is_ending() {
             return Vec::new();
         }
         let code_of_others = if ending.kind == EndKind::Failed {

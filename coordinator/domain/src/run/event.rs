@@ -46,10 +46,26 @@ pub enum Event {
         /// In which generation.
         generation: u64,
     },
+    /// A worker has set up and is in no process group: it waits for the next generation.
+    Standby {
+        /// Which.
+        worker: WorkerId,
+        /// The generation it was in; 0: none.
+        generation: u64,
+        /// The committed steps whose state it holds; `None`: it holds none, it has just come or was still receiving it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u64>,
+    },
     /// A sign of life.
     Heartbeat {
         /// Whose.
         worker: WorkerId,
+        /// The collective it last entered; empty: none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        collective: String,
+        /// Whether it is still in it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_collective: bool,
     },
     /// A rank applied a step.
     Progress {
@@ -101,7 +117,7 @@ pub enum Event {
         /// What, where, what to do next.
         message: String,
     },
-    /// A worker has come to a planned end of its work and waits for its release.
+    /// A worker has come to an end of its work and waits for its release.
     Leaving {
         /// Which.
         worker: WorkerId,

@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::event::{LeaveReason, StepReport};
+use super::restart::LossClass;
 use super::{Deadline, Effect, EndKind, Ending, Millis, Phase, State};
 use crate::membership::{Names, WorkerId};
 
 /// The reports of the steps that not all ranks have reported yet: `[step][rank]`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reports(BTreeMap<u64, BTreeMap<u32, (WorkerId, StepReport)>>);
+
+/// What replicas are compared by that a worker alone can get wrong.
+const STATE_HASH: &str = "state hash";
+/// How often a worker may differ from the others before it is shut out.
+const OFFENCES: u32 = 2;
 
 /// An evaluation that has no figures yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +89,7 @@ fn compare(reports: &BTreeMap<u32, (WorkerId, StepReport)>) -> Result<(), Disagr
         report.samples_in_step.to_string()
     })?;
     differ("loss", |report| report.loss_bits.to_string())?;
-    differ("state hash", |report| {
+    differ(STATE_HASH, |report| {
         report.state_hash.clone().unwrap_or_default()
     })
 }
@@ -119,36 +125,97 @@ impl State {
         member.ready = true;
         let mut effects = Vec::new();
         if matches!(self.phase, Phase::Forming) {
-            self.begin_training();
+            effects.extend(self.begin_training(now));
         }
         if next >= self.steps_done {
             self.steps_done = next + 1;
+            self.unexplained = 0;
             effects.push(Effect::Commit {
                 generation,
                 step: next,
                 worker: worker.clone(),
             });
             self.note_place(next + 1);
+            self.note_pace(now);
         }
-        let compared = self
-            .reports
-            .insert(rank, worker, report, self.config.workers);
-        if let Some(Err(Disagreement {
+        let world_size = self.world_size();
+        let compared = self.reports.insert(rank, worker, report, world_size);
+        if let Some(Err(disagreement)) = compared {
+            effects.extend(self.on_disagreement(next, disagreement, now));
+        }
+        effects
+    }
+
+    /// Replicas that differ: the ones that most others contradict take the state from those, or the run ends if there
+    /// is no telling who is right.
+    fn on_disagreement(&mut self, step: u64, found: Disagreement, now: Millis) -> Vec<Effect> {
+        let Disagreement {
             what,
             minority,
             majority,
-        })) = compared
-        {
+        } = found;
+        let text = format!(
+            "replicas differ after step {step}: the {what} of {} is not that of {}",
+            Names(&minority),
+            Names(&majority)
+        );
+        let told_apart = majority.len() as u64 * 2 > u64::from(self.world_size());
+        if what != STATE_HASH || !told_apart {
             let reason = format!(
-                "replicas differ after step {next}: the {what} of {} is not that of {}; \
-                 resume from the last checkpoint, and look at the device of the ones that differ",
-                Names(&minority),
-                Names(&majority)
+                "{text}; resume from the last checkpoint, and look at the device of the ones that differ"
             );
             let culprit = minority.into_iter().next();
-            effects.extend(self.fail(1, reason, culprit, Vec::new(), now));
+            return self.fail(1, reason, culprit, Vec::new(), now);
+        }
+        let mut effects = Vec::new();
+        for worker in minority {
+            let Some(member) = self.roster.get_mut(&worker) else {
+                continue;
+            };
+            member.offences += 1;
+            let offences = member.offences;
+            if offences > OFFENCES {
+                let text = format!(
+                    "{text}, for the {offences}th time: {worker} is shut out, look at its device"
+                );
+                if let Some(member) = self.roster.get_mut(&worker) {
+                    member.quarantined = true;
+                }
+                effects.extend(self.give_up_on(&worker, LossClass::Crash, text, now));
+            } else {
+                member.suspect = true;
+                self.explained = true;
+                let text = format!("{text}: it takes the state from them");
+                effects.push(Effect::Warn { text: text.clone() });
+                effects.extend(self.regroup(text, now));
+            }
         }
         effects
+    }
+
+    /// Members of the newest generation.
+    pub(super) fn world_size(&self) -> u32 {
+        // A generation has no more members than `config.workers`, a u32.
+        self.roster
+            .iter()
+            .filter(|(_, member)| member.rank.is_some())
+            .count() as u32
+    }
+
+    /// Learns from a commit how long steps take, and waits for the next.
+    fn note_pace(&mut self, now: Millis) {
+        if let Some(last) = self.last_commit.replace(now) {
+            self.longest_step = self.longest_step.max(now.since(last));
+        }
+        self.set(Deadline::Progress, now.after(self.progress_timeout()));
+    }
+
+    /// How long no step may be committed before somebody is taken to hang.
+    pub(super) fn progress_timeout(&self) -> Millis {
+        self.config
+            .timeouts
+            .progress
+            .max(Millis(self.longest_step.0.saturating_mul(10)))
     }
 
     /// After `steps_done` steps: training goes on, or an evaluation is due.
@@ -156,14 +223,16 @@ impl State {
         let due = self.plan.evaluated_epoch(steps_done);
         if let Some(epoch) = due {
             let samples = self.plan.shape().val_samples;
-            self.evaluations.insert(
-                steps_done,
-                Evaluation {
-                    epoch,
-                    scored: 0,
-                    samples,
-                },
-            );
+            let nothing_yet = Evaluation {
+                epoch,
+                scored: 0,
+                samples,
+            };
+            // What survivors of a lost generation have scored stays.
+            self.evaluations.entry(steps_done).or_insert(nothing_yet);
+        }
+        if self.plan.has_snapshot(steps_done) {
+            self.snapshot_owed = Some(steps_done);
         }
         if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
             self.phase = match due {
@@ -184,6 +253,7 @@ impl State {
 
     pub(super) fn on_evaluated(&mut self, step: u64, problem: Option<&str>) -> Vec<Effect> {
         self.evaluations.remove(&step);
+        self.evaluated.insert(step);
         if self.evaluations.is_empty() {
             self.deadlines.remove(&Deadline::Evaluation);
         }
@@ -211,13 +281,8 @@ impl State {
         if generation != 0 && !self.is_live(generation) {
             return Vec::new();
         }
-        let stopping = matches!(self.phase, Phase::Stopping { .. });
-        if reason == LeaveReason::Signalled && !stopping {
-            let text = format!(
-                "{worker} was told to end by a signal from outside after {step} steps: \
-                 resume the run with --resume"
-            );
-            return self.fail(75, text, Some(worker.clone()), Vec::new(), now);
+        if reason == LeaveReason::Signalled && self.stop.is_none() && !self.is_ending() {
+            return self.on_drained(worker, step, now);
         }
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
@@ -226,6 +291,7 @@ impl State {
         let left: Vec<(WorkerId, u64)> = self
             .roster
             .iter()
+            .filter(|(_, member)| member.rank.is_some())
             .filter_map(|(worker, member)| Some((worker.clone(), member.leaving?.1)))
             .collect();
         if let Some((other, other_step)) = left.iter().find(|(_, other_step)| *other_step != step) {
@@ -235,17 +301,24 @@ impl State {
             );
             return self.fail(1, text, Some(worker.clone()), Vec::new(), now);
         }
-        if left.len() as u64 == u64::from(self.config.workers) {
+        if left.len() as u64 == u64::from(self.world_size()) {
             self.all_left(step, now)
         } else {
             Vec::new()
         }
     }
 
+    /// A worker was told to end from outside and has come to a step boundary; the others are there too.
+    fn on_drained(&mut self, worker: &WorkerId, step: u64, now: Millis) -> Vec<Effect> {
+        let who = self.name(worker);
+        let text = format!("{who} was told to end by a signal from outside after {step} steps");
+        self.give_up_on(worker, LossClass::Preemption, text, now)
+    }
+
     fn all_left(&mut self, step: u64, now: Millis) -> Vec<Effect> {
         let total = self.total_steps();
         let epochs = self.plan.shape().epochs;
-        if step == total && self.steps_done == total {
+        if step == total && self.steps_done == total && !self.finishing {
             let reason = format!("finished: {total} steps, {epochs} epochs");
             let ending = Ending {
                 kind: EndKind::Finished,
@@ -257,11 +330,16 @@ impl State {
             };
             return self.begin_ending(ending, now);
         }
-        let by = match (&self.phase, self.config.stop_after) {
-            (Phase::Stopping { by }, _) => format!("asked by {by}"),
+        if let Some(failure) = self.stop.as_ref().and_then(|stop| stop.failure.clone()) {
+            let reason = format!("{failure}; the state after step {step} was handed over");
+            return self.fail(75, reason, None, Vec::new(), now);
+        }
+        let by = match (&self.stop, self.config.stop_after) {
+            (Some(stop), _) => stop.text(),
             (_, Some(stop_after)) if step >= stop_after => {
                 format!("after step {stop_after} as asked")
             }
+            _ if self.all_stopped() => "every worker was told to end".to_owned(),
             _ => {
                 let reason = format!(
                     "all ranks left after {step} of {total} steps though nobody asked them to: \
@@ -275,5 +353,12 @@ impl State {
             format!("stopped after {step} of {total} steps ({by}): resume with --resume"),
             now,
         )
+    }
+
+    fn all_stopped(&self) -> bool {
+        self.roster
+            .iter()
+            .filter_map(|(_, member)| member.leaving)
+            .all(|(reason, _)| reason == LeaveReason::Stopped)
     }
 }

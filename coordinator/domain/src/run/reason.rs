@@ -15,6 +15,21 @@ pub enum Reason {
         joined: u32,
         /// Those that have not, where their names are known.
         missing: Vec<WorkerId>,
+        /// Those that have and are not done loading what they need.
+        setting_up: Vec<WorkerId>,
+    },
+    /// A generation is over and the next one has not begun.
+    Regrouping {
+        /// Why it is over.
+        cause: String,
+        /// Its number.
+        generation: u64,
+        /// Who has not left it yet.
+        inside: Vec<WorkerId>,
+        /// How many could be in the next one.
+        here: u32,
+        /// How many it needs at least.
+        fewest: u32,
     },
     /// A generation was announced and its ranks set up.
     Forming {
@@ -50,11 +65,6 @@ pub enum Reason {
         /// Who has not left yet.
         missing: Vec<WorkerId>,
     },
-    /// A peer noticed a fault, and its cause is being looked for.
-    FindingCause {
-        /// What was noticed first.
-        noticed: String,
-    },
     /// It is decided how the run ends, and workers leave.
     Ending {
         /// How it ends.
@@ -77,12 +87,44 @@ impl fmt::Display for Reason {
             Self::WaitingForWorkers {
                 wanted,
                 joined,
+                setting_up,
+                ..
+            } if joined >= wanted => {
+                write!(f, "waiting for {} to set up", Names(setting_up))
+            }
+            Self::Regrouping {
+                cause,
+                generation,
+                inside,
+                ..
+            } if !inside.is_empty() => {
+                write!(
+                    f,
+                    "regrouping ({cause}): waiting for {} to leave generation {generation}",
+                    Names(inside)
+                )
+            }
+            Self::Regrouping {
+                cause,
+                here,
+                fewest,
+                ..
+            } => {
+                write!(
+                    f,
+                    "regrouping ({cause}): {here} of {fewest} workers are here"
+                )
+            }
+            Self::WaitingForWorkers {
+                wanted,
+                joined,
                 missing,
+                ..
             } => {
                 write!(
                     f,
                     "waiting for {} of {wanted} workers: {}",
-                    wanted - joined,
+                    wanted.saturating_sub(*joined),
                     Have(*joined, "joined")
                 )?;
                 if missing.is_empty() {
@@ -129,9 +171,6 @@ impl fmt::Display for Reason {
                     Names(missing)
                 )?;
                 f.write_str("to reach a step boundary, hand over a checkpoint and leave")
-            }
-            Self::FindingCause { noticed } => {
-                write!(f, "looking for the cause of a fault: {noticed}")
             }
             Self::Ending {
                 ending,

@@ -1,7 +1,9 @@
 use super::*;
 use crate::membership::Process;
 
+mod cluster;
 mod properties;
+mod recovery;
 mod scenarios;
 
 pub(super) const VAL: u32 = 4;
@@ -10,6 +12,14 @@ pub(super) const VAL: u32 = 4;
 pub(super) fn config(workers: u32, local: bool) -> Config {
     Config {
         workers,
+        min_workers: 1,
+        world: World::Fixed,
+        budgets: Budgets {
+            crash: 2,
+            hang: 2,
+            preemption: 2,
+            memory: 0,
+        },
         local,
         shape: RunShape {
             seed: 1,
@@ -28,6 +38,14 @@ pub(super) fn config(workers: u32, local: bool) -> Config {
         last_generation: 6,
         stop_after: None,
         timeouts: Timeouts::from_fault_timeout(Millis(5000)),
+    }
+}
+
+/// The same, going on with whoever is left.
+pub(super) fn elastic(workers: u32) -> Config {
+    Config {
+        world: World::Elastic,
+        ..config(workers, true)
     }
 }
 
@@ -54,7 +72,13 @@ impl Sim {
 
     /// A local run whose workers have joined, are ready, and train.
     pub(super) fn training(workers: u32) -> Self {
-        let mut sim = Self::new(config(workers, true));
+        Self::training_as(config(workers, true))
+    }
+
+    /// The same with this config.
+    pub(super) fn training_as(config: Config) -> Self {
+        let workers = config.workers;
+        let mut sim = Self::new(config);
         for n in 0..workers {
             sim.join(n);
         }
@@ -103,20 +127,51 @@ impl Sim {
         self.happen(Event::Tick)
     }
 
+    /// A worker joins and, if it is let in, has set up.
     pub(super) fn join(&mut self, n: u32) -> Vec<Effect> {
         let (host, device) = ("here".to_owned(), "cpu".to_owned());
-        self.happen(Event::Joined {
+        let mut effects = self.happen(Event::Joined {
             worker: WorkerId::local(n),
             host,
             pid: n,
             device,
+        });
+        if effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Welcome { .. }))
+        {
+            effects.extend(self.happen(Event::Standby {
+                worker: WorkerId::local(n),
+                generation: 0,
+                step: None,
+            }));
+        }
+        effects
+    }
+
+    /// A member leaves its generation, holding the state after `step` steps.
+    pub(super) fn standby(&mut self, n: u32, step: u64) -> Vec<Effect> {
+        let generation = self.state().generation();
+        self.happen(Event::Standby {
+            worker: WorkerId::local(n),
+            generation,
+            step: Some(step),
         })
     }
 
     pub(super) fn ready(&mut self, n: u32) -> Vec<Effect> {
+        let generation = self.state().generation();
         self.happen(Event::Ready {
             worker: WorkerId::local(n),
-            generation: 7,
+            generation,
+        })
+    }
+
+    pub(super) fn beat(&mut self, n: u32, collective: &str, in_collective: bool) -> Vec<Effect> {
+        self.happen(Event::Heartbeat {
+            worker: WorkerId::local(n),
+            collective: collective.to_owned(),
+            in_collective,
         })
     }
 
@@ -127,7 +182,7 @@ impl Sim {
     pub(super) fn progress_of(&mut self, n: u32, report: StepReport) -> Vec<Effect> {
         self.happen(Event::Progress {
             worker: WorkerId::local(n),
-            generation: 7,
+            generation: self.state().generation(),
             report,
         })
     }
@@ -142,7 +197,7 @@ impl Sim {
         let message = message.to_owned();
         self.happen(Event::Fault {
             worker: WorkerId::local(n),
-            generation: 7,
+            generation: self.state().generation(),
             step: 1,
             class,
             message,
@@ -152,7 +207,7 @@ impl Sim {
     pub(super) fn leave(&mut self, n: u32, step: u64, reason: LeaveReason) -> Vec<Effect> {
         self.happen(Event::Leaving {
             worker: WorkerId::local(n),
-            generation: 7,
+            generation: self.state().generation(),
             step,
             reason,
         })

@@ -37,14 +37,22 @@ impl fmt::Display for Millis {
 /// Something that is waited for only so long. Every wait of a run has one of these names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deadline {
-    /// Until all local workers have joined.
+    /// Until all workers have joined and set up.
     Join,
     /// Until all ranks are ready.
     Forming,
     /// Until a worker is heard from again.
     Heartbeat(WorkerId),
-    /// Until the cause of a failed collective shows.
-    Cause,
+    /// Until all members have left a generation that is over.
+    Regroup,
+    /// Until the next step is committed.
+    Progress,
+    /// Until a lost worker's process has ended.
+    Exit(WorkerId),
+    /// Until a lost worker is started again.
+    Respawn(WorkerId),
+    /// Until a worker that was started again has set up.
+    Arrival(WorkerId),
     /// Until all ranks have stopped and left.
     Stop,
     /// Until the figures of the last evaluation are known.
@@ -65,7 +73,11 @@ impl fmt::Display for Deadline {
             Self::Join => f.write_str("workers must join"),
             Self::Forming => f.write_str("ranks must be ready"),
             Self::Heartbeat(worker) => write!(f, "heartbeat of {worker}"),
-            Self::Cause => f.write_str("cause of the fault"),
+            Self::Regroup => f.write_str("ranks must leave their generation"),
+            Self::Progress => f.write_str("next step"),
+            Self::Exit(worker) => write!(f, "process of {worker} must end"),
+            Self::Respawn(worker) => write!(f, "{worker} is started again"),
+            Self::Arrival(worker) => write!(f, "{worker} must set up"),
             Self::Stop => f.write_str("ranks must stop"),
             Self::Evaluation => f.write_str("figures of the evaluation"),
             Self::Checkpoint(step) => write!(f, "checkpoint of step {step}"),
@@ -87,8 +99,8 @@ pub struct Timeouts {
     pub join: Millis,
     /// [`Deadline::Forming`]: models are built, checkpoints and weights read.
     pub forming: Millis,
-    /// [`Deadline::Cause`]: a death is known within milliseconds; this bounds the case that it is not.
-    pub cause: Millis,
+    /// [`Deadline::Progress`] before any step's time is known; a step may take as long as it takes.
+    pub progress: Millis,
     /// [`Deadline::Stop`]: a step or a whole evaluation, then a snapshot. A second request does not wait for it.
     pub stop: Millis,
     /// [`Deadline::Evaluation`]: scores are all there, only figures are computed.
@@ -117,7 +129,7 @@ impl Timeouts {
             heartbeat_interval: Millis((fault.0 / 5).max(20)),
             join: at_least(60, times(12)),
             forming: at_least(120, times(24)),
-            cause: fault,
+            progress: at_least(60, times(12)),
             stop: at_least(600, times(120)),
             evaluation: at_least(30, times(6)),
             checkpoint: at_least(120, times(24)),

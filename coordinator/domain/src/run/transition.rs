@@ -1,7 +1,8 @@
 //! From an event or a passed deadline to its consequences.
 
-use super::{Deadline, Effect, Event, Measure, Millis, Phase, State};
-use crate::membership::{JoinRefusal, Names, Session, WorkerId};
+use super::restart::LossClass;
+use super::{Deadline, Effect, Event, Measure, Millis, Phase, Source, State, StopWish};
+use crate::membership::{JoinRefusal, Names, Place, Process, Session, WorkerId};
 
 /// What `event` changes.
 pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect> {
@@ -9,17 +10,22 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
     match event {
         Event::Started => state.on_started(now),
         Event::Tick | Event::Heartbeat { .. } => Vec::new(),
+        Event::Standby {
+            worker,
+            generation,
+            step,
+        } => state.on_standby(worker, *generation, *step, now),
         Event::Launched { .. } => Vec::new(),
         Event::LaunchFailed { worker, problem } => {
             if let Some(member) = state.roster.get_mut(worker) {
                 // It never was: there is nothing to wait for.
-                member.process = crate::membership::Process::Elsewhere;
+                member.process = Process::Elsewhere;
             }
             let reason = format!("cannot start {worker}: {problem}");
             state.fail(64, reason, Some(worker.clone()), Vec::new(), now)
         }
         Event::Joined { worker, .. } => state.on_joined(worker, now),
-        Event::Ready { worker, generation } => state.on_ready(worker, *generation),
+        Event::Ready { worker, generation } => state.on_ready(worker, *generation, now),
         Event::Progress {
             worker,
             generation,
@@ -50,7 +56,10 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
                     let text = format!("no checkpoint of step {step}, training goes on: {problem}");
                     vec![Effect::Warn { text }]
                 }
-                None => Vec::new(),
+                None => {
+                    state.on_checkpoint(*step);
+                    Vec::new()
+                }
             }
         }
         Event::Fault {
@@ -81,7 +90,8 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
 /// Notes the sign of life in every message of a worker.
 fn hear(state: &mut State, event: &Event, now: Millis) {
     let (Event::Ready { worker, .. }
-    | Event::Heartbeat { worker }
+    | Event::Standby { worker, .. }
+    | Event::Heartbeat { worker, .. }
     | Event::Progress { worker, .. }
     | Event::Fault { worker, .. }
     | Event::Leaving { worker, .. }) = event
@@ -90,11 +100,22 @@ fn hear(state: &mut State, event: &Event, now: Millis) {
     };
     let ending = matches!(state.phase, Phase::Ending { .. } | Phase::Over(_));
     let fault = state.config.timeouts.fault;
+    let steps_done = state.steps_done;
     if let Some(member) = state.roster.get_mut(worker)
         && member.session == Session::Open
     {
         member.heard = now;
         member.silent = false;
+        member.steps_when_heard = steps_done;
+        if let Event::Heartbeat {
+            collective,
+            in_collective,
+            ..
+        } = event
+        {
+            member.collective.clone_from(collective);
+            member.in_collective = *in_collective;
+        }
         if !ending {
             state.set(Deadline::Heartbeat(worker.clone()), now.after(fault));
         }
@@ -114,39 +135,43 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
     state.deadlines.remove(deadline);
     let timeouts = state.config.timeouts;
     match deadline {
-        Deadline::Join => {
-            let missing = state.roster.which(|member| member.session != Session::Open);
-            let reason = format!(
-                "{} did not join within {}: see the log of each",
-                Names(&missing),
+        Deadline::Join => state.on_join_expired(now),
+        Deadline::Forming => {
+            let late = state
+                .roster
+                .which(|member| member.rank.is_some() && !member.ready);
+            let mut effects = Vec::new();
+            for worker in late {
+                let text = format!(
+                    "{} did not become ready in generation {} within {}: see its log",
+                    state.name(&worker),
+                    state.generation,
+                    timeouts.forming
+                );
+                effects.extend(state.give_up_on(&worker, LossClass::Hang, text, now));
+            }
+            effects
+        }
+        Deadline::Heartbeat(worker) => state.on_silence(worker, now),
+        Deadline::Regroup => state.give_up_on_those_inside(now),
+        Deadline::Progress if !matches!(state.phase, Phase::Training) => Vec::new(),
+        Deadline::Progress => state.on_standstill(now),
+        Deadline::Exit(worker) => vec![Effect::Kill {
+            worker: worker.clone(),
+        }],
+        // The restart itself follows every event.
+        Deadline::Respawn(_) => Vec::new(),
+        Deadline::Arrival(worker) => {
+            let text = format!(
+                "{worker} was started again and did not set up within {}: see its log",
                 timeouts.join
             );
-            state.fail(75, reason, missing.into_iter().next(), Vec::new(), now)
+            state.give_up_on(worker, LossClass::Crash, text, now)
         }
-        Deadline::Forming => {
-            let missing = state.roster.which(|member| !member.ready);
-            let reason = format!(
-                "{} did not become ready in generation {} within {}: see the log of each",
-                Names(&missing),
-                state.generation,
-                timeouts.forming
-            );
-            state.fail(75, reason, missing.into_iter().next(), Vec::new(), now)
-        }
-        // Unreachable is not dead: this alone ends nothing.
-        Deadline::Heartbeat(worker) => {
-            if let Some(member) = state.roster.get_mut(worker) {
-                member.silent = true;
-            }
-            let text = format!(
-                "nothing is heard from {worker} for {}, but its connection stands: waiting on",
-                timeouts.fault
-            );
-            vec![Effect::Warn { text }]
-        }
-        Deadline::Cause => state.convict_the_likeliest(now),
         Deadline::Stop => {
-            let missing = state.roster.which(|member| member.leaving.is_none());
+            let missing = state
+                .roster
+                .which(|member| member.rank.is_some() && member.leaving.is_none());
             let reason = format!(
                 "stopped without a new checkpoint: {} did not come to a step boundary within {}; \
                  resume with --resume",
@@ -192,7 +217,7 @@ impl State {
         if !self.config.local || self.phase != Phase::Waiting {
             return Vec::new();
         }
-        self.set(Deadline::Join, now.after(self.config.timeouts.join));
+        self.await_workers(now);
         (0..self.config.workers)
             .map(|index| Effect::Launch {
                 worker: WorkerId::local(index),
@@ -201,16 +226,36 @@ impl State {
             .collect()
     }
 
+    /// Waits for all workers, but not for ever: an elastic run then begins with those who are here.
+    pub(super) fn await_workers(&mut self, now: Millis) {
+        let until = now.after(self.config.timeouts.join);
+        self.waited_until = None;
+        self.set(Deadline::Join, until);
+    }
+
+    fn on_join_expired(&mut self, now: Millis) -> Vec<Effect> {
+        self.waited_until = Some(now);
+        let effects = self.form_if_possible(now);
+        if !effects.is_empty() || !self.config.local {
+            return effects;
+        }
+        let ready = |member: &crate::membership::Member| {
+            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
+        };
+        let missing = self.roster.which(|member| !ready(member));
+        let reason = format!(
+            "{} did not join and set up within {}: see the log of each",
+            Names(&missing),
+            self.config.timeouts.join
+        );
+        self.fail(75, reason, missing.into_iter().next(), Vec::new(), now)
+    }
+
     fn on_joined(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
-        let admitted = match self.phase {
-            Phase::Waiting => self.roster.join(worker, now),
-            Phase::Ending { .. } | Phase::Over(_) => Err(JoinRefusal::Ending),
-            _ => match self.roster.get(worker) {
-                Some(member) if member.session == Session::Open => {
-                    Err(JoinRefusal::NameTaken(worker.clone()))
-                }
-                _ => Err(JoinRefusal::Begun(self.generation, worker.clone())),
-            },
+        let admitted = if self.is_ending() {
+            Err(JoinRefusal::Ending)
+        } else {
+            self.roster.join(worker, now)
         };
         if let Err(refusal) = admitted {
             let (reason, exit_code) = (refusal.to_string(), refusal.exit_code());
@@ -224,73 +269,157 @@ impl State {
             Deadline::Heartbeat(worker.clone()),
             now.after(self.config.timeouts.fault),
         );
-        let mut effects = vec![Effect::Welcome {
+        vec![Effect::Welcome {
             worker: worker.clone(),
-        }];
-        if self.roster.is_complete() {
-            effects.push(self.form(now));
+        }]
+    }
+
+    fn on_standby(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        step: Option<u64>,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let current = generation == self.generation;
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        if member.session != Session::Open || matches!(member.place, Place::Standby { .. }) {
+            return Vec::new();
         }
+        let member_of_it = member.rank.is_some() && current;
+        if member.rank.is_some() && !current {
+            // Its generation is older than the one it was sent into: it will hear of that one.
+            return Vec::new();
+        }
+        let (next, ready) = (member.next_step, member.ready);
+        if let Some(step) = step.filter(|_| member_of_it)
+            && (step > next || (ready && step < next))
+        {
+            let reason = format!(
+                "{} left generation {generation} after {step} steps but had reported {next}: \
+                 install the same version everywhere",
+                self.name(worker)
+            );
+            return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
+        }
+        // What it holds is of this lineage only if it was in the newest generation.
+        let holds = step.filter(|_| member_of_it);
+        member.place = Place::Standby { holds };
+        member.leaving = None;
+        self.deadlines.remove(&Deadline::Arrival(worker.clone()));
+        let mut effects = Vec::new();
+        if member_of_it && self.is_live(generation) {
+            match self.boundary.clone() {
+                // The others come to the same boundary by themselves.
+                Some(cause) if !matches!(self.phase, Phase::Regrouping { .. }) => {
+                    self.explained = true;
+                    self.reports.clear();
+                    self.deadlines.remove(&Deadline::Progress);
+                    self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
+                    self.phase = Phase::Regrouping { cause, since: now };
+                }
+                Some(_) => {}
+                None => {
+                    let cause = format!("{} left the generation", self.name(worker));
+                    effects.extend(self.regroup(cause, now));
+                }
+            }
+        }
+        if self.phase == Phase::Waiting
+            && !self.config.local
+            && self.here() as usize >= self.fewest()
+        {
+            let due = now.after(self.config.timeouts.join);
+            self.deadlines.entry(Deadline::Join).or_insert(due);
+        }
+        effects.extend(self.form_if_possible(now));
+        effects.extend(self.ask_for_a_boundary());
         effects
     }
 
-    /// Begins the next generation with everyone who is here.
-    fn form(&mut self, now: Millis) -> Effect {
-        let begins_at_step = self.config.begins_at_step;
-        self.generation += 1;
-        self.phase = Phase::Forming;
-        self.reports.clear();
-        self.deadlines.remove(&Deadline::Join);
-        self.set(Deadline::Forming, now.after(self.config.timeouts.forming));
-        Effect::BeginGeneration {
-            number: self.generation,
-            members: self.roster.assign_ranks(begins_at_step),
-            begins_at_step,
-            from_checkpoint: self.config.from_checkpoint,
+    /// Someone waits to come in, and there is room: the members are asked to the next step boundary.
+    pub(super) fn ask_for_a_boundary(&mut self) -> Vec<Effect> {
+        if !matches!(self.phase, Phase::Training | Phase::Evaluating { .. })
+            || self.boundary.is_some()
+            || self.world_size() >= self.config.workers
+        {
+            return Vec::new();
         }
+        let waiting = self.roster.which(|member| {
+            member.session == Session::Open
+                && member.rank.is_none()
+                && matches!(member.place, Place::Standby { .. })
+        });
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let verb = if waiting.len() == 1 { "comes" } else { "come" };
+        let reason = format!("{} {verb} in", Names(&waiting));
+        self.boundary = Some(reason.clone());
+        vec![Effect::Regroup {
+            workers: self.roster.which(|member| member.rank.is_some()),
+            at_boundary: true,
+            reason,
+        }]
     }
 
-    fn on_ready(&mut self, worker: &WorkerId, generation: u64) -> Vec<Effect> {
-        if !self.is_live(generation) {
+    fn on_ready(&mut self, worker: &WorkerId, generation: u64, now: Millis) -> Vec<Effect> {
+        if !self.is_live(generation) || !self.is_member(worker) {
             return Vec::new();
         }
         if let Some(member) = self.roster.get_mut(worker) {
             member.ready = true;
         }
-        let all = self.roster.iter().all(|(_, member)| member.ready);
-        if all && self.phase == Phase::Forming {
-            self.begin_training();
-            if self.config.evaluate_first {
-                self.note_place(self.steps_done);
-            }
+        let all = self
+            .roster
+            .iter()
+            .all(|(_, member)| member.rank.is_none() || member.ready);
+        if !all || self.phase != Phase::Forming {
+            return Vec::new();
         }
-        Vec::new()
+        let effects = self.begin_training(now);
+        if self.evaluations.contains_key(&self.steps_done) || self.opens_with_evaluation {
+            self.note_place(self.steps_done);
+        }
+        effects
+    }
+
+    fn on_checkpoint(&mut self, step: u64) {
+        if self.snapshot_owed.is_some_and(|owed| owed <= step) {
+            self.snapshot_owed = None;
+        }
+        // One that is ahead of what is committed could not be gone on from.
+        if step <= self.steps_done {
+            self.checkpointed = self.checkpointed.max(Some(step));
+        }
     }
 
     fn on_stop_asked(&mut self, by: &str, now: Millis) -> Vec<Effect> {
+        if self.stop.is_some() && !self.is_ending() {
+            let reason = format!(
+                "stopped at once on a second request (by {by}): resume from the last checkpoint with --resume"
+            );
+            let mut effects = self.stopped(75, reason, now);
+            effects.extend(self.escalate(now));
+            return effects;
+        }
         match &self.phase {
-            Phase::Waiting | Phase::Forming => {
-                let done = self.steps_done;
-                let reason = if done == 0 {
-                    format!("stopped before the first step (asked by {by})")
-                } else {
-                    format!("stopped before step {done} (asked by {by}): resume with --resume")
-                };
-                self.stopped(0, reason, now)
+            Phase::Waiting => self.stop_from_disk(by, now),
+            Phase::Forming if self.steps_done == self.durable_state().0 => {
+                self.stop_from_disk(by, now)
             }
-            Phase::Training | Phase::Evaluating { .. } => {
+            Phase::Forming | Phase::Regrouping { .. } => {
+                self.wish_to_stop(by, now);
+                self.form_if_possible(now)
+            }
+            Phase::Training | Phase::Evaluating { .. } | Phase::Stopping { .. } => {
+                self.wish_to_stop(by, now);
                 self.phase = Phase::Stopping { by: by.to_owned() };
-                self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
                 vec![Effect::Stop {
                     reason: format!("asked by {by}"),
                 }]
-            }
-            Phase::Stopping { .. } => {
-                let reason = format!(
-                    "stopped at once on a second request (by {by}): resume from the last checkpoint with --resume"
-                );
-                let mut effects = self.stopped(75, reason, now);
-                effects.extend(self.escalate(now));
-                effects
             }
             Phase::Ending {
                 measure: Measure::Released,
@@ -298,5 +427,24 @@ impl State {
             } => self.escalate(now),
             Phase::Ending { .. } | Phase::Over(_) => Vec::new(),
         }
+    }
+
+    fn wish_to_stop(&mut self, by: &str, now: Millis) {
+        self.stop = Some(StopWish {
+            by: by.to_owned(),
+            failure: None,
+        });
+        self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
+    }
+
+    /// Nobody holds more than what is on disk.
+    fn stop_from_disk(&mut self, by: &str, now: Millis) -> Vec<Effect> {
+        let reason = match self.durable_state() {
+            (_, Source::Seed) => format!("stopped before the first step (asked by {by})"),
+            (step, _) => {
+                format!("stopped before step {step} (asked by {by}): resume with --resume")
+            }
+        };
+        self.stopped(0, reason, now)
     }
 }

@@ -19,6 +19,17 @@ fn plan(samples: u32, epochs: u32) -> RunPlan {
     RunPlan::new(shape, 2).unwrap()
 }
 
+const EVALUATE: Opening = Opening {
+    evaluate: true,
+    snapshot: false,
+    finish: false,
+};
+
+/// Every sample of the small validation split.
+fn all() -> Vec<u32> {
+    (0..7).collect()
+}
+
 /// Everything a rank is told while it works, and that it never holds less than an epoch ahead.
 fn work_through(feeder: &mut Feeder, rank: u32, from: u64) -> Vec<plan_item::Item> {
     let mut items: Vec<plan_item::Item> = Vec::new();
@@ -57,7 +68,7 @@ fn words(items: &[plan_item::Item]) -> Vec<String> {
 #[test]
 fn a_rank_is_told_steps_evaluations_snapshots_and_the_end_in_order() {
     // 13 samples in sixes: two steps, the second with the one sample left over.
-    let mut feeder = Feeder::new(plan(13, 2), 1, 2, 0, false, None);
+    let mut feeder = Feeder::new(plan(13, 2), (1, 2), 0, Opening::default(), all(), None);
     let told = words(&work_through(&mut feeder, 0, 0));
     assert_eq!(
         told,
@@ -77,7 +88,7 @@ fn a_rank_is_told_steps_evaluations_snapshots_and_the_end_in_order() {
 
 #[test]
 fn a_run_cut_off_in_mid_epoch_ends_with_a_snapshot_there() {
-    let mut feeder = Feeder::new(plan(13, 2), 1, 1, 0, false, Some(3));
+    let mut feeder = Feeder::new(plan(13, 2), (1, 1), 0, Opening::default(), all(), Some(3));
     let told = words(&work_through(&mut feeder, 0, 0));
     assert_eq!(
         told,
@@ -95,7 +106,7 @@ fn a_run_cut_off_in_mid_epoch_ends_with_a_snapshot_there() {
 
 #[test]
 fn a_run_cut_off_at_an_epochs_end_is_evaluated_there() {
-    let mut feeder = Feeder::new(plan(13, 2), 1, 1, 0, false, Some(2));
+    let mut feeder = Feeder::new(plan(13, 2), (1, 1), 0, Opening::default(), all(), Some(2));
     let told = words(&work_through(&mut feeder, 0, 0));
     assert_eq!(
         told,
@@ -105,7 +116,7 @@ fn a_run_cut_off_at_an_epochs_end_is_evaluated_there() {
 
 #[test]
 fn a_part_that_begins_at_an_epochs_end_without_figures_evaluates_first_and_writes_nothing_again() {
-    let mut feeder = Feeder::new(plan(13, 2), 2, 1, 2, true, None);
+    let mut feeder = Feeder::new(plan(13, 2), (2, 1), 2, EVALUATE, all(), None);
     let told = words(&work_through(&mut feeder, 0, 2));
     assert_eq!(
         told,
@@ -121,8 +132,41 @@ fn a_part_that_begins_at_an_epochs_end_without_figures_evaluates_first_and_write
 }
 
 #[test]
+fn survivors_score_what_lacks_its_score_and_take_the_checkpoint_that_was_owed() {
+    let opening = Opening {
+        snapshot: true,
+        ..EVALUATE
+    };
+    let mut feeder = Feeder::new(plan(13, 2), (3, 2), 2, opening, vec![1, 4, 6], None);
+    let mut scored = Vec::new();
+    for rank in 0..2 {
+        let told = work_through(&mut feeder, rank, 2);
+        assert_eq!(words(&told)[..3], ["evaluate 2", "snapshot 2", "step 2"]);
+        let plan_item::Item::Evaluation(evaluation) = &told[0] else {
+            panic!("it evaluates first")
+        };
+        scored.extend(evaluation.sample_ids.clone());
+    }
+    assert_eq!(scored, [1, 4, 6]);
+}
+
+#[test]
+fn a_generation_that_only_hands_over_does_no_step() {
+    let opening = Opening {
+        evaluate: false,
+        snapshot: true,
+        finish: true,
+    };
+    let mut feeder = Feeder::new(plan(13, 2), (3, 1), 3, opening, all(), None);
+    assert_eq!(
+        words(&work_through(&mut feeder, 0, 3)),
+        ["snapshot 3", "finish"]
+    );
+}
+
+#[test]
 fn a_run_resumed_at_its_end_only_finishes() {
-    let mut feeder = Feeder::new(plan(13, 2), 2, 1, 4, false, None);
+    let mut feeder = Feeder::new(plan(13, 2), (2, 1), 4, Opening::default(), all(), None);
     assert_eq!(words(&work_through(&mut feeder, 0, 4)), ["finish"]);
 }
 
@@ -140,7 +184,14 @@ fn a_big_split_comes_in_messages_below_the_limit() {
         snapshot_every_steps: None,
         snapshot_every_epochs: None,
     };
-    let mut feeder = Feeder::new(RunPlan::new(shape, 1).unwrap(), 1, 1, 0, false, None);
+    let mut feeder = Feeder::new(
+        RunPlan::new(shape, 1).unwrap(),
+        (1, 1),
+        0,
+        Opening::default(),
+        all(),
+        None,
+    );
     let items = work_through(&mut feeder, 0, 0);
     let scored: Vec<(usize, bool)> = items
         .iter()
@@ -165,7 +216,7 @@ proptest! {
         samples in 2u32..60, epochs in 1u32..4, world_size in 1u32..5, cut in proptest::option::of(1u64..20),
     ) {
         let plan = plan(samples, epochs);
-        let mut feeder = Feeder::new(plan, 1, world_size, 0, false, cut);
+        let mut feeder = Feeder::new(plan, (1, world_size), 0, Opening::default(), all(), cut);
         let end = cut.map_or(plan.total_steps(), |cut| cut.min(plan.total_steps()));
         let (mut trained, mut scored) = (Vec::new(), Vec::new());
         for rank in 0..world_size {

@@ -9,7 +9,7 @@ const WORKERS: u32 = 3;
 /// Something that someone says or that happens, whether it makes sense or not.
 fn any_event() -> impl Strategy<Value = Event> {
     let worker = || (0..WORKERS + 1).prop_map(WorkerId::local);
-    let generation = || prop_oneof![4 => Just(7u64), 1 => 0u64..9];
+    let generation = || prop_oneof![4 => Just(7u64), 3 => 0u64..12];
     let class = prop_oneof![
         3 => Just(FaultClass::Collective),
         1 => Just(FaultClass::Data),
@@ -33,7 +33,13 @@ fn any_event() -> impl Strategy<Value = Event> {
             device: String::new(),
         }),
         6 => (worker(), generation()).prop_map(|(worker, generation)| Event::Ready { worker, generation }),
-        4 => worker().prop_map(|worker| Event::Heartbeat { worker }),
+        4 => (worker(), any::<bool>()).prop_map(|(worker, in_collective)| Event::Heartbeat {
+            worker,
+            collective: "all-reduce".to_owned(),
+            in_collective,
+        }),
+        12 => (worker(), generation(), proptest::option::of(0u64..5))
+            .prop_map(|(worker, generation, step)| Event::Standby { worker, generation, step }),
         16 => (worker(), generation(), 0u64..5)
             .prop_map(|(worker, generation, step)| Event::Progress { worker, generation, report: report(step) }),
         2 => (0u64..5, 0..=VAL).prop_map(|(step, scored)| Event::Scored { step, scored, samples: VAL }),
@@ -67,7 +73,12 @@ fn any_history() -> impl Strategy<Value = Vec<(Event, u64)>> {
 
 /// What must hold after every event, whatever came before.
 fn check(sim: &Sim) -> Result<(), TestCaseError> {
-    let mut live = None;
+    let config = sim.state().config();
+    let fewest = match config.world {
+        World::Fixed => config.workers as usize,
+        World::Elastic => 1,
+    };
+    let mut newest = config.last_generation;
     let (mut ends, mut next_commit) = (0, 0);
     for effect in &sim.effects {
         match effect {
@@ -75,28 +86,28 @@ fn check(sim: &Sim) -> Result<(), TestCaseError> {
                 number,
                 members,
                 begins_at_step,
-                ..
+                source,
+                opening,
             } => {
-                prop_assert!(live.is_none(), "a second generation beside {live:?}");
-                prop_assert!(*number > sim.state().config().last_generation);
+                prop_assert!(*number > newest, "generation {number} after {newest}");
                 let distinct: BTreeSet<_> = members.iter().collect();
                 prop_assert_eq!(distinct.len(), members.len());
-                prop_assert_eq!(members.len() as u32, WORKERS);
-                live = Some(*number);
+                prop_assert!(members.len() <= config.workers as usize);
+                prop_assert!(members.len() >= fewest || opening.finish);
+                prop_assert!(*begins_at_step <= next_commit, "steps that nobody did");
+                if let Source::Peers(holders) = source {
+                    prop_assert!(!holders.is_empty());
+                    prop_assert!(holders.iter().all(|rank| (*rank as usize) < members.len()));
+                }
+                newest = *number;
                 next_commit = *begins_at_step;
             }
             Effect::Commit {
                 generation, step, ..
             } => {
-                prop_assert_eq!(Some(*generation), live);
+                prop_assert_eq!(*generation, newest, "a stale generation commits nothing");
                 prop_assert_eq!(*step, next_commit, "steps are committed once and in order");
                 next_commit += 1;
-            }
-            Effect::Welcome { worker } => {
-                prop_assert!(
-                    live.is_none(),
-                    "{worker} was let into a world that is fixed"
-                );
             }
             Effect::End(_) => ends += 1,
             _ => prop_assert_eq!(ends, 0, "nothing but refusals is done after the end"),
@@ -161,12 +172,19 @@ fn without_refusals(effects: Vec<Effect>) -> Vec<Effect> {
         .collect()
 }
 
+fn any_config(local: bool, fixed: bool) -> Config {
+    Config {
+        world: if fixed { World::Fixed } else { World::Elastic },
+        ..config(WORKERS, local)
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold_and_the_end_stays_the_end(
-        history in any_history(), local: bool, begun: bool,
+        history in any_history(), local: bool, begun: bool, fixed: bool,
     ) {
-        let mut sim = Sim::new(config(WORKERS, local));
+        let mut sim = Sim::new(any_config(local, fixed));
         // Chance alone seldom brings three workers together.
         for n in (0..WORKERS).filter(|_| begun) {
             sim.join(n);
@@ -192,10 +210,10 @@ proptest! {
 
     #[test]
     fn a_stop_always_ends_even_if_no_worker_listens_any_more(
-        history in any_history(), local: bool, begun: bool,
+        history in any_history(), local: bool, begun: bool, fixed: bool,
     ) {
         // Given a run in whatever state
-        let mut sim = Sim::new(config(WORKERS, local));
+        let mut sim = Sim::new(any_config(local, fixed));
         for n in (0..WORKERS).filter(|_| begun) {
             sim.join(n);
         }
@@ -227,16 +245,17 @@ proptest! {
         let script = |n: u32| -> Vec<Event> {
             let worker = WorkerId::local(n);
             let joined = Event::Joined { worker: worker.clone(), host: String::new(), pid: 1, device: String::new() };
+            let set_up = Event::Standby { worker: worker.clone(), generation: 0, step: None };
             let ready = Event::Ready { worker: worker.clone(), generation: 7 };
             let steps = (0..4).map(|step| {
                 Event::Progress { worker: WorkerId::local(n), generation: 7, report: report(step) }
             });
             let leaving = Event::Leaving { worker, generation: 7, step: 4, reason: LeaveReason::Finished };
-            [joined, ready].into_iter().chain(steps).chain([leaving]).collect()
+            [joined, set_up, ready].into_iter().chain(steps).chain([leaving]).collect()
         };
         // A worker speaks of a generation only once there is one: when all have joined.
         let rest = (0..WORKERS).cycle().take(40);
-        for n in (0..WORKERS).chain(order).chain(rest) {
+        for n in (0..WORKERS).chain(0..WORKERS).chain(order).chain(rest) {
             if let Some(event) = script(n).get(turn[n as usize]) {
                 sim.happen(event.clone());
                 turn[n as usize] += 1;

@@ -1,0 +1,194 @@
+//! When a generation may begin, with whom, from which step, and where its ranks take their state from.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Deadline, Effect, Millis, Phase, State};
+use crate::membership::{Place, Session, WorkerId};
+
+/// Where the ranks of a new generation take their state from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The seed, and the weights that the config names.
+    Seed,
+    /// The checkpoint of the step at which the generation begins.
+    Checkpoint,
+    /// These ranks of it, ascending, who hold the state; everyone else receives it from them.
+    Peers(Vec<u32>),
+}
+
+/// What a generation does before its first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Opening {
+    /// The evaluation that is due where it begins.
+    pub evaluate: bool,
+    /// A checkpoint of the state it begins with.
+    pub snapshot: bool,
+    /// Nothing further: it only hands over what it holds.
+    pub finish: bool,
+}
+
+/// A generation that may begin.
+struct Formation {
+    members: Vec<WorkerId>,
+    begins_at_step: u64,
+    source: Source,
+}
+
+impl State {
+    /// Begins the next generation if it may begin.
+    pub(super) fn form_if_possible(&mut self, now: Millis) -> Vec<Effect> {
+        let formation = match self.phase {
+            Phase::Waiting => self.first_formation(now),
+            Phase::Regrouping { .. } => self.next_formation(),
+            _ => None,
+        };
+        let Some(formation) = formation else {
+            return Vec::new();
+        };
+        let blamed = self.blame(now);
+        if blamed.is_empty() {
+            self.form(formation, now)
+        } else {
+            blamed
+        }
+    }
+
+    /// Nobody holds a state: all workers that are wanted, or, once that was waited for, as many as the run can do with.
+    fn first_formation(&self, now: Millis) -> Option<Formation> {
+        let wanted = self.config.workers as usize;
+        let mut members = self.standing_by();
+        members.truncate(wanted);
+        let waited = self.waited_until.is_some_and(|until| until <= now);
+        let enough = members.len() == wanted || (waited && members.len() >= self.fewest());
+        let (begins_at_step, source) = self.durable_state();
+        enough.then_some(Formation {
+            members,
+            begins_at_step,
+            source,
+        })
+    }
+
+    /// Survivors hold a state: all of them have left the old generation, and there are enough of them together with
+    /// those who wait to come in.
+    fn next_formation(&self) -> Option<Formation> {
+        let survivors = self.roster.which(|member| member.rank.is_some());
+        let holds = |worker: &WorkerId| {
+            let member = self.roster.get(worker)?;
+            match member.place {
+                Place::Standby { holds } if !member.suspect => holds,
+                _ => None,
+            }
+        };
+        let all_apart = survivors.iter().all(|worker| {
+            self.roster
+                .get(worker)
+                .is_some_and(|member| matches!(member.place, Place::Standby { .. }))
+        });
+        let begins_at_step = survivors.iter().filter_map(holds).max()?;
+        if !all_apart {
+            return None;
+        }
+        let mut members = survivors;
+        if self.stop.is_none() {
+            let room = (self.config.workers as usize).saturating_sub(members.len());
+            let newcomers = self.standing_by().into_iter();
+            let fresh: Vec<_> = newcomers
+                .filter(|worker| !members.contains(worker))
+                .take(room)
+                .collect();
+            members.extend(fresh);
+            members.sort();
+            if members.len() < self.fewest() {
+                return None;
+            }
+        }
+        let ranks = (0u32..).zip(&members);
+        let holders = ranks
+            .filter(|(_, worker)| holds(worker) == Some(begins_at_step))
+            .map(|(rank, _)| rank)
+            .collect();
+        Some(Formation {
+            members,
+            begins_at_step,
+            source: Source::Peers(holders),
+        })
+    }
+
+    /// Those who have set up and are in no group, by name.
+    fn standing_by(&self) -> Vec<WorkerId> {
+        self.roster.which(|member| {
+            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
+        })
+    }
+
+    /// Fewer members than this form no generation.
+    pub(super) fn fewest(&self) -> usize {
+        match self.config.world {
+            super::World::Fixed => self.config.workers as usize,
+            super::World::Elastic => self.config.min_workers.clamp(1, self.config.workers) as usize,
+        }
+    }
+
+    /// Where the run stands on disk.
+    pub(super) fn durable_state(&self) -> (u64, Source) {
+        match self.checkpointed {
+            Some(step) => (step, Source::Checkpoint),
+            None => (0, Source::Seed),
+        }
+    }
+
+    fn form(&mut self, formation: Formation, now: Millis) -> Vec<Effect> {
+        let Formation {
+            members,
+            begins_at_step,
+            source,
+        } = formation;
+        let from_peers = matches!(source, Source::Peers(_));
+        self.generation += 1;
+        self.phase = Phase::Forming;
+        self.last_commit = None;
+        if !from_peers {
+            self.snapshot_owed = None;
+        }
+        self.boundary = None;
+        self.waited_until = None;
+        self.reports.clear();
+        self.deadlines.remove(&Deadline::Join);
+        self.deadlines.remove(&Deadline::Regroup);
+        self.set(Deadline::Forming, now.after(self.config.timeouts.forming));
+        self.roster.assign_ranks(&members, begins_at_step);
+        // What was done beyond is void, and done again.
+        self.steps_done = begins_at_step;
+        self.evaluations.retain(|step, _| *step <= begins_at_step);
+        let opening = Opening {
+            evaluate: self.evaluation_is_due(begins_at_step),
+            snapshot: self.snapshot_owed.is_some() || self.stop.is_some(),
+            finish: self.stop.is_some(),
+        };
+        self.finishing = opening.finish;
+        self.opens_with_evaluation = opening.evaluate;
+        vec![Effect::BeginGeneration {
+            number: self.generation,
+            members,
+            begins_at_step,
+            source,
+            opening,
+        }]
+    }
+
+    /// Whether the state after `steps_done` steps is to be evaluated and some samples lack their scores.
+    fn evaluation_is_due(&self, steps_done: u64) -> bool {
+        if self.stop.is_some() {
+            return false;
+        }
+        match self.evaluations.get(&steps_done) {
+            Some(evaluation) => evaluation.scored < evaluation.samples,
+            None => {
+                self.plan.evaluated_epoch(steps_done).is_some()
+                    && !self.evaluated.contains(&steps_done)
+                    && (steps_done != self.config.begins_at_step || self.config.evaluate_first)
+            }
+        }
+    }
+}

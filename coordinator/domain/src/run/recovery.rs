@@ -1,0 +1,544 @@
+//! What a run does about the loss of a worker: its generation is over, those who are left go on in the next one, and
+//! whoever can be replaced is.
+//!
+//! The first fault in causal order is what people are told. Peers of a dead rank report failed collectives: they are
+//! witnesses, and the cause is whoever is then found to be gone.
+
+use super::event::{FaultClass, ProcessEnd};
+use super::restart::LossClass;
+use super::{Deadline, Effect, Millis, Phase, State, StopWish};
+use crate::membership::{Names, Place, Process, Session, WorkerId};
+
+/// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
+const UNEXPLAINED: u32 = 3;
+
+impl State {
+    pub(super) fn on_fault(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        step: u64,
+        class: FaultClass,
+        message: &str,
+        now: Millis,
+    ) -> Vec<Effect> {
+        if self.is_ending() || (generation != 0 && generation != self.generation) {
+            return Vec::new();
+        }
+        let who = self.name(worker);
+        let at = if generation == 0 {
+            String::new()
+        } else {
+            format!(" at step {step}")
+        };
+        let text = format!("{who}{at}: {message}");
+        match class {
+            FaultClass::Collective if !self.is_member(worker) => Vec::new(),
+            FaultClass::Collective => {
+                self.witness.get_or_insert_with(|| worker.clone());
+                let noticed =
+                    format!("{who} reports a failed collective at step {step}: {message}");
+                self.regroup(noticed, now)
+            }
+            FaultClass::Data | FaultClass::Config | FaultClass::Numeric => {
+                // Trying again ends the same way.
+                let code = if class == FaultClass::Data { 65 } else { 64 };
+                self.fail(code, text, Some(worker.clone()), Vec::new(), now)
+            }
+            FaultClass::Internal | FaultClass::Memory if self.is_first_start() => {
+                let code = if class == FaultClass::Memory { 75 } else { 1 };
+                self.fail(code, text, Some(worker.clone()), Vec::new(), now)
+            }
+            FaultClass::Internal => self.give_up_on(worker, LossClass::Crash, text, now),
+            FaultClass::Memory => self.give_up_on(worker, LossClass::Memory, text, now),
+        }
+    }
+
+    pub(super) fn on_stream_lost(
+        &mut self,
+        worker: &WorkerId,
+        detail: &str,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        if member.session != Session::Open {
+            return Vec::new();
+        }
+        member.session = Session::Lost;
+        let elsewhere = member.process == Process::Elsewhere;
+        let left = member.leaving.is_some();
+        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        if self.is_ending() {
+            return Vec::new();
+        }
+        if elsewhere && self.is_first_start() {
+            self.roster.forget(worker);
+            return vec![Effect::Warn {
+                text: format!("{worker} went before the run began: {detail}"),
+            }];
+        }
+        let text = format!("{} was lost {}: {detail}", self.name(worker), self.place());
+        let mut effects = Vec::new();
+        if !left {
+            effects.extend(self.lose(worker, text.clone(), now));
+        }
+        if elsewhere {
+            // Its stream was all that was known of it.
+            let class = self.verdict(worker, LossClass::Crash);
+            effects.push(Effect::Warn { text: text.clone() });
+            let replaced = self.replace(worker, class, text, now);
+            effects.extend(replaced);
+            self.roster.forget(worker);
+        } else if !left {
+            let exit = Deadline::Exit(worker.clone());
+            self.set(exit, now.after(self.config.timeouts.fault));
+        }
+        effects.extend(self.form_if_possible(now));
+        effects
+    }
+
+    pub(super) fn on_exited(
+        &mut self,
+        worker: &WorkerId,
+        end: ProcessEnd,
+        log: &[String],
+        now: Millis,
+    ) -> Vec<Effect> {
+        let first_start = self.is_first_start();
+        let (who, place) = (self.name(worker), self.place());
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        member.process = Process::Ended(end);
+        let was_open = member.session == Session::Open;
+        let left = member.leaving.is_some_and(|(reason, _)| {
+            matches!(
+                reason,
+                super::LeaveReason::Finished | super::LeaveReason::Stopped
+            )
+        });
+        self.deadlines.remove(&Deadline::Exit(worker.clone()));
+        if left || self.is_ending() {
+            return Vec::new();
+        }
+        let text = format!("{who} {end} {place}");
+        if first_start {
+            let code = match end {
+                ProcessEnd::Code(64) => 64,
+                ProcessEnd::Code(65) => 65,
+                _ => 75,
+            };
+            let reason = format!("{text}: see the end of its log; resume with --resume");
+            return self.fail(code, reason, Some(worker.clone()), log.to_vec(), now);
+        }
+        if let ProcessEnd::Code(code @ (64 | 65)) = end {
+            let reason = format!("{text}: see the end of its log");
+            return self.fail(code as u8, reason, Some(worker.clone()), log.to_vec(), now);
+        }
+        let class = self.verdict(
+            worker,
+            match end {
+                ProcessEnd::Signal(15) => LossClass::Preemption,
+                _ => LossClass::Crash,
+            },
+        );
+        let mut effects = vec![Effect::Warn { text: text.clone() }];
+        if was_open {
+            if let Some(member) = self.roster.get_mut(worker) {
+                member.session = Session::Lost;
+            }
+            self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+            effects.push(Effect::Close {
+                worker: worker.clone(),
+            });
+        }
+        effects.extend(self.lose(worker, text.clone(), now));
+        if let Phase::Regrouping { cause, .. } = &mut self.phase {
+            // Now it is known what became of it.
+            *cause = text.clone();
+        }
+        effects.extend(self.replace(worker, class, text, now));
+        effects.extend(self.form_if_possible(now));
+        effects
+    }
+
+    /// A worker that lives but cannot be counted on: it is told so, let go, and ended.
+    pub(super) fn give_up_on(
+        &mut self,
+        worker: &WorkerId,
+        class: LossClass,
+        text: String,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        member.verdict = Some(class);
+        let mut effects = vec![Effect::Warn { text: text.clone() }];
+        if member.session == Session::Open {
+            member.session = Session::Lost;
+            effects.push(Effect::Release {
+                worker: worker.clone(),
+                reason: format!("the run goes on without this worker: {text}"),
+                exit_code: if class == LossClass::Preemption {
+                    0
+                } else {
+                    75
+                },
+            });
+            effects.push(Effect::Close {
+                worker: worker.clone(),
+            });
+        }
+        let elsewhere = member.process == Process::Elsewhere;
+        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        if !elsewhere {
+            if class == LossClass::Hang {
+                // It hears nothing.
+                effects.push(Effect::Kill {
+                    worker: worker.clone(),
+                });
+            }
+            let exit = Deadline::Exit(worker.clone());
+            self.set(exit, now.after(self.config.timeouts.kill));
+        }
+        effects.extend(self.lose(worker, text.clone(), now));
+        if elsewhere {
+            effects.extend(self.replace(worker, class, text, now));
+            self.roster.forget(worker);
+        }
+        effects.extend(self.form_if_possible(now));
+        effects
+    }
+
+    /// A worker is no member any more; the generation is over if it was one.
+    fn lose(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        let was_member = member.rank.take().is_some();
+        member.place = Place::SettingUp;
+        member.leaving = None;
+        self.deadlines.remove(&Deadline::Arrival(worker.clone()));
+        if !was_member {
+            return Vec::new();
+        }
+        self.explained = true;
+        self.regroup(text, now)
+    }
+
+    /// Ends the generation: everyone in it leaves its process group at once and says where it stands.
+    pub(super) fn regroup(&mut self, cause: String, now: Millis) -> Vec<Effect> {
+        if let Phase::Regrouping { .. } = self.phase {
+            return self.wait_for_anybody(now);
+        }
+        if !self.is_live(self.generation) {
+            return Vec::new();
+        }
+        self.reports.clear();
+        for deadline in [Deadline::Forming, Deadline::Progress] {
+            self.deadlines.remove(&deadline);
+        }
+        self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
+        self.phase = Phase::Regrouping {
+            cause: cause.clone(),
+            since: now,
+        };
+        let workers = self.roster.which(|member| {
+            member.rank.is_some()
+                && member.session == Session::Open
+                && member.place == Place::InGeneration
+        });
+        // Those who left and went are no members of what follows.
+        self.roster.drop_the_gone();
+        let mut effects = Vec::new();
+        if !workers.is_empty() {
+            effects.push(Effect::Regroup {
+                workers,
+                at_boundary: false,
+                reason: cause,
+            });
+        }
+        effects.extend(self.wait_for_anybody(now));
+        effects
+    }
+
+    /// With the last member the state is gone: the run goes on from what is on disk.
+    fn wait_for_anybody(&mut self, now: Millis) -> Vec<Effect> {
+        if self.roster.iter().any(|(_, member)| member.rank.is_some()) {
+            return Vec::new();
+        }
+        if let Some(stop) = self.stop.take() {
+            let reason = format!(
+                "{}, and nobody is left who holds the state: resume from the last checkpoint with --resume",
+                stop.text()
+            );
+            return self.stopped(75, reason, now);
+        }
+        self.phase = Phase::Waiting;
+        self.boundary = None;
+        self.snapshot_owed = None;
+        self.deadlines.remove(&Deadline::Regroup);
+        self.await_workers(now);
+        Vec::new()
+    }
+
+    /// Notes the failure in its class's budget: a process of this machine is started again, or the run ends.
+    fn replace(
+        &mut self,
+        worker: &WorkerId,
+        class: LossClass,
+        text: String,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let budgets = self.config.budgets;
+        let noted = self.losses.note(class, worker.as_str(), &budgets, now);
+        match noted {
+            Ok(pause) => {
+                if let Some(member) = self.roster.get_mut(worker)
+                    && member.process != Process::Elsewhere
+                {
+                    member.again = Some(now.after(pause));
+                }
+                Vec::new()
+            }
+            Err(budget) => {
+                let advice = match class {
+                    LossClass::Memory => {
+                        "lower train.micro_batch or data.size, or give workers more memory"
+                    }
+                    _ => "look for the cause, then resume with --resume",
+                };
+                let failure = format!(
+                    "{text}; {} allows {budget} of this kind an hour and they are used up: {advice}",
+                    class.key()
+                );
+                self.give_up(failure, now)
+            }
+        }
+    }
+
+    /// Ends the run with a checkpoint if anybody still holds its state.
+    fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
+        let held = self.roster.iter().any(|(_, member)| member.rank.is_some());
+        if !held || self.stop.is_some() {
+            return self.fail(75, failure, None, Vec::new(), now);
+        }
+        self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
+        self.stop = Some(StopWish {
+            by: String::new(),
+            failure: Some(failure.clone()),
+        });
+        if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
+            self.phase = Phase::Stopping {
+                by: "the coordinator".to_owned(),
+            };
+            return vec![Effect::Stop { reason: failure }];
+        }
+        self.form_if_possible(now)
+    }
+
+    /// Starts processes whose pause is over.
+    pub(super) fn restart(&mut self, now: Millis) -> Vec<Effect> {
+        if self.is_ending() || self.stop.is_some() {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        let waiting: Vec<_> = self
+            .roster
+            .iter()
+            .filter_map(|(worker, member)| {
+                let ended = matches!(member.process, Process::Ended(_));
+                let at = member.again.filter(|_| ended)?;
+                Some((worker.clone(), member.index?, at))
+            })
+            .collect();
+        // Loading libtorch takes seconds of processor time that the survivors' next step needs.
+        let survivors_first = self.config.world == super::World::Elastic
+            && self.world_size() as usize >= self.fewest()
+            && (self.last_commit.is_none() || matches!(self.phase, Phase::Regrouping { .. }));
+        for (worker, index, mut at) in waiting {
+            if survivors_first {
+                at = at.after(self.config.timeouts.fault);
+            }
+            if at > now {
+                self.set(Deadline::Respawn(worker), at);
+                continue;
+            }
+            self.roster.expect(&worker);
+            let arrival = now.after(self.config.timeouts.join);
+            self.set(Deadline::Arrival(worker.clone()), arrival);
+            effects.push(Effect::Launch { worker, index });
+        }
+        effects
+    }
+
+    /// What a worker's loss counts as: what was decided about it, or what it looks like.
+    fn verdict(&mut self, worker: &WorkerId, looks_like: LossClass) -> LossClass {
+        self.roster
+            .get_mut(worker)
+            .and_then(|member| member.verdict.take())
+            .unwrap_or(looks_like)
+    }
+
+    /// A worker with its rank, for a sentence.
+    pub(super) fn name(&self, worker: &WorkerId) -> String {
+        match self.roster.get(worker).and_then(|member| member.rank) {
+            Some(rank) => format!("{worker} (rank {rank})"),
+            None => worker.to_string(),
+        }
+    }
+
+    /// Where the run is, for a sentence.
+    fn place(&self) -> String {
+        match self.generation {
+            0 => "before the first generation".to_owned(),
+            generation => format!("in generation {generation} after {} steps", self.steps_done),
+        }
+    }
+
+    /// Whether no generation of this part has begun: what fails now fails for reasons that a restart does not mend.
+    fn is_first_start(&self) -> bool {
+        self.generation == self.config.last_generation
+    }
+
+    /// A generation forms although nobody was lost. Whoever began it three times in a row is the cause.
+    pub(super) fn blame(&mut self, now: Millis) -> Vec<Effect> {
+        let witness = self.witness.take();
+        if std::mem::take(&mut self.explained) {
+            self.unexplained = 0;
+            return Vec::new();
+        }
+        let Some(witness) = witness else {
+            return Vec::new();
+        };
+        self.unexplained += 1;
+        if self.unexplained < UNEXPLAINED {
+            return Vec::new();
+        }
+        self.unexplained = 0;
+        let text = format!(
+            "{} reported a failed collective {UNEXPLAINED} times in a row and all its peers are alive: \
+             it cannot reach one of them",
+            self.name(&witness)
+        );
+        self.give_up_on(&witness, LossClass::Crash, text, now)
+    }
+
+    /// Those who have not left the generation in time are in the way of those who have.
+    pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
+        let inside = self.roster.which(|member| {
+            member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
+        });
+        let timeout = self.config.timeouts.fault;
+        let cause = match &self.phase {
+            Phase::Regrouping { cause, .. } => cause.clone(),
+            _ => String::new(),
+        };
+        let mut effects = Vec::new();
+        for worker in inside {
+            let text = format!(
+                "{} did not leave its process group within {timeout} ({cause})",
+                self.name(&worker)
+            );
+            effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
+        }
+        effects
+    }
+
+    /// Nothing was heard of a worker for too long. That alone is no death: while steps that need it are committed, it
+    /// lives and only the way to it is broken.
+    pub(super) fn on_silence(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
+        let timeout = self.config.timeouts.fault;
+        let steps_done = self.steps_done;
+        let first_start = self.is_first_start();
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        if first_start {
+            // Joining has its own deadline.
+            member.silent = true;
+            return Vec::new();
+        }
+        let works = member.rank.is_some() && steps_done > member.steps_when_heard + 1;
+        let warned = std::mem::replace(&mut member.silent, true);
+        if works {
+            member.steps_when_heard = steps_done;
+            self.set(Deadline::Heartbeat(worker.clone()), now.after(timeout));
+            if warned {
+                return Vec::new();
+            }
+            let text = format!(
+                "nothing is heard from {worker} for {timeout}, but it takes part in the steps that are done: going on"
+            );
+            return vec![Effect::Warn { text }];
+        }
+        let doing = member.doing();
+        let others = self.what_others_wait_for(worker);
+        let text = format!(
+            "{} hangs: nothing was heard from it for {timeout}; {doing}{others}",
+            self.name(worker)
+        );
+        self.give_up_on(worker, LossClass::Hang, text, now)
+    }
+
+    /// No step was committed for too long, although everyone sends heartbeats.
+    pub(super) fn on_standstill(&mut self, now: Millis) -> Vec<Effect> {
+        let members: Vec<_> = self
+            .roster
+            .iter()
+            .filter(|(_, member)| member.rank.is_some())
+            .map(|(worker, member)| (worker.clone(), member.in_collective))
+            .collect();
+        let waiting = members.iter().filter(|(_, inside)| *inside).count();
+        let outside: Vec<_> = members
+            .iter()
+            .filter(|(_, inside)| !inside)
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        let timeout = self.progress_timeout();
+        if waiting == 0 || outside.len() > members.len() / 2 {
+            // Nobody waits for anybody: steps are slow, which is no fault.
+            self.set(Deadline::Progress, now.after(timeout));
+            return vec![Effect::Warn {
+                text: format!("no step was committed for {timeout}; no worker stands out"),
+            }];
+        }
+        if outside.is_empty() {
+            let text =
+                format!("no step was committed for {timeout} and all ranks wait for each other");
+            return self.regroup(text, now);
+        }
+        let mut effects = Vec::new();
+        for worker in outside {
+            let doing = self
+                .roster
+                .get(&worker)
+                .map(|m| m.doing())
+                .unwrap_or_default();
+            let others = self.what_others_wait_for(&worker);
+            let text = format!(
+                "{} hangs: no step was committed for {timeout}; {doing}{others}",
+                self.name(&worker)
+            );
+            effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
+        }
+        effects
+    }
+
+    fn what_others_wait_for(&self, worker: &WorkerId) -> String {
+        let waiting: Vec<_> = self
+            .roster
+            .iter()
+            .filter(|(other, member)| *other != worker && member.in_collective)
+            .collect();
+        let Some((_, first)) = waiting.first() else {
+            return String::new();
+        };
+        let names: Vec<_> = waiting.iter().map(|(other, _)| (*other).clone()).collect();
+        let verb = if names.len() == 1 { "waits" } else { "wait" };
+        format!("; {} {verb} in {}", Names(&names), first.collective)
+    }
+}

@@ -1,0 +1,405 @@
+use super::*;
+
+fn begun(effects: &[Effect]) -> Option<(u64, u64, Source, Opening)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::BeginGeneration {
+            number,
+            begins_at_step,
+            source,
+            opening,
+            ..
+        } => Some((*number, *begins_at_step, source.clone(), *opening)),
+        _ => None,
+    })
+}
+
+fn told_to_regroup(effects: &[Effect]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Regroup {
+                workers,
+                at_boundary: false,
+                ..
+            } => Some(workers.iter().map(WorkerId::as_str)),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+fn launched(effects: &[Effect]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Launch { worker, .. } => Some(worker.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn survivors_of_a_killed_worker_go_on_from_the_most_advanced_at_once() {
+    // Given three ranks of which one is a step ahead
+    let mut sim = Sim::training_as(elastic(3));
+    sim.all_do(3, 0);
+    sim.progress(2, 1);
+    // When one is killed
+    let effects = sim.stream_lost(1);
+    assert_eq!(told_to_regroup(&effects), ["worker-0", "worker-2"]);
+    assert_eq!(
+        sim.reason,
+        "regrouping (worker-1 (rank 1) was lost in generation 7 after 2 steps: reset): \
+         waiting for worker-0 and worker-2 to leave generation 7"
+    );
+    sim.exited(1, ProcessEnd::Signal(9));
+    assert_eq!(
+        sim.warnings(),
+        ["worker-1 was killed by signal 9 (SIGKILL) in generation 7 after 2 steps"]
+    );
+    // Then the next generation begins when both are out, and levels the one behind
+    assert_eq!(begun(&sim.standby(0, 1)), None);
+    let next = begun(&sim.standby(2, 2)).unwrap();
+    assert_eq!((next.0, next.1, next.2), (8, 2, Source::Peers(vec![1])));
+    assert!(
+        next.3.evaluate && next.3.snapshot,
+        "both were due after step 2"
+    );
+    sim.ready(0);
+    sim.ready(2);
+    assert_eq!(sim.reason, "evaluating after epoch 1 of 2");
+    // and the dead one, started again after their next step, comes in at a step boundary
+    assert_eq!(launched(&sim.effects[3..]), [""; 0]);
+    assert_eq!(launched(&sim.progress(0, 2)), ["worker-1"]);
+    let effects = sim.join(1);
+    assert!(effects.iter().any(|effect| matches!(
+        effect,
+        Effect::Regroup { at_boundary: true, workers, .. } if workers.len() == 2
+    )));
+    sim.progress(2, 2);
+    assert_eq!(told_to_regroup(&sim.standby(0, 3)), [""; 0]);
+    let next = begun(&sim.standby(2, 3)).unwrap();
+    assert_eq!((next.0, next.1, next.2), (9, 3, Source::Peers(vec![0, 2])));
+}
+
+#[test]
+fn a_step_that_only_the_dead_had_committed_is_void() {
+    let mut sim = Sim::training_as(elastic(3));
+    sim.progress(1, 0);
+    assert_eq!(sim.state().steps_done(), 1);
+    sim.stream_lost(1);
+    sim.standby(0, 0);
+    let next = begun(&sim.standby(2, 0)).unwrap();
+    assert_eq!((next.1, next.2), (0, Source::Peers(vec![0, 1])));
+    assert_eq!(sim.state().steps_done(), 0);
+}
+
+#[test]
+fn a_fixed_world_waits_for_the_replacement_which_takes_the_rank_of_the_dead() {
+    let mut sim = Sim::training(3);
+    sim.all_do(3, 0);
+    sim.stream_lost(1);
+    sim.exited(1, ProcessEnd::Signal(9));
+    sim.standby(0, 1);
+    assert_eq!(begun(&sim.standby(2, 1)), None);
+    assert!(
+        sim.reason
+            .ends_with("after 1 steps): 2 of 3 workers are here"),
+        "{}",
+        sim.reason
+    );
+    let next = begun(&sim.join(1)).unwrap();
+    assert_eq!((next.0, next.1, next.2), (8, 1, Source::Peers(vec![0, 2])));
+    let rank = sim.state().roster().get(&WorkerId::local(1)).unwrap().rank;
+    assert_eq!(rank, Some(1));
+}
+
+#[test]
+fn a_peers_failed_collective_frees_the_others_before_the_death_itself_is_known() {
+    let mut sim = Sim::training_as(elastic(3));
+    let effects = sim.fault(0, FaultClass::Collective, "connection closed by peer");
+    assert_eq!(
+        told_to_regroup(&effects),
+        ["worker-0", "worker-1", "worker-2"]
+    );
+    assert!(sim.reason.starts_with(
+        "regrouping (worker-0 (rank 0) reports a failed collective at step 1: connection closed by peer)"
+    ));
+    sim.standby(0, 0);
+    assert_eq!(begun(&sim.standby(2, 0)), None, "worker-1 may still come");
+    sim.stream_lost(1);
+    assert_eq!(sim.state().generation(), 8);
+}
+
+#[test]
+fn a_collective_that_fails_again_and_again_without_a_death_costs_its_first_witness() {
+    let mut sim = Sim::training_as(elastic(3));
+    for _ in 0..2 {
+        sim.fault(2, FaultClass::Collective, "no route to host");
+        for n in 0..3 {
+            sim.standby(n, 0);
+        }
+        for n in 0..3 {
+            sim.ready(n);
+        }
+    }
+    assert_eq!(sim.state().generation(), 9);
+    sim.fault(2, FaultClass::Collective, "no route to host");
+    for n in 0..3 {
+        sim.standby(n, 0);
+    }
+    assert!(sim.effects.contains(&Effect::Close {
+        worker: WorkerId::local(2)
+    }));
+    assert_eq!(sim.state().generation(), 10);
+    assert!(sim.warnings()[0].starts_with(
+        "worker-2 (rank 2) reported a failed collective 3 times in a row and all its peers are alive"
+    ));
+}
+
+#[test]
+fn a_silent_worker_hangs_unless_steps_that_need_it_are_committed() {
+    let mut sim = Sim::training_as(elastic(2));
+    sim.beat(1, "all-reduce of gradients, step 0", false);
+    sim.beat(0, "all-reduce of gradients, step 0", true);
+    sim.pass(4000);
+    sim.beat(0, "all-reduce of gradients, step 0", true);
+    sim.pass(1000);
+    assert_eq!(
+        sim.warnings(),
+        [
+            "worker-1 (rank 1) hangs: nothing was heard from it for 5 s; it was last seen after \
+          all-reduce of gradients, step 0; worker-0 waits in all-reduce of gradients, step 0"
+        ]
+    );
+    assert!(sim.effects.contains(&Effect::Kill {
+        worker: WorkerId::local(1)
+    }));
+    let next = begun(&sim.standby(0, 0)).unwrap();
+    assert_eq!(next.0, 8);
+
+    // Given one whose words are lost while it works
+    let mut sim = Sim::training_as(elastic(2));
+    for step in 0..3 {
+        sim.pass(2000);
+        sim.progress(0, step);
+    }
+    assert_eq!(
+        sim.warnings(),
+        [
+            "nothing is heard from worker-1 for 5 s, but it takes part in the steps that are done: going on"
+        ]
+    );
+    assert_eq!(sim.state().generation(), 7);
+}
+
+#[test]
+fn whoever_stands_outside_while_the_others_wait_is_who_hangs() {
+    let mut sim = Sim::training_as(elastic(3));
+    sim.all_do(3, 0);
+    let mut waited = 0;
+    while waited < 60_000 {
+        sim.pass(1000);
+        waited += 1000;
+        sim.beat(0, "all-reduce of gradients, step 1", true);
+        sim.beat(1, "all-reduce of the tally, step 0", false);
+        sim.beat(2, "all-reduce of gradients, step 1", true);
+    }
+    sim.pass(1);
+    assert!(
+        sim.warnings()[0].starts_with(
+            "worker-1 (rank 1) hangs: no step was committed for 60 s; it was last seen after all-reduce of the tally, \
+             step 0; worker-0 and worker-2 wait in all-reduce of gradients, step 1"
+        ),
+        "{:?}",
+        sim.warnings()
+    );
+}
+
+#[test]
+fn used_up_budgets_end_the_run_with_a_checkpoint_and_75() {
+    let mut sim = Sim::training_as(elastic(2));
+    for step in 0..2 {
+        // When it is lost, comes back a step later, and is lost again
+        sim.stream_lost(1);
+        sim.exited(1, ProcessEnd::Signal(9));
+        sim.standby(0, step);
+        sim.ready(0);
+        sim.progress(0, step);
+        sim.pass(1000);
+        sim.join(1);
+        sim.standby(0, step + 1);
+        sim.ready(0);
+        sim.ready(1);
+    }
+    sim.stream_lost(1);
+    sim.exited(1, ProcessEnd::Signal(9));
+    // Then the survivor only hands over what it holds
+    let next = begun(&sim.standby(0, 2)).unwrap();
+    assert!(next.3.snapshot && next.3.finish);
+    sim.ready(0);
+    sim.leave(0, 2, LeaveReason::Finished);
+    assert_eq!(sim.ending().exit_code, 75);
+    assert!(
+        sim.ending()
+            .reason
+            .contains("fault.crashes allows 2 of this kind an hour"),
+        "{}",
+        sim.ending().reason
+    );
+}
+
+#[test]
+fn a_stop_while_regrouping_still_hands_over_a_checkpoint() {
+    let mut sim = Sim::training(2);
+    sim.all_do(2, 0);
+    sim.stream_lost(1);
+    sim.exited(1, ProcessEnd::Signal(9));
+    sim.standby(0, 1);
+    let next = begun(&sim.happen(Event::StopAsked {
+        by: "SIGTERM".to_owned(),
+    }))
+    .unwrap();
+    assert_eq!((next.1, next.3.snapshot, next.3.finish), (1, true, true));
+    sim.ready(0);
+    sim.leave(0, 1, LeaveReason::Finished);
+    assert_eq!(
+        sim.ending().reason,
+        "stopped after 1 of 4 steps (asked by SIGTERM): resume with --resume"
+    );
+}
+
+#[test]
+fn with_nobody_left_the_run_goes_on_from_its_last_checkpoint() {
+    let mut sim = Sim::training(2);
+    for step in 0..3 {
+        sim.all_do(2, step);
+    }
+    sim.happen(Event::CheckpointEnded {
+        step: 2,
+        problem: None,
+    });
+    sim.happen(Event::Evaluated {
+        step: 2,
+        problem: None,
+    });
+    for n in 0..2 {
+        sim.stream_lost(n);
+        sim.exited(n, ProcessEnd::Signal(9));
+    }
+    sim.join(0);
+    let next = begun(&sim.join(1)).unwrap();
+    assert_eq!((next.1, next.2), (2, Source::Checkpoint));
+    assert_eq!(next.3, Opening::default());
+}
+
+#[test]
+fn a_drained_worker_leaves_at_a_boundary_and_is_replaced() {
+    let mut sim = Sim::training_as(elastic(2));
+    sim.all_do(2, 0);
+    let effects = sim.leave(1, 1, LeaveReason::Signalled);
+    assert!(effects.iter().any(|effect| matches!(
+        effect,
+        Effect::Release { worker, .. } if worker.as_str() == "worker-1"
+    )));
+    let next = begun(&sim.standby(0, 1)).unwrap();
+    assert_eq!((next.1, next.2), (1, Source::Peers(vec![0])));
+    sim.stream_lost(1);
+    sim.exited(1, ProcessEnd::Code(0));
+    sim.ready(0);
+    assert_eq!(launched(&sim.progress(0, 1)), ["worker-1"]);
+}
+
+#[test]
+fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_end() {
+    let mut sim = Sim::training_as(elastic(3));
+    let hash = |step: u64, hash: &str| StepReport {
+        state_hash: Some(hash.to_owned()),
+        ..report(step)
+    };
+    for offence in 0..3u64 {
+        sim.progress_of(2, hash(offence, "aa"));
+        sim.progress_of(0, hash(offence, "bb"));
+        sim.progress_of(1, hash(offence, "aa"));
+        if offence == 2 {
+            break;
+        }
+        sim.standby(0, offence + 1);
+        sim.standby(1, offence + 1);
+        let next = begun(&sim.standby(2, offence + 1)).unwrap();
+        assert_eq!(next.2, Source::Peers(vec![1, 2]), "worker-0 receives");
+        for n in 0..3 {
+            sim.ready(n);
+        }
+    }
+    assert_eq!(
+        sim.warnings()[0],
+        "replicas differ after step 0: the state hash of worker-0 is not that of worker-1 and worker-2: \
+         it takes the state from them"
+    );
+    assert!(
+        sim.warnings()[2].ends_with("for the 3th time: worker-0 is shut out, look at its device")
+    );
+    sim.exited(0, ProcessEnd::Signal(9));
+    assert_eq!(sim.decided(), None);
+}
+
+#[test]
+fn two_replicas_that_differ_cannot_tell_who_is_right() {
+    let mut sim = Sim::training(2);
+    for (n, hash) in [(0, "aa"), (1, "bb")] {
+        sim.progress_of(
+            n,
+            StepReport {
+                state_hash: Some(hash.to_owned()),
+                ..report(0)
+            },
+        );
+    }
+    assert_eq!(sim.ending().exit_code, 1);
+}
+
+#[test]
+fn spares_take_over_without_a_start() {
+    let mut sim = Sim::new(Config {
+        local: false,
+        ..elastic(2)
+    });
+    for n in 0..3 {
+        sim.join(n);
+    }
+    sim.ready(0);
+    sim.ready(1);
+    assert_eq!(sim.reason, "training epoch 1 of 2");
+    sim.stream_lost(0);
+    let next = begun(&sim.standby(1, 0)).unwrap();
+    assert_eq!((next.0, next.2), (8, Source::Peers(vec![0])));
+    let ranks = |n| {
+        sim.state()
+            .roster()
+            .get(&WorkerId::local(n))
+            .and_then(|m| m.rank)
+    };
+    assert_eq!((ranks(0), ranks(1), ranks(2)), (None, Some(0), Some(1)));
+}
+
+#[test]
+fn an_elastic_run_begins_with_fewer_after_a_while() {
+    let mut sim = Sim::new(Config {
+        min_workers: 2,
+        ..elastic(3)
+    });
+    sim.join(0);
+    sim.join(2);
+    let mut waited = 0;
+    while sim.state().generation() == 6 {
+        sim.pass(1000);
+        waited += 1;
+        sim.beat(0, "", false);
+        sim.beat(2, "", false);
+    }
+    assert_eq!(waited, 60);
+    sim.ready(0);
+    sim.ready(2);
+    assert_eq!(sim.reason, "training epoch 1 of 2");
+}

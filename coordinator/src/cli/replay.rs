@@ -1,0 +1,145 @@
+//! `coordinator replay`: puts a run's recorded events through the domain again and compares every decision.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use domain::run::{Config, Event, Millis, State, step};
+use serde::Deserialize;
+
+use super::failure::DATA;
+use super::{Failure, OK, ReplayArgs, USAGE};
+use crate::driver::digest;
+use crate::terminal::answer;
+
+/// A line of `events.jsonl` as far as decisions rest on it.
+#[derive(Deserialize)]
+struct Line {
+    at_ms: Millis,
+    decided: String,
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// The first line of a process's part.
+#[derive(Deserialize)]
+struct Head {
+    part: Config,
+}
+
+pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
+    let mut replay = Replay::default();
+    for (number, line) in (1u64..).zip(lines(&args.events)?) {
+        let line = line.map_err(|problem| {
+            Failure::new(
+                USAGE,
+                format!("{}, line {number}: {problem}", args.events.display()),
+            )
+        })?;
+        // A process that was killed may have left a line unfinished.
+        if line.ends_with('}') {
+            replay
+                .line(number, &line)
+                .map_err(|text| Failure::new(DATA, format!("{}, {text}", args.events.display())))?;
+        }
+    }
+    let Replay { parts, events, .. } = replay;
+    answer(&format!(
+        "{events} events in {parts} parts: every decision is the one that was made"
+    ));
+    Ok(OK)
+}
+
+fn lines(path: &Path) -> Result<impl Iterator<Item = std::io::Result<String>>, Failure> {
+    let file = File::open(path)
+        .map_err(|problem| Failure::new(USAGE, format!("{}: {problem}", path.display())))?;
+    Ok(BufReader::new(file).lines())
+}
+
+#[derive(Default)]
+struct Replay {
+    state: Option<State>,
+    parts: u64,
+    events: u64,
+}
+
+impl Replay {
+    /// Takes one line; an error says where the decision differs.
+    fn line(&mut self, number: u64, line: &str) -> Result<(), String> {
+        let value: serde_json::Value =
+            serde_json::from_str(line).map_err(|problem| format!("line {number}: {problem}"))?;
+        if value.get("part").is_some() {
+            let Head { part } = serde_json::from_value(value)
+                .map_err(|problem| format!("line {number}: {problem}"))?;
+            let state = State::new(part).map_err(|problem| format!("line {number}: {problem}"))?;
+            self.state = Some(state);
+            self.parts += 1;
+            return Ok(());
+        }
+        if value.get("event").is_none() {
+            return Ok(()); // a note for people
+        }
+        let Line {
+            at_ms,
+            decided,
+            event,
+        } = serde_json::from_value(value).map_err(|problem| format!("line {number}: {problem}"))?;
+        let state = self
+            .state
+            .take()
+            .ok_or_else(|| format!("line {number}: an event before the first part's config"))?;
+        let (state, effects, reason) = step(state, &event, at_ms);
+        self.state = Some(state);
+        self.events += 1;
+        let now = digest(&effects, &reason);
+        if now == decided {
+            return Ok(());
+        }
+        let effects = serde_json::to_string(&effects).unwrap_or_default();
+        Err(format!(
+            "line {number}: the decision about this event was another one ({decided}, now {now})\n  event   {line}\n  \
+             now     {effects}\n  reason  {reason}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_whose_decision_differs_is_the_first_to_be_named() {
+        let config = serde_json::json!({
+            "workers": 1, "min_workers": 1, "world": "elastic", "local": true,
+            "budgets": { "crash": 1, "hang": 1, "preemption": 1, "memory": 0 },
+            "shape": { "seed": 0, "samples": 8, "val_samples": 2, "global_batch": 4, "micro_batch": 2, "epochs": 1,
+                "evaluate_every_epochs": 1, "snapshot_every_steps": null, "snapshot_every_epochs": 1 },
+            "begins_at_step": 0, "from_checkpoint": false, "evaluate_first": false, "last_generation": 0,
+            "stop_after": null,
+            "timeouts": domain::run::Timeouts::from_fault_timeout(Millis(5000)),
+        });
+        let config: Config = serde_json::from_value(config).unwrap();
+        let (_, effects, reason) = step(
+            State::new(config.clone()).unwrap(),
+            &Event::Started,
+            Millis(1),
+        );
+        let head = serde_json::json!({ "part": config, "run_id": "a" }).to_string();
+        let line = |decided: &str| {
+            serde_json::json!({ "at_ms": 1, "event": "started", "decided": decided }).to_string()
+        };
+
+        let mut replay = Replay::default();
+        replay.line(1, &head).unwrap();
+        replay.line(2, &line(&digest(&effects, &reason))).unwrap();
+        let mut other = Replay::default();
+        other.line(1, &head).unwrap();
+        let differs = other.line(2, &line("0000000000000000")).unwrap_err();
+
+        assert!(
+            differs.starts_with("line 2: the decision about this event was another one"),
+            "{differs}"
+        );
+        assert!(differs.contains(r#"{"effect":"launch","worker":"worker-0","index":0}"#));
+    }
+}

@@ -1,0 +1,215 @@
+//! A run's durable record of what was trained on, read without its coordinator and checked against the plan, the split
+//! and what each rank says it did.
+//!
+//! The plan alone would prove nothing: a rank that trained on other samples than it was given would agree with it. So
+//! each rank reports a digest of the sample ids it decoded and applied, and a step counts only where these are the
+//! digests of the plan's samples.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use domain::ledger::{Generation, Ledger, Verification};
+use domain::run_plan::{RunPlan, RunShape};
+use redb::{ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+use serde::Serialize;
+
+use crate::store::{DIGESTS, LEDGER, META, RUN_ID, SHAPE};
+
+/// Mismatches that a check names; counts are whole.
+const NAMED: usize = 10;
+
+/// Why the record cannot be read. Texts say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file is not there, or another process writes it.
+    #[error(
+        "{path} cannot be read ({problem}): name the directory of a run whose coordinator has ended \
+         (coordinator stop --run-dir ends one)"
+    )]
+    Open {
+        /// `run.redb`.
+        path: PathBuf,
+        /// What redb says.
+        problem: String,
+    },
+    /// Something in it is missing or cannot be understood.
+    #[error(
+        "{path} holds no {what} that can be read ({problem}): read it with the version that wrote it"
+    )]
+    Content {
+        /// `run.redb`.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What was recorded.
+#[derive(Debug, Clone)]
+pub struct LedgerRecord {
+    /// The run's name.
+    pub run_id: String,
+    /// What the run does and in which order.
+    pub shape: RunShape,
+    /// The lineage.
+    pub ledger: Ledger,
+    /// By (step, rank): (generation, digest of the sample ids that the rank says it applied).
+    pub digests: BTreeMap<(u64, u32), (u64, u64)>,
+}
+
+/// A rank that says it trained on something else than it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// The step.
+    pub step: u64,
+    /// The rank, in the generation that owns the step.
+    pub rank: u32,
+    /// That generation.
+    pub generation: u64,
+}
+
+/// Whether the record is what it must be.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Every epoch's samples counted against the split.
+    pub verification: Verification,
+    /// (step, rank) pairs of committed steps whose digest is the plan's.
+    pub ranks_confirmed: u64,
+    /// Those without a report: the rank died right after the step, or before its word came through.
+    pub ranks_unreported: u64,
+    /// Those whose digest is another.
+    pub ranks_contradicting: u64,
+    /// The first few of them.
+    pub first_contradicting: Vec<Mismatch>,
+}
+
+impl Check {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.verification.holds() && self.ranks_contradicting == 0
+    }
+}
+
+impl LedgerRecord {
+    /// Reads `run.redb` of a run whose coordinator is not running.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn read(run_dir: &Path) -> Result<Self, RecordError> {
+        let path = run_dir.join("run.redb");
+        let open = |problem: redb::Error| RecordError::Open {
+            path: path.clone(),
+            problem: problem.to_string(),
+        };
+        let content = |what, problem: String| RecordError::Content {
+            path: path.clone(),
+            what,
+            problem,
+        };
+        let database = ReadOnlyDatabase::open(&path).map_err(|e| open(e.into()))?;
+        let transaction = database.begin_read().map_err(|e| open(e.into()))?;
+        let meta = transaction.open_table(META).map_err(|e| open(e.into()))?;
+        let value = |key: &'static str| -> Result<Vec<u8>, RecordError> {
+            match meta.get(key).map_err(|e| open(e.into()))? {
+                Some(value) => Ok(value.value().to_vec()),
+                None => Err(content(key, "it was never written".to_owned())),
+            }
+        };
+        let run_id = String::from_utf8_lossy(&value(RUN_ID)?).into_owned();
+        let shape = serde_json::from_slice(&value(SHAPE)?);
+        let shape = shape.map_err(|e| content("shape", e.to_string()))?;
+        let ledger = match value(LEDGER) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|e| content("ledger", e.to_string()))?
+            }
+            // No generation has begun.
+            Err(_) => Ledger::new(),
+        };
+        let mut digests = BTreeMap::new();
+        let table = transaction
+            .open_table(DIGESTS)
+            .map_err(|e| open(e.into()))?;
+        for entry in table.iter().map_err(|e| open(e.into()))? {
+            let (key, value) = entry.map_err(|e| open(e.into()))?;
+            digests.insert(key.value(), value.value());
+        }
+        Ok(Self {
+            run_id,
+            shape,
+            ledger,
+            digests,
+        })
+    }
+
+    /// Counts every sample of every epoch, and compares every rank's word with the plan.
+    ///
+    /// # Errors
+    /// The first of [`RunShape::mistakes`]: the record is of no run.
+    pub fn check(&self) -> Result<Check, domain::plan::PlanError> {
+        let plan = RunPlan::new(self.shape, 1)?;
+        let mut check = Check {
+            verification: self.ledger.verify(&plan),
+            ranks_confirmed: 0,
+            ranks_unreported: 0,
+            ranks_contradicting: 0,
+            first_contradicting: Vec::new(),
+        };
+        for generation in self.ledger.generations() {
+            self.check_generation(&plan, generation, &mut check)?;
+        }
+        Ok(check)
+    }
+
+    fn check_generation(
+        &self,
+        plan: &RunPlan,
+        generation: &Generation,
+        check: &mut Check,
+    ) -> Result<(), domain::plan::PlanError> {
+        let Some(committed) = generation.committed else {
+            return Ok(());
+        };
+        let steps = committed.first..committed.end().min(plan.total_steps());
+        let world_size = u32::try_from(generation.world_size()).unwrap_or(u32::MAX);
+        for rank in 0..world_size {
+            for planned in plan.rank_steps(steps.clone(), rank, world_size)? {
+                let step = planned.step;
+                let ids = planned
+                    .micro_batches
+                    .iter()
+                    .flat_map(|batch| &batch.sample_ids);
+                let trained = ids
+                    .copied()
+                    .filter(|&sample| !self.is_skipped(step, sample));
+                let expected = proto::samples_digest(trained);
+                match self.digests.get(&(step, rank)) {
+                    Some(&(number, digest)) if number == generation.number => {
+                        if digest == expected {
+                            check.ranks_confirmed += 1;
+                            continue;
+                        }
+                        check.ranks_contradicting += 1;
+                        if check.first_contradicting.len() < NAMED {
+                            check.first_contradicting.push(Mismatch {
+                                step,
+                                rank,
+                                generation: number,
+                            });
+                        }
+                    }
+                    _ => check.ranks_unreported += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_skipped(&self, step: u64, sample: u32) -> bool {
+        let key = |known: &domain::ledger::SkippedSample| (known.step, known.sample);
+        let skipped = self.ledger.skipped();
+        skipped.binary_search_by_key(&(step, sample), key).is_ok()
+    }
+}

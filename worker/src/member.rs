@@ -1,0 +1,251 @@
+//! One worker's life over generations: it stands by, is sent into a generation, works until that ends, and stands by
+//! again with what it holds. A peer's death costs it the step in flight and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::weights;
+use nccl_rs::{GlooOptions, NcclOptions, ProcessGroup};
+use proto::v1::{self, fault::Class, generation::State, leaving::Reason, session_request::Message};
+use tch::Device;
+
+use crate::error::WorkerError;
+use crate::session::{Link, RemoteStore};
+use crate::snapshot::About;
+use crate::train::feed::Feed;
+use crate::train::replica::{Held, Parts, Replica, restore};
+use crate::train::{self, Outcome};
+
+/// How long a training thread whose process group was aborted may take to leave it before the process is ended.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a worker brings into every generation.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) link: Arc<Link>,
+    /// The coordinator's address, for the way to which this machine has an address of its own.
+    pub(crate) coordinator: String,
+    pub(crate) device: Device,
+    pub(crate) train: v1::TrainSpec,
+    pub(crate) about: Arc<About>,
+    pub(crate) held: Held,
+    pub(crate) feed: Feed,
+    /// In words, what the weights begin with where no peer holds others.
+    pub(crate) initial: String,
+}
+
+impl Member {
+    /// Takes part until the coordinator lets this worker go.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when this worker cannot go on.
+    pub(crate) fn take_part(&mut self) -> Result<(), WorkerError> {
+        let mut last = 0;
+        self.stand_by(last);
+        loop {
+            let generation = self.link.inbox.generation()?;
+            last = generation.number;
+            match self.attend(&generation) {
+                Ok(()) | Err(WorkerError::Regroup(_)) => {}
+                Err(error) if self.link.inbox.ended().is_some() => return Err(error),
+                // A call that failed because the generation is over is no news, and so is the abort of its group.
+                Err(error) if self.link.inbox.is_over() && error.is_of_generation() => {}
+                Err(error) if error.is_of_peers() => self.report(last, &error),
+                Err(error) => return Err(error),
+            }
+            self.feed.reset();
+            // At a boundary this was said while the process group still stood.
+            if !self.link.inbox.is_announced() {
+                self.stand_by(last);
+            }
+        }
+    }
+
+    /// Says where this worker stands, or, if it was told to end, that it goes.
+    fn stand_by(&self, generation: u64) {
+        let link = &self.link;
+        let step = self.held.steps;
+        if generation != 0 && link.inbox.requests.drain() {
+            link.now(generation, step.unwrap_or(0), v1::Activity::Leaving);
+            link.send(Message::Leaving(v1::Leaving {
+                generation,
+                step: step.unwrap_or(0),
+                reason: Reason::Signalled.into(),
+            }));
+            return;
+        }
+        link.now(generation, step.unwrap_or(0), v1::Activity::Waiting);
+        link.send(Message::Standby(v1::Standby { generation, step }));
+    }
+
+    /// Tells the coordinator of a failed collective: most likely a peer died, and others may not know yet.
+    fn report(&self, generation: u64, error: &WorkerError) {
+        tracing::warn!("{error}");
+        let (_, step) = self.link.position();
+        self.link.send(Message::Fault(v1::Fault {
+            generation,
+            step,
+            class: Class::Collective.into(),
+            message: error.to_string(),
+        }));
+    }
+
+    /// Works in a generation until it ends.
+    fn attend(&mut self, generation: &v1::Generation) -> Result<(), WorkerError> {
+        let (link, step) = (Arc::clone(&self.link), generation.begins_at_step);
+        link.now(generation.number, step, v1::Activity::Setup);
+        let group = self.form_group(generation)?;
+        let _watch = Watch::start(&link, &group, generation.number);
+        let (holders, initial) = self.source(generation)?;
+        let parts = Parts {
+            group,
+            held: &mut self.held,
+            link: Arc::clone(&link),
+            generation: generation.number,
+            step,
+            holders,
+            about: Arc::clone(&self.about),
+        };
+        let mut replica = Replica::new(parts, &self.train)?;
+        link.send(Message::Ready(v1::Ready {
+            generation: generation.number,
+            initial_state: initial,
+            parameters: replica.parameters(),
+        }));
+        let outcome = train::run(&mut replica, &mut self.feed, &self.train)?;
+        let step = replica.step();
+        let reason = match outcome {
+            Outcome::Finished => Reason::Finished,
+            Outcome::Stopped => Reason::Stopped,
+            Outcome::Boundary if link.inbox.requests.drain() => Reason::Signalled,
+            Outcome::Boundary => {
+                // The group must outlive the slowest peer's last collective: the next generation is announced only when
+                // all have said that they are here.
+                let generation = generation.number;
+                link.now(generation, step, v1::Activity::Waiting);
+                link.send(Message::Standby(v1::Standby {
+                    generation,
+                    step: Some(step),
+                }));
+                return Ok(link.inbox.announcement()?);
+            }
+        };
+        link.now(generation.number, step, v1::Activity::Leaving);
+        link.send(Message::Leaving(v1::Leaving {
+            generation: generation.number,
+            step,
+            reason: reason.into(),
+        }));
+        // Here too the group outlives the slowest peer: the coordinator knows when all have left.
+        Err(link.inbox.release().into())
+    }
+
+    fn form_group(&self, generation: &v1::Generation) -> Result<Arc<ProcessGroup>, WorkerError> {
+        let link = &self.link;
+        let store = Arc::new(RemoteStore::new(link, generation.number));
+        let (rank, world_size) = (generation.rank as usize, generation.world_size as usize);
+        let timeout = Duration::from_millis(generation.collective_timeout_millis.max(1000));
+        let _entered = link.entering(format!("rendezvous of generation {}", generation.number));
+        let group = match self.device {
+            Device::Cuda(device) => {
+                ProcessGroup::nccl(store, rank, world_size, NcclOptions { timeout, device })
+            }
+            _ => ProcessGroup::gloo(
+                store,
+                rank,
+                world_size,
+                GlooOptions {
+                    timeout,
+                    bind: Link::local_ip(&self.coordinator),
+                },
+            ),
+        };
+        group
+            .map(Arc::new)
+            .map_err(|source| WorkerError::Collective {
+                step: generation.begins_at_step,
+                source,
+            })
+    }
+
+    /// Which ranks hold the state that a generation begins with, and where it comes from, in words. What no peer holds
+    /// is read by rank 0, so that every other rank has what that one read.
+    fn source(
+        &mut self,
+        generation: &v1::Generation,
+    ) -> Result<(BTreeSet<usize>, String), WorkerError> {
+        let step = generation.begins_at_step;
+        let first = BTreeSet::from([0]);
+        Ok(match &generation.state {
+            Some(State::FromPeers(holders)) => {
+                let ranks = holders.ranks.iter().map(|&rank| rank as usize);
+                let words = format!("the state of rank {:?} after {step} steps", holders.ranks);
+                (ranks.collect(), words)
+            }
+            Some(State::FromCheckpoint(from)) => {
+                if generation.rank == 0 {
+                    self.fetch(*from)?;
+                }
+                (first, format!("checkpoint of step {from}"))
+            }
+            _ => (first, self.initial.clone()),
+        })
+    }
+
+    fn fetch(&mut self, step: u64) -> Result<(), WorkerError> {
+        let files = self.link.checkpoint(step)?;
+        let tensors = |name: &str| -> Result<BTreeMap<_, _>, WorkerError> {
+            let bytes = files.get(name).ok_or_else(|| WorkerError::Checkpoint {
+                step,
+                reason: format!("it has no {name}"),
+            })?;
+            Ok(weights::from_safetensors(bytes, name)?.0)
+        };
+        restore(
+            &mut self.held.model,
+            &self.held.optimizer,
+            &tensors("model.safetensors")?,
+            &tensors("optimizer.safetensors")?,
+            step,
+        )
+    }
+}
+
+/// Frees a training thread that sits in a collective of a generation that is over, or when the session ends: nothing
+/// waits for a rank that is gone, and no process outlives its run.
+#[derive(Debug)]
+struct Watch(Arc<std::sync::atomic::AtomicBool>);
+
+impl Watch {
+    fn start(link: &Arc<Link>, group: &Arc<ProcessGroup>, generation: u64) -> Self {
+        let left = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (link, group, watched) = (Arc::clone(link), Arc::clone(group), Arc::clone(&left));
+        std::thread::spawn(move || {
+            let Some(reason) = link.inbox.until_over(generation) else {
+                return;
+            };
+            if watched.load(std::sync::atomic::Ordering::Acquire) {
+                return;
+            }
+            let _ = group.abort();
+            drop(group);
+            std::thread::sleep(LEAVE_WITHIN);
+            if !watched.load(std::sync::atomic::Ordering::Acquire) {
+                tracing::error!(
+                    "{reason}; the training thread did not leave generation {generation} within {LEAVE_WITHIN:?}, \
+                     ending the process"
+                );
+                let code = link.inbox.ended().map_or(75, |ended| ended.exit_code);
+                std::process::exit(i32::from(code));
+            }
+        });
+        Self(left)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Release);
+    }
+}

@@ -1,0 +1,106 @@
+//! How a rank without the state takes it from its peers: the levelling of one that is a step behind, and everything for
+//! a newcomer. No checkpoint is read, and those who hold the state wait no longer than the transfer.
+//!
+//! The receiving rank fills a second copy, compares its hash with the holders', and only then puts it in place: whoever
+//! dies meanwhile, what it held before stays valid.
+
+use std::collections::BTreeSet;
+
+use nccl_rs::{ProcessGroup, Work};
+use tch::{Device, TchError, Tensor};
+
+use super::replica::Held;
+use crate::error::WorkerError;
+
+/// Gives every rank of `group` the state after `step` steps, which the ranks `holders` hold. Tensors come from all
+/// holders in turn, so that several send at once.
+///
+/// # Errors
+/// When a peer is gone, the device fails, or the state that came is not the one that was sent.
+pub(crate) fn share(
+    group: &ProcessGroup,
+    held: &mut Held,
+    holders: &BTreeSet<usize>,
+    step: u64,
+) -> Result<(), WorkerError> {
+    if holders.len() == group.world_size() {
+        return Ok(());
+    }
+    let torch = |source| WorkerError::Torch { step, source };
+    let collective = |source| WorkerError::Collective { step, source };
+    let receives = !holders.contains(&group.rank());
+    let senders: Vec<usize> = holders.iter().copied().collect();
+    if senders.is_empty() {
+        let reason = "no rank holds the state".to_owned();
+        return Err(WorkerError::Checkpoint { step, reason });
+    }
+    let own: Vec<Tensor> = held.tensors().map(Tensor::detach).collect();
+    let shared: Vec<Tensor> = if receives {
+        let copies = own.iter().map(Tensor::f_empty_like);
+        copies.collect::<Result<_, TchError>>().map_err(torch)?
+    } else {
+        own.iter().map(Tensor::shallow_clone).collect()
+    };
+    let sent: Vec<Work> = shared
+        .iter()
+        .zip(senders.iter().cycle())
+        .map(|(tensor, &sender)| group.broadcast(tensor, sender))
+        .collect::<Result<_, _>>()
+        .map_err(collective)?;
+    sent.into_iter()
+        .try_for_each(Work::wait)
+        .map_err(collective)?;
+
+    let mine = digest(shared.iter(), step).map_err(torch)?;
+    let words = [mine as i64, (mine >> 64) as i64];
+    let words = Tensor::f_from_slice(&words)
+        .and_then(|words| words.f_to_device(group.device()))
+        .map_err(torch)?;
+    let all = group
+        .all_gather(&words)
+        .and_then(nccl_rs::Gathering::wait)
+        .map_err(collective)?;
+    let theirs = all.f_select(0, senders[0] as i64).map_err(torch)?;
+    if theirs.f_to_device(Device::Cpu).map_err(torch)?
+        != words.f_to_device(Device::Cpu).map_err(torch)?
+    {
+        let reason = format!(
+            "the state that rank {} holds is not that of rank {} to the bit: look at their devices",
+            group.rank(),
+            senders[0]
+        );
+        return Err(WorkerError::Transfer { step, reason });
+    }
+    if receives {
+        tch::no_grad(|| {
+            own.iter()
+                .zip(&shared)
+                .try_for_each(|(own, copy)| own.shallow_clone().f_copy_(copy))
+        })
+        .map_err(torch)?;
+    }
+    held.steps = Some(step);
+    Ok(())
+}
+
+/// A hash of everything a step changes, after `step` steps: equal on all ranks, or something is wrong.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn digest<'a>(
+    tensors: impl Iterator<Item = &'a Tensor>,
+    step: u64,
+) -> Result<u128, TchError> {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(&step.to_le_bytes());
+    for tensor in tensors {
+        let values = tensor
+            .f_detach()?
+            .f_to_device(Device::Cpu)?
+            .f_contiguous()?;
+        let mut bytes = vec![0u8; values.numel() * values.kind().elt_size_in_bytes()];
+        values.f_copy_data_u8(&mut bytes, values.numel())?;
+        hasher.update(&bytes);
+    }
+    Ok(hasher.digest128())
+}
