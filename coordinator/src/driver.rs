@@ -23,7 +23,7 @@ use crate::launch::local::LocalWorkers;
 use crate::observer::{Observer, RunEvent};
 use crate::run::Shutdown;
 use crate::status::{self, Introduced, Shown};
-use crate::store::Store;
+use crate::store::{Scores, Store};
 
 mod effects;
 mod feeder;
@@ -74,6 +74,7 @@ pub(crate) enum Message {
         samples: u32,
         began: bool,
         skipped: Vec<(u32, String)>,
+        scores: Box<Scores>,
     },
     /// An evaluation is done, or has no figures.
     Evaluated {

@@ -197,6 +197,22 @@ impl Evaluations {
         self.lock().retain(|step, _| *step <= steps_done);
     }
 
+    /// Takes over what an earlier coordinator held: by (step, sample) the logits, or that the sample was skipped.
+    ///
+    /// The last score that would complete an evaluation is left out: it comes again, and the figures with it.
+    pub fn restore(&self, scores: &BTreeMap<(u64, u32), Option<Vec<f32>>>) {
+        for (&(step, sample), logits) in scores {
+            if self.unscored(step) == [sample] {
+                continue;
+            }
+            // What does not fit this data set is scored again.
+            let _ = match logits {
+                Some(logits) => self.submit(step, &[sample], logits, &[]),
+                None => self.submit(step, &[], &[], &[sample]),
+            };
+        }
+    }
+
     /// The samples that lack a score of the state after `step` steps, ascending.
     #[must_use]
     pub fn unscored(&self, step: u64) -> Vec<u32> {

@@ -1,5 +1,6 @@
 //! Serves one run from an open listener to its end.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ledger::Ledger;
-use domain::run::{Budgets, Config, Event, Millis, State, Timeouts, World};
+use domain::membership::WorkerId;
+use domain::run::{Adopted, Budgets, Config, Event, Millis, State, Timeouts, World};
 use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
@@ -21,7 +23,7 @@ use crate::grpc::{self, Context};
 use crate::history::History;
 use crate::launch::local::{LocalSpec, LocalWorkers};
 use crate::observer::{Observer, RunEvent};
-use crate::store::{Store, StoreError};
+use crate::store::{Resume, Store, StoreError};
 
 /// Everything a run needs, checked beforehand.
 #[derive(Debug, Clone)]
@@ -42,6 +44,9 @@ pub struct RunSetup {
     pub fault_timeout: Duration,
     /// What the run does while it has fewer workers than it wants, and how many failures it survives.
     pub membership: Membership,
+    /// Whether this goes on with an earlier run: if its coordinator was lost, workers of it may be training still, and
+    /// are taken over.
+    pub adopt: bool,
     /// Where to go on, if not at the beginning.
     pub resume: Option<ResumePoint>,
     /// `--stop-after`: end with a checkpoint once this many steps of the run are committed.
@@ -216,6 +221,7 @@ pub async fn serve(
     })?;
     let history = Arc::new(opened.history);
     let evaluations = Evaluations::new(labels_of(&setup.dataset.val)?);
+    evaluations.restore(&opened.scores);
     let rendezvous = Arc::new(Rendezvous::default());
     let timeouts = state.config().timeouts;
     let context = Arc::new(Context::new(
@@ -244,9 +250,13 @@ pub async fn serve(
                 threads: *threads,
                 run_id: setup.run_id.clone(),
                 address,
-                logs: setup.run_dir.join("logs"),
+                run_dir: setup.run_dir.clone(),
             };
-            Some(LocalWorkers::new(spec, messages))
+            let mut launcher = LocalWorkers::new(spec, messages);
+            if state.config().adopted.is_some() {
+                launcher.adopt();
+            }
+            Some(launcher)
         }
     };
     let driver = Driver::new(Parts {
@@ -257,6 +267,8 @@ pub async fn serve(
             run_id: setup.run_id.clone(),
             spec: Some(setup.spec.clone()),
             heartbeat_interval_millis: timeouts.heartbeat_interval.0,
+            reconnect_within_millis: timeouts.reconnect.0,
+            steps_known: 0,
         },
         ledger: opened.ledger,
         store: opened.store,
@@ -288,7 +300,7 @@ pub async fn serve(
     if let Some(launcher) = over.launcher {
         launcher.end_all().await;
     }
-    if let Err(problem) = over.store.flush().await {
+    if let Err(problem) = over.store.end().await {
         observer.tell(RunEvent::Warning(problem.to_string()));
     }
     Ok(Outcome {
@@ -324,24 +336,36 @@ struct Opened {
     store: Store,
     ledger: Ledger,
     history: History,
+    scores: BTreeMap<(u64, u32), Option<Vec<f32>>>,
 }
 
 async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     let workers = setup.launch.workers();
     let plan = RunPlan::new(setup.shape, workers)?;
     let begins_at_step = setup.resume.as_ref().map_or(0, |resume| resume.step);
+    let resume = if setup.adopt {
+        Resume::WithWorkersOr(begins_at_step)
+    } else {
+        Resume::At(begins_at_step)
+    };
     let keep = NonZeroU32::new(setup.keep_checkpoints).unwrap_or(NonZeroU32::MIN);
     let (run_dir, run_id) = (setup.run_dir.clone(), setup.run_id.clone());
     let (checkpoints, store, recorded) = tokio::task::spawn_blocking(move || {
         let checkpoints = Checkpoints::open(run_dir.join("checkpoints"), keep)?;
-        let (store, recorded) = Store::open(&run_dir.join("run.redb"), &run_id, begins_at_step)?;
+        let (store, recorded) = Store::open(&run_dir.join("run.redb"), &run_id, resume)?;
         Ok::<_, RunError>((checkpoints, store, recorded))
     })
     .await
     .map_err(|problem| RunError::Internal(problem.to_string()))??;
     store.shape(setup.shape);
     let steps_per_epoch = u64::from(plan.steps_per_epoch());
+    let mut ledger = recorded.ledger;
+    let newest_step = recorded.steps.last().map(|point| point.step);
     let history = History::new(recorded.steps, recorded.evaluations, steps_per_epoch);
+    let adopted = recorded
+        .left_behind
+        .then(|| adopt(&mut ledger, newest_step, &history))
+        .flatten();
     let evaluate_first =
         plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
     let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
@@ -356,6 +380,7 @@ async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         from_checkpoint: setup.resume.is_some(),
         evaluate_first,
         last_generation: recorded.generation,
+        adopted,
         stop_after: setup.stop_after,
         timeouts: Timeouts::from_fault_timeout(Millis(millis)),
     };
@@ -363,8 +388,31 @@ async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         config,
         checkpoints,
         store,
-        ledger: recorded.ledger,
+        ledger,
         history,
+        scores: recorded.scores,
+    })
+}
+
+/// What a lost coordinator has left behind, as far as it was recorded.
+fn adopt(ledger: &mut Ledger, newest_step: Option<u64>, history: &History) -> Option<Adopted> {
+    let number = ledger.current()?.number;
+    // Steps are recorded as they come, and the ledger once a second: it may lag behind.
+    if let Some(step) = newest_step {
+        let _ = ledger.commit_through(number, step);
+    }
+    let generations = ledger.generations();
+    let current = generations.last()?;
+    let before = generations.len().checked_sub(2);
+    Some(Adopted {
+        members: current.members.iter().cloned().map(WorkerId::new).collect(),
+        previous: before.map_or(0, |before| generations[before].number),
+        steps_done: ledger.steps_done(),
+        evaluated: history
+            .evaluations()
+            .iter()
+            .map(|known| known.step)
+            .collect(),
     })
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Must not know: what a generation means, or when one may begin.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -30,9 +31,14 @@ const EVALUATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("evalu
 pub(crate) const DIGESTS: TableDefinition<'_, (u64, u32), (u64, u64)> =
     TableDefinition::new("digests");
 
+/// By (step, sample), while the evaluation has no figures: logits as little-endian floats; none: it was skipped.
+const SCORES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("scores");
+
 const GENERATION: &str = "generation";
 pub(crate) const LEDGER: &str = "ledger";
 pub(crate) const RUN_ID: &str = "run_id";
+/// Present while a coordinator serves the run: found at a start, it says that the one before was lost.
+const SERVED: &str = "served";
 /// A [`RunShape`] in JSON: without it the ledger's steps could not be counted as samples.
 pub(crate) const SHAPE: &str = "shape";
 
@@ -95,6 +101,21 @@ pub struct Recorded {
     pub steps: Vec<StepPoint>,
     /// Evaluations, in order.
     pub evaluations: Vec<Evaluated>,
+    /// Scores of evaluations that have no figures yet: by (step, sample) the logits, or that the sample was skipped.
+    pub scores: BTreeMap<(u64, u32), Option<Vec<f32>>>,
+    /// Whether the coordinator before was lost in the middle of its newest generation, whose members may be alive: then
+    /// nothing was dropped.
+    pub left_behind: bool,
+}
+
+/// What is done with what an earlier coordinator has recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// The run goes on at this step: what lies beyond is void.
+    At(u64),
+    /// If the coordinator before was lost, its workers may be training still and nothing is void yet; else the run goes
+    /// on at this step.
+    WithWorkersOr(u64),
 }
 
 /// What a rank says it trained on in a step.
@@ -110,6 +131,19 @@ pub struct Digest {
     pub digest: u64,
 }
 
+/// Scores of some samples of the state after `step` steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Steps committed before.
+    pub step: u64,
+    /// The samples.
+    pub sample_ids: Vec<u32>,
+    /// `[sample_ids, classes]`.
+    pub logits: Vec<f32>,
+    /// Samples that could not be read.
+    pub skipped: Vec<u32>,
+}
+
 enum Write {
     Generation(u64, Box<Ledger>, oneshot::Sender<Result<(), StoreError>>),
     Step(StepPoint),
@@ -118,6 +152,8 @@ enum Write {
     Void(u64),
     Digest(Digest),
     Shape(RunShape),
+    Scores(Box<Scores>),
+    End,
     Flush(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -132,30 +168,30 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store of the run `run_id` and reads what it holds. Blocks.
     ///
-    /// `begins_at_step` says where the run goes on: recorded steps from there on are void and dropped, evaluations
-    /// beyond are left out.
+    /// `resume` says where the run goes on: recorded steps from there on are void and dropped, evaluations beyond are
+    /// left out.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(
-        path: &Path,
-        run_id: &str,
-        begins_at_step: u64,
-    ) -> Result<(Self, Recorded), StoreError> {
+    pub fn open(path: &Path, run_id: &str, resume: Resume) -> Result<(Self, Recorded), StoreError> {
         let failed = |problem: redb::Error| StoreError::Open {
             path: path.to_owned(),
             problem: problem.to_string(),
         };
         let database = Database::create(path).map_err(|e| failed(e.into()))?;
-        let found = prepare(&database, run_id, begins_at_step).map_err(failed)?;
-        if let Some(found) = found {
-            return Err(StoreError::OtherRun {
-                path: path.to_owned(),
-                found,
-                wanted: run_id.to_owned(),
-            });
-        }
-        let recorded = read(&database, path, begins_at_step)?;
+        let begins_at_step = match prepare(&database, run_id, resume).map_err(failed)? {
+            Prepared::OtherRun(found) => {
+                return Err(StoreError::OtherRun {
+                    path: path.to_owned(),
+                    found,
+                    wanted: run_id.to_owned(),
+                });
+            }
+            Prepared::LeftBehind => None,
+            Prepared::At(step) => Some(step),
+        };
+        let mut recorded = read(&database, path, begins_at_step.unwrap_or(u64::MAX))?;
+        recorded.left_behind = begins_at_step.is_none();
         let (writes, queue) = mpsc::sync_channel(QUEUE);
         let own_path = path.to_owned();
         let writer = std::thread::Builder::new()
@@ -196,6 +232,20 @@ impl Store {
     /// Records the ledger; written with the next batch.
     pub fn ledger(&self, ledger: &Ledger) {
         self.send(Write::Ledger(Box::new(ledger.clone())));
+    }
+
+    /// Records scores of an evaluation under way; written with the next batch.
+    pub fn scores(&self, scores: Scores) {
+        self.send(Write::Scores(Box::new(scores)));
+    }
+
+    /// Records that the run has come to an end that nobody has to pick up; on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`].
+    pub async fn end(&self) -> Result<(), StoreError> {
+        self.send(Write::End);
+        self.flush().await
     }
 
     /// Records an evaluation; written with the next batch.
@@ -255,35 +305,52 @@ impl Drop for Store {
     }
 }
 
-/// Makes the tables and drops void steps; answers with the other run's id if the file is not this run's.
-fn prepare(
-    database: &Database,
-    run_id: &str,
-    begins_at_step: u64,
-) -> Result<Option<String>, redb::Error> {
+/// How a store was found.
+enum Prepared {
+    /// It is another run's.
+    OtherRun(String),
+    /// Its coordinator was lost, and its workers may be alive.
+    LeftBehind,
+    /// The run goes on at this step.
+    At(u64),
+}
+
+/// Makes the tables and drops void steps.
+fn prepare(database: &Database, run_id: &str, resume: Resume) -> Result<Prepared, redb::Error> {
     let transaction = database.begin_write()?;
+    let prepared;
     {
         let mut meta = transaction.open_table(META)?;
         let found = meta
             .get(RUN_ID)?
             .map(|id| String::from_utf8_lossy(id.value()).into_owned());
         match found {
-            Some(found) if found != run_id => return Ok(Some(found)),
+            Some(found) if found != run_id => return Ok(Prepared::OtherRun(found)),
             Some(_) => {}
             None => {
                 meta.insert(RUN_ID, run_id.as_bytes())?;
             }
         }
-        transaction
-            .open_table(STEPS)?
-            .retain_in(begins_at_step.., |_, _| false)?;
+        let lost = meta.get(SERVED)?.is_some() && meta.get(GENERATION)?.is_some();
+        prepared = match resume {
+            Resume::WithWorkersOr(_) if lost => Prepared::LeftBehind,
+            Resume::WithWorkersOr(step) | Resume::At(step) => Prepared::At(step),
+        };
+        meta.insert(SERVED, [1u8].as_slice())?;
+        let (mut steps, mut digests) = (
+            transaction.open_table(STEPS)?,
+            transaction.open_table(DIGESTS)?,
+        );
+        let mut scores = transaction.open_table(SCORES)?;
         transaction.open_table(EVALUATIONS)?;
-        transaction
-            .open_table(DIGESTS)?
-            .retain_in((begins_at_step, 0).., |_, _| false)?;
+        if let Prepared::At(step) = prepared {
+            steps.retain_in(step.., |_, _| false)?;
+            digests.retain_in((step, 0).., |_, _| false)?;
+            scores.retain_in((step.saturating_add(1), 0).., |_, _| false)?;
+        }
     }
     transaction.commit()?;
-    Ok(None)
+    Ok(prepared)
 }
 
 fn read(database: &Database, path: &Path, begins_at_step: u64) -> Result<Recorded, StoreError> {
@@ -332,6 +399,19 @@ fn read(database: &Database, path: &Path, begins_at_step: u64) -> Result<Recorde
                 .map_err(|e| content("evaluation", e.to_string()))?,
         );
     }
+    let scores = transaction
+        .open_table(SCORES)
+        .map_err(|e| failed(e.into()))?;
+    for entry in scores.iter().map_err(|e| failed(e.into()))? {
+        let (key, value) = entry.map_err(|e| failed(e.into()))?;
+        let words = value.value().chunks_exact(4);
+        let logits = words.map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let logits: Vec<f32> = logits.collect();
+        let skipped = logits.is_empty();
+        recorded
+            .scores
+            .insert(key.value(), (!skipped).then_some(logits));
+    }
     Ok(recorded)
 }
 
@@ -372,6 +452,7 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
         let mut steps = transaction.open_table(STEPS)?;
         let mut evaluations = transaction.open_table(EVALUATIONS)?;
         let mut digests = transaction.open_table(DIGESTS)?;
+        let mut scores = transaction.open_table(SCORES)?;
         for write in batch {
             match write {
                 Write::Generation(number, ledger, _) => {
@@ -386,11 +467,18 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
                 }
                 Write::Evaluation(evaluated) => {
                     evaluations.insert(evaluated.step, json(evaluated)?.as_slice())?;
+                    // Its scores have done their work, and so have all before.
+                    scores.retain_in(..(evaluated.step + 1, 0), |_, _| false)?;
+                }
+                Write::Scores(given) => write_scores(&mut scores, given)?,
+                Write::End => {
+                    meta.remove(SERVED)?;
                 }
                 Write::Void(step) => {
                     steps.retain_in(*step.., |_, _| false)?;
                     evaluations.retain_in(step.saturating_add(1).., |_, _| false)?;
                     digests.retain_in((*step, 0).., |_, _| false)?;
+                    scores.retain_in((step.saturating_add(1), 0).., |_, _| false)?;
                 }
                 Write::Digest(Digest {
                     step,
@@ -408,6 +496,22 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
         }
     }
     transaction.commit()?;
+    Ok(())
+}
+
+fn write_scores(
+    table: &mut redb::Table<'_, (u64, u32), &[u8]>,
+    given: &Scores,
+) -> Result<(), redb::Error> {
+    let classes = given.logits.len() / given.sample_ids.len().max(1);
+    let rows = given.logits.chunks(classes.max(1));
+    for (&sample, row) in given.sample_ids.iter().zip(rows) {
+        let bytes: Vec<u8> = row.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+        table.insert((given.step, sample), bytes.as_slice())?;
+    }
+    for &sample in &given.skipped {
+        table.insert((given.step, sample), [].as_slice())?;
+    }
     Ok(())
 }
 
@@ -432,7 +536,7 @@ mod tests {
         // Given a store with three steps under generation 4
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.redb");
-        let (store, recorded) = Store::open(&path, "r", 0).unwrap();
+        let (store, recorded) = Store::open(&path, "r", Resume::At(0)).unwrap();
         assert_eq!(recorded.generation, 0);
         let mut ledger = Ledger::new();
         ledger
@@ -448,7 +552,7 @@ mod tests {
         drop(store);
 
         // When the run goes on from step 2
-        let (_store, recorded) = Store::open(&path, "r", 2).unwrap();
+        let (_store, recorded) = Store::open(&path, "r", Resume::At(2)).unwrap();
 
         // Then the third step is void in the history, and the ledger still knows of it
         assert_eq!(recorded.generation, 4);
@@ -460,8 +564,8 @@ mod tests {
     async fn a_store_of_another_run_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.redb");
-        drop(Store::open(&path, "mine", 0).unwrap());
-        let error = Store::open(&path, "yours", 0).unwrap_err();
+        drop(Store::open(&path, "mine", Resume::At(0)).unwrap());
+        let error = Store::open(&path, "yours", Resume::At(0)).unwrap_err();
         assert!(matches!(error, StoreError::OtherRun { .. }), "{error}");
     }
 }

@@ -10,7 +10,7 @@ mod support;
 
 use std::path::Path;
 
-use coordinator::store::{Recorded, Store};
+use coordinator::store::{Recorded, Resume, Store};
 use domain::run::World;
 use domain::run_plan::RunPlan;
 use proto::v1::Phase;
@@ -21,7 +21,7 @@ use support::{Served, TRAIN, VAL, external, shape};
 
 /// What a run has left on disk.
 fn recorded(run_dir: &Path) -> Recorded {
-    Store::open(&run_dir.join("run.redb"), "test-run", u64::MAX)
+    Store::open(&run_dir.join("run.redb"), "test-run", Resume::At(u64::MAX))
         .unwrap()
         .1
 }

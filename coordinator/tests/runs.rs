@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use coordinator::observer::RunEvent;
 use coordinator::run::Shutdown;
-use coordinator::store::{Recorded, Store};
+use coordinator::store::{Recorded, Resume, Store};
 use domain::run_plan::RunPlan;
 use proto::v1::fault::Class;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -464,7 +464,7 @@ async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
 
 /// What a run has left on disk.
 fn recorded(run_dir: &Path) -> Recorded {
-    Store::open(&run_dir.join("run.redb"), "test-run", u64::MAX)
+    Store::open(&run_dir.join("run.redb"), "test-run", Resume::At(u64::MAX))
         .unwrap()
         .1
 }

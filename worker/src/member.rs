@@ -52,6 +52,10 @@ impl Member {
                 // A call that failed because the generation is over is no news, and so is the abort of its group.
                 Err(error) if self.link.inbox.is_over() && error.is_of_generation() => {}
                 Err(error) if error.is_of_peers() => self.report(last, &error),
+                // The coordinator is lost, and its successor will end this generation.
+                Err(error @ WorkerError::Link(_)) if self.link.is_lost_soon() => {
+                    tracing::warn!("{error}; waiting for the coordinator");
+                }
                 Err(error) => return Err(error),
             }
             self.feed.reset();

@@ -63,9 +63,14 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
 /// When the coordinator cannot be reached.
 pub(crate) fn settle(replica: &mut Replica) -> Result<(), WorkerError> {
     if let Some(upload) = replica.upload.take() {
-        let answer = replica.link().uploaded(upload)?;
-        if !answer.problem.is_empty() {
-            tracing::warn!("checkpoint not written: {}", answer.problem);
+        match replica.link().uploaded(upload) {
+            Ok(answer) if answer.problem.is_empty() => {}
+            Ok(answer) => tracing::warn!("checkpoint not written: {}", answer.problem),
+            // The coordinator's successor will ask for another one.
+            Err(error) if replica.link().is_lost_soon() => {
+                tracing::warn!("checkpoint not written: {error}");
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

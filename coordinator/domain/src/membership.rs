@@ -169,6 +169,8 @@ pub struct Member {
     pub suspect: bool,
     /// Whether it is shut out.
     pub quarantined: bool,
+    /// Whether it was in its generation before this coordinator was started: what it has reported is not known whole.
+    pub adopted: bool,
 }
 
 impl Member {
@@ -209,6 +211,9 @@ pub enum JoinRefusal {
         "{0} is shut out because its state differed from that of all others: look at its device"
     )]
     ShutOut(WorkerId),
+    /// It comes from a generation that is over.
+    #[error("generation {0} is over and has gone on without this worker: start it again")]
+    Stale(u64),
     /// The end has begun.
     #[error("the run is ending: try again when it is resumed")]
     Ending,
@@ -220,7 +225,7 @@ impl JoinRefusal {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NameTaken(_) | Self::Stranger(_) | Self::ShutOut(_) => 64,
-            Self::Full(..) | Self::Ending => 75,
+            Self::Full(..) | Self::Stale(_) | Self::Ending => 75,
         }
     }
 }
@@ -340,6 +345,28 @@ impl Roster {
             ..Member::default()
         };
         Ok(())
+    }
+
+    /// The members of a generation whose coordinator was lost: they may be training still.
+    pub(crate) fn adopt(&mut self, members: &[WorkerId], steps_done: u64) {
+        for worker in members {
+            self.members.entry(worker.clone()).or_default();
+        }
+        self.assign_ranks(members, steps_done);
+        for worker in members {
+            if let Some(member) = self.members.get_mut(worker) {
+                member.adopted = true;
+            }
+        }
+    }
+
+    /// A member of the generation under way comes back to a coordinator that was started again.
+    pub(crate) fn reopen(&mut self, worker: &WorkerId, now: Millis) {
+        if let Some(member) = self.members.get_mut(worker) {
+            member.session = Session::Open;
+            member.heard = now;
+            member.silent = false;
+        }
     }
 
     /// Forgets a worker that was started elsewhere and is gone.

@@ -51,6 +51,19 @@ pub enum World {
     Elastic,
 }
 
+/// The generation that a lost coordinator has left behind, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The workers by rank. They may be training still.
+    pub members: Vec<WorkerId>,
+    /// The generation before it: members that have not heard of the newer one still speak for this.
+    pub previous: u64,
+    /// Steps that are known to be committed.
+    pub steps_done: u64,
+    /// The evaluations that have their figures, by the steps committed before them.
+    pub evaluated: Vec<u64>,
+}
+
 /// What is fixed for this process's part of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
@@ -74,6 +87,9 @@ pub struct Config {
     pub evaluate_first: bool,
     /// The highest generation number this run has used; 0: none.
     pub last_generation: u64,
+    /// That its members may be alive, and what they do.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
     /// End once this many steps of the run are committed.
     pub stop_after: Option<u64>,
     /// How long each deadline is.
@@ -186,15 +202,27 @@ impl State {
     /// The first of [`RunShape::mistakes`].
     pub fn new(config: Config) -> Result<Self, PlanError> {
         let plan = RunPlan::new(config.shape, config.workers)?;
+        let mut roster = Roster::new(config.workers, config.local);
+        let (mut phase, mut steps_done) = (Phase::Waiting, config.begins_at_step);
+        let mut evaluated = BTreeSet::new();
+        if let Some(adopted) = &config.adopted {
+            roster.adopt(&adopted.members, adopted.steps_done);
+            steps_done = adopted.steps_done;
+            evaluated.extend(adopted.evaluated.iter().copied());
+            phase = Phase::Regrouping {
+                cause: "the coordinator was started again".to_owned(),
+                since: Millis(0),
+            };
+        }
         Ok(Self {
             plan,
-            roster: Roster::new(config.workers, config.local),
+            roster,
             generation: config.last_generation,
-            phase: Phase::Waiting,
-            steps_done: config.begins_at_step,
+            phase,
+            steps_done,
             reports: progress::Reports::default(),
             evaluations: BTreeMap::new(),
-            evaluated: BTreeSet::new(),
+            evaluated,
             checkpointed: config.from_checkpoint.then_some(config.begins_at_step),
             snapshot_owed: None,
             finishing: false,
@@ -413,6 +441,13 @@ impl State {
         vec![Effect::Stop {
             reason: stop.text(),
         }]
+    }
+
+    /// Whether a member may still speak for `generation` although it is not the newest: it was left behind there, and
+    /// stood by when its coordinator was lost.
+    fn was_left_behind_in(&self, generation: u64) -> bool {
+        let previous = self.config.adopted.as_ref().map(|adopted| adopted.previous);
+        generation != 0 && previous == Some(generation)
     }
 
     fn is_member(&self, worker: &WorkerId) -> bool {

@@ -41,6 +41,7 @@ pub(super) struct Prepared {
     plan: RunPlan,
     listener: TcpListener,
     worker_binary: PathBuf,
+    adopt: bool,
     resume: Option<ResumePoint>,
     stop_after: Option<u64>,
     baseline: Option<Baseline>,
@@ -83,6 +84,7 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
         plan,
         listener,
         worker_binary,
+        adopt: args.resume,
         resume,
         stop_after: args.stop_after,
         baseline: args.baseline,
@@ -140,6 +142,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
             min_workers: config.run.min_workers,
             budgets: config.fault.budgets,
         },
+        adopt: prepared.adopt,
         resume: prepared.resume,
         stop_after: prepared.stop_after,
         launch: Launch::Local {

@@ -105,7 +105,10 @@ impl Driver {
         };
         let join = guest.introduced.join.clone();
         self.guests.insert(worker.clone(), guest);
-        let welcome = self.parts.welcome.clone();
+        let welcome = proto::v1::Welcome {
+            steps_known: self.state().steps_done(),
+            ..self.parts.welcome.clone()
+        };
         self.send(&worker, session_response::Message::Welcome(welcome));
         let roster = self.state().roster();
         let (joined, wanted) = (roster.joined(), roster.wanted());

@@ -32,6 +32,7 @@ impl Driver {
                     host: join.host.clone(),
                     pid: join.pid,
                     device: join.device.clone(),
+                    generation: join.generation,
                 };
                 let introduced = Introduced {
                     join: *join,
@@ -75,7 +76,9 @@ impl Driver {
                 samples,
                 began,
                 skipped,
+                scores,
             } => {
+                self.parts.store.scores(*scores);
                 self.on_scored(step, scored, samples, began, skipped).await;
             }
             Message::Evaluated { step, outcome } => self.on_evaluated(step, outcome).await,

@@ -6,6 +6,7 @@ use tonic::{Status, Streaming};
 use super::Context;
 use crate::driver::Message;
 use crate::evaluation::{Evaluated, Receipt};
+use crate::store::Scores;
 
 /// Takes a stream of scores; answers once all of it is held.
 pub(super) async fn submit(
@@ -54,6 +55,12 @@ async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, 
         .into_iter()
         .map(|skipped| (skipped.sample_id, skipped.reason))
         .collect();
+    let scores = Box::new(Scores {
+        step,
+        sample_ids,
+        logits,
+        skipped: left_out,
+    });
     context
         .tell(Message::Scored {
             step,
@@ -61,6 +68,7 @@ async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, 
             samples,
             began,
             skipped,
+            scores,
         })
         .await?;
     if completed {

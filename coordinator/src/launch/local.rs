@@ -18,7 +18,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::processes::Processes;
 use crate::driver::Message;
+
+mod adopted;
+mod processes;
 
 /// How much of a log's end is shown when its worker failed.
 const TAIL_BYTES: u64 = 8 * 1024;
@@ -37,8 +41,8 @@ pub(crate) struct LocalSpec {
     pub(crate) run_id: String,
     /// `http://HOST:PORT` of this coordinator.
     pub(crate) address: String,
-    /// `<run-dir>/logs`.
-    pub(crate) logs: PathBuf,
+    /// Holds `logs/`, the record of processes, and the address of whichever coordinator serves the run.
+    pub(crate) run_dir: PathBuf,
 }
 
 /// A process that was started.
@@ -67,6 +71,7 @@ pub(crate) enum LaunchError {
 pub(crate) struct LocalWorkers {
     spec: LocalSpec,
     signals: BTreeMap<WorkerId, mpsc::UnboundedSender<Signal>>,
+    processes: Processes,
     watchers: JoinSet<()>,
     messages: mpsc::Sender<Message>,
 }
@@ -75,10 +80,25 @@ impl LocalWorkers {
     /// None yet. Their ends are reported to `messages`.
     pub(crate) fn new(spec: LocalSpec, messages: mpsc::Sender<Message>) -> Self {
         Self {
+            processes: Processes::read(&spec.run_dir),
             spec,
             signals: BTreeMap::new(),
             watchers: JoinSet::new(),
             messages,
+        }
+    }
+
+    /// Takes over what an earlier coordinator has started: processes that live are watched, and those that do not are
+    /// reported as ended.
+    pub(crate) fn adopt(&mut self) {
+        for index in 0..u32::try_from(self.spec.devices.len()).unwrap_or(u32::MAX) {
+            let worker = WorkerId::local(index);
+            let process = self.processes.living(&worker);
+            let (signal, signals) = mpsc::unbounded_channel();
+            self.signals.insert(worker.clone(), signal);
+            let messages = self.messages.clone();
+            self.watchers
+                .spawn(adopted::watch(process, worker, signals, messages));
         }
     }
 
@@ -90,7 +110,7 @@ impl LocalWorkers {
             .get(index as usize)
             .ok_or(LaunchError::NoDevice(index))?
             .clone();
-        let log = spec.logs.join(format!("{worker}.log"));
+        let log = spec.run_dir.join("logs").join(format!("{worker}.log"));
         let (out, err) = open_log(&log).map_err(|problem| LaunchError::Log {
             log: log.clone(),
             problem,
@@ -104,6 +124,8 @@ impl LocalWorkers {
                 &spec.run_id,
             ])
             .args(["--worker-id", worker.as_str(), "--device", &device])
+            .arg("--run-dir")
+            .arg(&spec.run_dir)
             .env("OMP_NUM_THREADS", spec.threads.to_string())
             .stdin(Stdio::null())
             .stdout(out)
@@ -123,6 +145,7 @@ impl LocalWorkers {
             })?;
         // A child that was just spawned and not waited for has a process id.
         let pid = child.id().unwrap_or(0);
+        self.processes.note(worker, pid);
         let (signal, signals) = mpsc::unbounded_channel();
         self.signals.insert(worker.clone(), signal);
         self.watchers.spawn(watch(

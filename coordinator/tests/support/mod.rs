@@ -108,6 +108,7 @@ pub(crate) fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
                 memory: 0,
             },
         },
+        adopt: false,
         resume: None,
         stop_after: None,
         launch,

@@ -43,6 +43,9 @@ pub(crate) struct Join {
     /// A name of this worker that no other has
     #[arg(long, value_name = "NAME")]
     worker_id: Option<String>,
+    /// Folder where a coordinator of this machine writes its address, in case it is started again at another one
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
     /// Where to compute: cpu, or cuda:0, cuda:1, …
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -65,13 +68,11 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
         device: arguments.device.clone(),
         device_name: device::name(device),
         threads: device::threads(),
+        run_dir: arguments.run_dir.clone(),
     };
     let mut link = Link::join(&arguments.coordinator, &identity, PATIENCE)?;
     let welcome = link.inbox.welcome()?;
-    link.beat(
-        &welcome.run_id,
-        Duration::from_millis(welcome.heartbeat_interval_millis),
-    );
+    link.beat(&welcome);
     link.now(0, 0, v1::Activity::Setup);
     link.drain_on_sigterm();
     let link = Arc::new(link);

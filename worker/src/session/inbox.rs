@@ -137,6 +137,11 @@ impl Inbox {
         self.changed.notify_all();
     }
 
+    /// The generation that was announced last; 0: none.
+    pub(crate) fn present(&self) -> u64 {
+        self.lock().current
+    }
+
     /// Whether the session is over, and why.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.lock().ended.clone()

@@ -1,18 +1,26 @@
-//! The stream itself: joins, listens, beats.
+//! The stream itself: joins, listens, beats, and looks for a coordinator that was started again when the one it had is
+//! lost. Training goes on meanwhile.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use proto::v1;
 use proto::v1::session_request::Message;
 use proto::v1::worker_service_client::WorkerServiceClient;
-use proto::v1::{self, SessionRequest};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::inbox::Inbox;
+use super::outbox::Outbox;
+
+/// A broken stream is noticed this long after a call failed for the same reason.
+const NOTICED_WITHIN: Duration = Duration::from_secs(2);
+/// A lost coordinator is looked for so often.
+const LOOKED_FOR_EVERY: Duration = Duration::from_millis(100);
 
 /// Why the coordinator cannot be talked to.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +58,8 @@ pub(crate) struct Identity {
     pub(crate) device: String,
     pub(crate) device_name: String,
     pub(crate) threads: u32,
+    /// Where a coordinator of this machine writes its address, which changes when it is started again.
+    pub(crate) run_dir: Option<PathBuf>,
 }
 
 /// What the next heartbeat says. Written by the training thread, read by the stream's.
@@ -61,13 +71,23 @@ struct Pulse {
     collective: Mutex<(String, bool)>,
 }
 
-/// A live session with the coordinator.
+/// The way to whichever coordinator serves the run.
+#[derive(Debug)]
+struct Way {
+    channel: RwLock<Channel>,
+    outbox: Outbox,
+    /// Whether the session's stream is open.
+    connected: AtomicBool,
+    /// How long a lost coordinator is looked for, in milliseconds; known from the welcome.
+    patience_millis: AtomicU64,
+}
+
+/// A session with the coordinator.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(super) runtime: Runtime,
-    pub(super) channel: Channel,
     pub(super) run_id: String,
-    up: mpsc::UnboundedSender<SessionRequest>,
+    way: Arc<Way>,
     pulse: Arc<Pulse>,
     /// What the coordinator said.
     pub(crate) inbox: Arc<Inbox>,
@@ -91,58 +111,41 @@ impl Link {
             .enable_all()
             .build()
             .map_err(LinkError::Runtime)?;
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|source| LinkError::Address {
-                address: address.to_owned(),
-                source,
-            })?
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(5));
+        let endpoint = endpoint(address)?;
         let channel = runtime.block_on(connect(&endpoint, address, patience))?;
-        let (up, receiver) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::default());
-        let pulse = Arc::new(Pulse::default());
+        let way = Arc::new(Way {
+            channel: RwLock::new(channel),
+            outbox: Outbox::default(),
+            connected: AtomicBool::new(true),
+            patience_millis: AtomicU64::new(0),
+        });
         let link = Self {
             runtime,
-            channel,
             run_id: identity.run_id.clone(),
-            up,
-            pulse,
-            inbox,
+            way: Arc::clone(&way),
+            pulse: Arc::new(Pulse::default()),
+            inbox: Arc::clone(&inbox),
         };
-        link.send(Message::Join(v1::Join {
-            run_id: identity.run_id.clone(),
-            worker_id: identity.worker_id.clone(),
-            host: identity.host.clone(),
-            pid: std::process::id(),
-            device: identity.device.clone(),
-            device_name: identity.device_name.clone(),
-            threads: identity.threads,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }));
-        link.runtime.spawn(listen(
-            link.client(),
-            UnboundedReceiverStream::new(receiver),
-            Arc::clone(&link.inbox),
-        ));
+        let (address, identity) = (address.to_owned(), identity.clone());
+        link.runtime.spawn(keep(way, inbox, address, identity));
         Ok(link)
     }
 
     /// Starts heartbeats at the interval the coordinator asked for.
-    pub(crate) fn beat(&mut self, run_id: &str, every: Duration) {
-        self.run_id = run_id.to_owned();
-        let (up, pulse) = (self.up.clone(), Arc::clone(&self.pulse));
+    /// A lost coordinator is looked for as long as it says.
+    pub(crate) fn beat(&mut self, welcome: &v1::Welcome) {
+        self.run_id.clone_from(&welcome.run_id);
+        let patience = welcome.reconnect_within_millis;
+        self.way.patience_millis.store(patience, Ordering::Relaxed);
+        let every = Duration::from_millis(welcome.heartbeat_interval_millis);
+        let (way, pulse) = (Arc::clone(&self.way), Arc::clone(&self.pulse));
         self.runtime.spawn(async move {
             let mut ticks = tokio::time::interval(every.max(Duration::from_millis(50)));
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                if up
-                    .send(request(Message::Heartbeat(pulse.heartbeat())))
-                    .is_err()
-                {
-                    return;
-                }
+                way.outbox.say(Message::Heartbeat(pulse.heartbeat()));
             }
         });
     }
@@ -165,10 +168,22 @@ impl Link {
         });
     }
 
-    /// Queues a message for the coordinator; never blocks. After the stream broke nobody reads it, and the inbox says
-    /// why.
+    /// Queues a message for the coordinator; never blocks. While there is none, what matters is kept for the next one.
     pub(crate) fn send(&self, message: Message) {
-        let _ = self.up.send(request(message));
+        self.way.outbox.say(message);
+    }
+
+    /// Whether the coordinator is lost, as a call that failed suggests: its stream may be noticed to be broken only a
+    /// moment later.
+    pub(crate) fn is_lost_soon(&self) -> bool {
+        let lost = || !self.way.connected.load(Ordering::Acquire);
+        for _ in 0..NOTICED_WITHIN.as_millis() / 10 {
+            if lost() || self.inbox.is_over() || self.inbox.ended().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        lost()
     }
 
     /// Notes what the process does, for heartbeats.
@@ -198,8 +213,13 @@ impl Link {
         Collective(&self.pulse)
     }
 
+    /// The way for calls beside the session.
+    pub(super) fn channel(&self) -> Channel {
+        self.way.channel()
+    }
+
     pub(super) fn client(&self) -> WorkerServiceClient<Channel> {
-        WorkerServiceClient::new(self.channel.clone())
+        WorkerServiceClient::new(self.channel())
             .max_decoding_message_size(2 * proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(proto::MAX_MESSAGE_BYTES)
     }
@@ -251,12 +271,6 @@ impl Pulse {
     }
 }
 
-fn request(message: Message) -> SessionRequest {
-    SessionRequest {
-        message: Some(message),
-    }
-}
-
 /// Memory of this process in bytes, from `/proc/self/statm` (pages of 4 KiB).
 fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -292,37 +306,117 @@ async fn connect(
     }
 }
 
-/// Files what comes down until the stream ends, then says so.
-async fn listen(
-    mut client: WorkerServiceClient<Channel>,
-    up: UnboundedReceiverStream<SessionRequest>,
-    inbox: Arc<Inbox>,
-) {
-    let lost = |what: String| {
-        format!("{what}; the coordinator is gone, so this worker ends (it can be started again)")
-    };
-    let mut down = match client.session(up).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => {
-            return inbox.end(
-                lost(format!("the session was not opened: {}", status.message())),
-                75,
-            );
-        }
-    };
+impl Way {
+    fn channel(&self) -> Channel {
+        let channel = self.channel.read();
+        channel.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, LinkError> {
+    let endpoint = Endpoint::from_shared(address.to_owned());
+    let endpoint = endpoint.map_err(|source| LinkError::Address {
+        address: address.to_owned(),
+        source,
+    })?;
+    Ok(endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(Duration::from_secs(5)))
+}
+
+/// Keeps a session open with whichever coordinator serves the run, until one ends it or none is found for too long.
+async fn keep(way: Arc<Way>, inbox: Arc<Inbox>, mut address: String, identity: Identity) {
     loop {
-        match down.message().await {
-            Ok(Some(v1::SessionResponse {
-                message: Some(message),
-            })) => inbox.file(message),
-            Ok(Some(_)) => {}
-            Ok(None) => return inbox.end(lost("the session's stream was closed".to_owned()), 75),
-            Err(status) => {
+        let what = attend(&way, &inbox, &identity).await;
+        way.outbox.close();
+        way.connected.store(false, Ordering::Release);
+        if inbox.ended().is_some() {
+            return;
+        }
+        let patience = Duration::from_millis(way.patience_millis.load(Ordering::Relaxed));
+        tracing::warn!("{what}; looking for the coordinator for {patience:?}");
+        match find(&address, &identity, patience).await {
+            Some((found, channel)) => {
+                *way.channel.write().unwrap_or_else(PoisonError::into_inner) = channel;
+                address = found;
+                way.connected.store(true, Ordering::Release);
+            }
+            None => {
                 return inbox.end(
-                    lost(format!("the session's stream broke: {}", status.message())),
+                    format!(
+                        "{what}, and the coordinator was not found again within {patience:?}, so this worker ends (it \
+                         can be started again)"
+                    ),
                     75,
                 );
             }
         }
     }
+}
+
+/// One stream, from Join to its end; says how it ended.
+async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> String {
+    let (up, messages) = mpsc::unbounded_channel();
+    let generation = inbox.present();
+    way.outbox.open(up, join(identity, generation));
+    let mut client = WorkerServiceClient::new(way.channel())
+        .max_decoding_message_size(2 * proto::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(proto::MAX_MESSAGE_BYTES);
+    let mut down = match client.session(UnboundedReceiverStream::new(messages)).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return format!("the session was not opened: {}", status.message()),
+    };
+    loop {
+        match down.message().await {
+            Ok(Some(v1::SessionResponse {
+                message: Some(message),
+            })) => {
+                let steps = match &message {
+                    v1::session_response::Message::Welcome(welcome) => Some(welcome.steps_known),
+                    _ => None,
+                };
+                inbox.file(message);
+                if let Some(steps) = steps {
+                    way.outbox.tell_again(steps);
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return "the session's stream was closed".to_owned(),
+            Err(status) => return format!("the session's stream broke: {}", status.message()),
+        }
+    }
+}
+
+fn join(identity: &Identity, generation: u64) -> v1::Join {
+    v1::Join {
+        run_id: identity.run_id.clone(),
+        worker_id: identity.worker_id.clone(),
+        host: identity.host.clone(),
+        pid: std::process::id(),
+        device: identity.device.clone(),
+        device_name: identity.device_name.clone(),
+        threads: identity.threads,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        generation,
+    }
+}
+
+/// A coordinator at the old address, or at the one that the run directory names now.
+async fn find(address: &str, identity: &Identity, patience: Duration) -> Option<(String, Channel)> {
+    let give_up = tokio::time::Instant::now() + patience;
+    while tokio::time::Instant::now() < give_up {
+        let written = identity.run_dir.as_ref().and_then(|run_dir| {
+            let text = std::fs::read_to_string(run_dir.join("coordinator.json")).ok()?;
+            let written: serde_json::Value = serde_json::from_str(&text).ok()?;
+            Some(written["address"].as_str()?.to_owned())
+        });
+        let address = written.unwrap_or_else(|| address.to_owned());
+        if let Ok(endpoint) = endpoint(&address)
+            && let Ok(channel) = endpoint.connect().await
+        {
+            return Some((address, channel));
+        }
+        tokio::time::sleep(LOOKED_FOR_EVERY).await;
+    }
+    None
 }

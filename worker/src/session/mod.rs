@@ -7,6 +7,7 @@
 mod bulk;
 mod inbox;
 mod link;
+mod outbox;
 mod store;
 
 pub(crate) use bulk::Upload;

@@ -23,7 +23,7 @@ impl RemoteStore {
     pub(crate) fn new(link: &Link, generation: u64) -> Self {
         Self {
             handle: link.runtime.handle().clone(),
-            client: StoreServiceClient::new(link.channel.clone()),
+            client: StoreServiceClient::new(link.channel()),
             scope: v1::StoreScope {
                 run_id: link.run_id.clone(),
                 generation,

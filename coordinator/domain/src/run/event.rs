@@ -38,6 +38,9 @@ pub enum Event {
         pid: u32,
         /// `cpu` or `cuda:K`.
         device: String,
+        /// The generation it is in already: it comes back to a coordinator that was started again. 0: none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u64,
     },
     /// A rank's process group stands and its state is in place.
     Ready {
@@ -217,18 +220,29 @@ pub enum ProcessEnd {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// Somehow, while nobody watched it: its coordinator was another one.
+    Unseen,
 }
 
 impl fmt::Display for ProcessEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "ended with exit status {code}"),
+            Self::Unseen => f.write_str("ended while its coordinator was away"),
             Self::Signal(signal) => match signal_name(*signal) {
                 Some(name) => write!(f, "was killed by signal {signal} ({name})"),
                 None => write!(f, "was killed by signal {signal}"),
             },
         }
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The signals that end processes in practice, by their numbers on Linux.

@@ -112,6 +112,10 @@ impl State {
         let Some(rank) = member.rank else {
             return Vec::new();
         };
+        if std::mem::take(&mut member.adopted) {
+            // It repeats what may have been lost with its coordinator.
+            member.next_step = report.step;
+        }
         let next = member.next_step;
         if report.step != next || report.step >= total || member.leaving.is_some() {
             let reason = format!(

@@ -112,6 +112,14 @@ impl State {
             return Vec::new();
         };
         member.process = Process::Ended(end);
+        if end == ProcessEnd::Unseen && member.session == Session::Never {
+            // It was gone before this coordinator came: that is no failure of this part.
+            member.again = Some(now);
+            let text = format!("{who} {end}");
+            let mut effects = self.lose(worker, text, now);
+            effects.extend(self.form_if_possible(now));
+            return effects;
+        }
         let was_open = member.session == Session::Open;
         let left = member.leaving.is_some_and(|(reason, _)| {
             matches!(
@@ -214,7 +222,7 @@ impl State {
     }
 
     /// A worker is no member any more; the generation is over if it was one.
-    fn lose(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
+    pub(super) fn lose(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
@@ -401,7 +409,7 @@ impl State {
 
     /// Whether no generation of this part has begun: what fails now fails for reasons that a restart does not mend.
     fn is_first_start(&self) -> bool {
-        self.generation == self.config.last_generation
+        self.generation == self.config.last_generation && self.config.adopted.is_none()
     }
 
     /// A generation forms although nobody was lost. Whoever began it three times in a row is the cause.
@@ -443,6 +451,12 @@ impl State {
                 "{} did not leave its process group within {timeout} ({cause})",
                 self.name(&worker)
             );
+            let text = match self.roster.get(&worker).map(|member| member.session) {
+                Some(Session::Never) => {
+                    format!("{} did not come back ({cause})", self.name(&worker))
+                }
+                _ => text,
+            };
             effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
         }
         effects

@@ -36,6 +36,7 @@ pub(super) fn config(workers: u32, local: bool) -> Config {
         from_checkpoint: false,
         evaluate_first: false,
         last_generation: 6,
+        adopted: None,
         stop_after: None,
         timeouts: Timeouts::from_fault_timeout(Millis(5000)),
     }
@@ -135,6 +136,7 @@ impl Sim {
             host,
             pid: n,
             device,
+            generation: 0,
         });
         if effects
             .iter()

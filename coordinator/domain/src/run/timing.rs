@@ -97,6 +97,10 @@ pub struct Timeouts {
     pub heartbeat_interval: Millis,
     /// [`Deadline::Join`]: processes start and load libtorch, all on the same cores.
     pub join: Millis,
+    /// [`Deadline::Regroup`] of workers that have to find a coordinator that was started again.
+    pub rejoin: Millis,
+    /// How long workers look for a coordinator that was lost before they end: it is their lifeline only in the long run.
+    pub reconnect: Millis,
     /// [`Deadline::Forming`]: models are built, checkpoints and weights read.
     pub forming: Millis,
     /// [`Deadline::Progress`] before any step's time is known; a step may take as long as it takes.
@@ -128,6 +132,8 @@ impl Timeouts {
             fault,
             heartbeat_interval: Millis((fault.0 / 5).max(20)),
             join: at_least(60, times(12)),
+            rejoin: at_least(10, times(2)),
+            reconnect: at_least(60, times(12)),
             forming: at_least(120, times(24)),
             progress: at_least(60, times(12)),
             stop: at_least(600, times(120)),

@@ -24,7 +24,9 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             let reason = format!("cannot start {worker}: {problem}");
             state.fail(64, reason, Some(worker.clone()), Vec::new(), now)
         }
-        Event::Joined { worker, .. } => state.on_joined(worker, now),
+        Event::Joined {
+            worker, generation, ..
+        } => state.on_joined(worker, *generation, now),
         Event::Ready { worker, generation } => state.on_ready(worker, *generation, now),
         Event::Progress {
             worker,
@@ -214,6 +216,11 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
 
 impl State {
     fn on_started(&mut self, now: Millis) -> Vec<Effect> {
+        if self.config.adopted.is_some() {
+            // Its members try to reach this coordinator. Whoever else is here is found out by the launcher.
+            self.set(Deadline::Regroup, now.after(self.config.timeouts.rejoin));
+            return Vec::new();
+        }
         if !self.config.local || self.phase != Phase::Waiting {
             return Vec::new();
         }
@@ -251,10 +258,31 @@ impl State {
         self.fail(75, reason, missing.into_iter().next(), Vec::new(), now)
     }
 
-    fn on_joined(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
+    fn on_joined(&mut self, worker: &WorkerId, generation: u64, now: Millis) -> Vec<Effect> {
+        let comes_back = self.roster.get(worker).is_some_and(|member| {
+            member.rank.is_some()
+                && member.session == Session::Never
+                && (generation == self.generation || self.was_left_behind_in(generation))
+                && matches!(self.phase, Phase::Regrouping { .. })
+        });
+        if comes_back {
+            return self.on_return(worker, now);
+        }
+        let mut effects = Vec::new();
         let admitted = if self.is_ending() {
             Err(JoinRefusal::Ending)
+        } else if generation != 0 {
+            Err(JoinRefusal::Stale(generation))
         } else {
+            if self
+                .roster
+                .get(worker)
+                .is_some_and(|member| member.session == Session::Never)
+            {
+                // A fresh process in the place of one that was a member.
+                let text = format!("{} was started again meanwhile", self.name(worker));
+                effects.extend(self.lose(worker, text, now));
+            }
             self.roster.join(worker, now)
         };
         if let Err(refusal) = admitted {
@@ -269,9 +297,30 @@ impl State {
             Deadline::Heartbeat(worker.clone()),
             now.after(self.config.timeouts.fault),
         );
-        vec![Effect::Welcome {
+        effects.push(Effect::Welcome {
             worker: worker.clone(),
-        }]
+        });
+        effects
+    }
+
+    /// A member has found the coordinator that was started again. It was training all along; now it is asked to where
+    /// everybody can be told the same plan.
+    fn on_return(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
+        self.roster.reopen(worker, now);
+        self.set(
+            Deadline::Heartbeat(worker.clone()),
+            now.after(self.config.timeouts.fault),
+        );
+        vec![
+            Effect::Welcome {
+                worker: worker.clone(),
+            },
+            Effect::Regroup {
+                workers: vec![worker.clone()],
+                at_boundary: false,
+                reason: "the coordinator was started again".to_owned(),
+            },
+        ]
     }
 
     fn on_standby(
@@ -281,20 +330,22 @@ impl State {
         step: Option<u64>,
         now: Millis,
     ) -> Vec<Effect> {
-        let current = generation == self.generation;
+        let left_behind = self.was_left_behind_in(generation);
+        let (newest, total) = (self.generation, self.total_steps());
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         if member.session != Session::Open || matches!(member.place, Place::Standby { .. }) {
             return Vec::new();
         }
+        let current = generation == newest || (left_behind && member.adopted);
         let member_of_it = member.rank.is_some() && current;
         if member.rank.is_some() && !current {
             // Its generation is older than the one it was sent into: it will hear of that one.
             return Vec::new();
         }
         let (next, ready) = (member.next_step, member.ready);
-        if let Some(step) = step.filter(|_| member_of_it)
+        if let Some(step) = step.filter(|_| member_of_it && !member.adopted)
             && (step > next || (ready && step < next))
         {
             let reason = format!(
@@ -305,12 +356,22 @@ impl State {
             return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
         }
         // What it holds is of this lineage only if it was in the newest generation.
-        let holds = step.filter(|_| member_of_it);
+        let holds = step.filter(|&step| member_of_it && step <= total);
         member.place = Place::Standby { holds };
         member.leaving = None;
+        let adopted = std::mem::take(&mut member.adopted);
         self.deadlines.remove(&Deadline::Arrival(worker.clone()));
         let mut effects = Vec::new();
-        if member_of_it && self.is_live(generation) {
+        if let Some(step) = holds.filter(|&step| adopted && step > self.steps_done) {
+            // Its reports of them were lost with its coordinator: what it holds counts.
+            self.steps_done = step;
+            effects.push(Effect::Commit {
+                generation: newest,
+                step: step - 1,
+                worker: worker.clone(),
+            });
+        }
+        if member_of_it && self.is_live(newest) {
             match self.boundary.clone() {
                 // The others come to the same boundary by themselves.
                 Some(cause) if !matches!(self.phase, Phase::Regrouping { .. }) => {

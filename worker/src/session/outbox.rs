@@ -1,0 +1,158 @@
+//! What this worker has to say, kept until a coordinator has heard it: one that was lost may have taken the last reports
+//! with it, and the next one is told again.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use proto::v1::session_request::Message;
+use proto::v1::{self, SessionRequest};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Reports that are kept: more than a coordinator that is killed can have failed to record.
+const REPORTS: usize = 4096;
+/// Steps before those that a coordinator knows which are told again: it may know of them from one rank only.
+const TOLD_AGAIN: u64 = 2;
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Outbox(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The way up, while there is one.
+    up: Option<UnboundedSender<SessionRequest>>,
+    /// Of the generation under way, oldest first.
+    reports: VecDeque<v1::Progress>,
+    /// What this worker last said of where it stands, and has not changed since.
+    standing: Option<Message>,
+}
+
+impl Outbox {
+    /// Says something: now if there is a way, else once there is one again. Heartbeats are of their moment only.
+    pub(super) fn say(&self, message: Message) {
+        let mut state = self.lock();
+        match &message {
+            Message::Progress(progress) => {
+                if state.reports.len() >= REPORTS {
+                    state.reports.pop_front();
+                }
+                state.reports.push_back(progress.clone());
+            }
+            Message::Ready(_) => {
+                state.reports.clear();
+                state.standing = None;
+            }
+            Message::Standby(_) | Message::Leaving(_) => state.standing = Some(message.clone()),
+            Message::Join(_) | Message::Heartbeat(_) | Message::Fault(_) => {}
+        }
+        state.send(message);
+    }
+
+    /// A stream to a coordinator is open: begins with `join`.
+    pub(super) fn open(&self, up: UnboundedSender<SessionRequest>, join: v1::Join) {
+        let mut state = self.lock();
+        state.up = Some(up);
+        state.send(Message::Join(join));
+    }
+
+    /// The coordinator has let this worker in again and knows of `steps`: everything it may have missed is told again.
+    pub(super) fn tell_again(&self, steps: u64) {
+        let state = self.lock();
+        for report in &state.reports {
+            if report.step + TOLD_AGAIN >= steps {
+                state.send(Message::Progress(report.clone()));
+            }
+        }
+        if let Some(standing) = &state.standing {
+            state.send(standing.clone());
+        }
+    }
+
+    /// The stream is over.
+    pub(super) fn close(&self) {
+        self.lock().up = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn send(&self, message: Message) {
+        if let Some(up) = &self.up {
+            // A stream that has just broken: what matters is told again.
+            let _ = up.send(SessionRequest {
+                message: Some(message),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    fn progress(step: u64) -> Message {
+        Message::Progress(v1::Progress {
+            step,
+            ..Default::default()
+        })
+    }
+
+    fn standby(step: u64) -> Message {
+        Message::Standby(v1::Standby {
+            generation: 3,
+            step: Some(step),
+        })
+    }
+
+    /// In a word each.
+    fn heard(stream: &mut mpsc::UnboundedReceiver<SessionRequest>) -> Vec<String> {
+        std::iter::from_fn(|| stream.try_recv().ok())
+            .map(|request| match request.message.unwrap() {
+                Message::Join(_) => "join".to_owned(),
+                Message::Progress(progress) => format!("step {}", progress.step),
+                Message::Standby(standby) => format!("standby {}", standby.step()),
+                Message::Heartbeat(_) => "beat".to_owned(),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_a_lost_coordinator_may_not_have_recorded_is_told_again_to_the_next() {
+        let outbox = Outbox::default();
+        let (up, mut first) = mpsc::unbounded_channel();
+        outbox.open(up, v1::Join::default());
+        (4..7).for_each(|step| outbox.say(progress(step)));
+        assert_eq!(heard(&mut first), ["join", "step 4", "step 5", "step 6"]);
+        outbox.close();
+        // Without a coordinator it goes on
+        (7..9).for_each(|step| outbox.say(progress(step)));
+        outbox.say(Message::Heartbeat(v1::Heartbeat::default()));
+        outbox.say(standby(9));
+        let (up, mut second) = mpsc::unbounded_channel();
+        outbox.open(up, v1::Join::default());
+        assert_eq!(heard(&mut second), ["join"]);
+        outbox.tell_again(7);
+        assert_eq!(
+            heard(&mut second),
+            ["step 5", "step 6", "step 7", "step 8", "standby 9"]
+        );
+    }
+
+    #[test]
+    fn another_generation_leaves_nothing_of_the_one_before() {
+        let outbox = Outbox::default();
+        outbox.say(progress(4));
+        outbox.say(standby(5));
+        outbox.say(Message::Ready(v1::Ready::default()));
+        let (up, mut stream) = mpsc::unbounded_channel();
+        outbox.open(up, v1::Join::default());
+        outbox.tell_again(0);
+        assert_eq!(heard(&mut stream), ["join"]);
+    }
+}
