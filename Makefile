@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests env build demo test bench lint tidy fmt clean
+.PHONY: help setup setup-tests env build demo test chaos bench lint tidy fmt clean
 
 # Recipes that compile start with this: it exports LIBTORCH and friends, see `make env`.
 with_torch := exports=$$(setup/env) && eval "$$exports" &&
@@ -31,6 +31,10 @@ demo: ## Train on drawn pictures, or on COCO with DATA=/path/to/coco, by two wor
 
 test: setup-tests ## Build and run every test; the last line counts them
 	@$(with_torch) .ci/count cargo test --release --locked --workspace --no-fail-fast -- --show-output
+
+chaos: setup ## Disturb real runs at random for half an hour and check each (MINUTES=30, SEED=)
+	@$(with_torch) cargo build --release --locked -p coordinator -p worker
+	@$(with_torch) .ci/chaos --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 bench: setup-tests ## Measure beside peers, print the tables, write bench/results/*.json
 	@$(with_torch) cargo build --release --locked -p coordinator -p worker -p probes

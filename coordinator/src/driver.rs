@@ -26,6 +26,7 @@ use crate::status::{self, Introduced, Shown};
 use crate::store::{Scores, Store};
 
 mod effects;
+mod evaluated;
 mod feeder;
 mod figures;
 mod messages;

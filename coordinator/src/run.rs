@@ -1,29 +1,28 @@
 //! Serves one run from an open listener to its end.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ledger::Ledger;
-use domain::membership::WorkerId;
-use domain::run::{Adopted, Budgets, Config, Event, Millis, State, Timeouts, World};
-use domain::run_plan::{RunPlan, RunShape};
+use domain::run::{Budgets, Event, State, World};
+use domain::run_plan::RunShape;
 use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::checkpoint::CheckpointError;
 use crate::driver::{Driver, MAILBOX, Parts, Recorder};
 use crate::evaluation::{Evaluated, Evaluations, labels_of};
 use crate::grpc::rendezvous::Rendezvous;
 use crate::grpc::{self, Context};
-use crate::history::History;
 use crate::launch::local::{LocalSpec, LocalWorkers};
 use crate::observer::{Observer, RunEvent};
-use crate::store::{Resume, Store, StoreError};
+use crate::store::StoreError;
+
+mod open;
+
+use open::open;
 
 /// Everything a run needs, checked beforehand.
 #[derive(Debug, Clone)]
@@ -327,93 +326,6 @@ fn address_of(listener: &TcpListener) -> Result<String, RunError> {
         });
     }
     Ok(format!("http://{address}"))
-}
-
-/// What is on disk, opened.
-struct Opened {
-    config: Config,
-    checkpoints: Checkpoints,
-    store: Store,
-    ledger: Ledger,
-    history: History,
-    scores: BTreeMap<(u64, u32), Option<Vec<f32>>>,
-}
-
-async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
-    let workers = setup.launch.workers();
-    let plan = RunPlan::new(setup.shape, workers)?;
-    let begins_at_step = setup.resume.as_ref().map_or(0, |resume| resume.step);
-    let resume = if setup.adopt {
-        Resume::WithWorkersOr(begins_at_step)
-    } else {
-        Resume::At(begins_at_step)
-    };
-    let keep = NonZeroU32::new(setup.keep_checkpoints).unwrap_or(NonZeroU32::MIN);
-    let (run_dir, run_id) = (setup.run_dir.clone(), setup.run_id.clone());
-    let (checkpoints, store, recorded) = tokio::task::spawn_blocking(move || {
-        let checkpoints = Checkpoints::open(run_dir.join("checkpoints"), keep)?;
-        let (store, recorded) = Store::open(&run_dir.join("run.redb"), &run_id, resume)?;
-        Ok::<_, RunError>((checkpoints, store, recorded))
-    })
-    .await
-    .map_err(|problem| RunError::Internal(problem.to_string()))??;
-    store.shape(setup.shape);
-    let steps_per_epoch = u64::from(plan.steps_per_epoch());
-    let mut ledger = recorded.ledger;
-    let newest_step = recorded.steps.last().map(|point| point.step);
-    let history = History::new(recorded.steps, recorded.evaluations, steps_per_epoch);
-    let adopted = recorded
-        .left_behind
-        .then(|| adopt(&mut ledger, newest_step, &history))
-        .flatten();
-    let evaluate_first =
-        plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
-    let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
-    let config = Config {
-        workers,
-        min_workers: setup.membership.min_workers,
-        world: setup.membership.world,
-        budgets: setup.membership.budgets,
-        local: matches!(setup.launch, Launch::Local { .. }),
-        shape: setup.shape,
-        begins_at_step,
-        from_checkpoint: setup.resume.is_some(),
-        evaluate_first,
-        last_generation: recorded.generation,
-        adopted,
-        stop_after: setup.stop_after,
-        timeouts: Timeouts::from_fault_timeout(Millis(millis)),
-    };
-    Ok(Opened {
-        config,
-        checkpoints,
-        store,
-        ledger,
-        history,
-        scores: recorded.scores,
-    })
-}
-
-/// What a lost coordinator has left behind, as far as it was recorded.
-fn adopt(ledger: &mut Ledger, newest_step: Option<u64>, history: &History) -> Option<Adopted> {
-    let number = ledger.current()?.number;
-    // Steps are recorded as they come, and the ledger once a second: it may lag behind.
-    if let Some(step) = newest_step {
-        let _ = ledger.commit_through(number, step);
-    }
-    let generations = ledger.generations();
-    let current = generations.last()?;
-    let before = generations.len().checked_sub(2);
-    Some(Adopted {
-        members: current.members.iter().cloned().map(WorkerId::new).collect(),
-        previous: before.map_or(0, |before| generations[before].number),
-        steps_done: ledger.steps_done(),
-        evaluated: history
-            .evaluations()
-            .iter()
-            .map(|known| known.step)
-            .collect(),
-    })
 }
 
 /// Waits for open streams to read their last words, but not for ever.

@@ -16,10 +16,14 @@ use domain::ledger::Ledger;
 use domain::run_plan::RunShape;
 use prost::Message as _;
 use proto::v1::StepPoint;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, TableDefinition};
 use tokio::sync::oneshot;
 
 use crate::evaluation::Evaluated;
+
+mod read;
+
+use read::{Prepared, prepare, read};
 
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// By step: an encoded `StepPoint`.
@@ -303,116 +307,6 @@ impl Drop for Store {
             let _ = writer.join();
         }
     }
-}
-
-/// How a store was found.
-enum Prepared {
-    /// It is another run's.
-    OtherRun(String),
-    /// Its coordinator was lost, and its workers may be alive.
-    LeftBehind,
-    /// The run goes on at this step.
-    At(u64),
-}
-
-/// Makes the tables and drops void steps.
-fn prepare(database: &Database, run_id: &str, resume: Resume) -> Result<Prepared, redb::Error> {
-    let transaction = database.begin_write()?;
-    let prepared;
-    {
-        let mut meta = transaction.open_table(META)?;
-        let found = meta
-            .get(RUN_ID)?
-            .map(|id| String::from_utf8_lossy(id.value()).into_owned());
-        match found {
-            Some(found) if found != run_id => return Ok(Prepared::OtherRun(found)),
-            Some(_) => {}
-            None => {
-                meta.insert(RUN_ID, run_id.as_bytes())?;
-            }
-        }
-        let lost = meta.get(SERVED)?.is_some() && meta.get(GENERATION)?.is_some();
-        prepared = match resume {
-            Resume::WithWorkersOr(_) if lost => Prepared::LeftBehind,
-            Resume::WithWorkersOr(step) | Resume::At(step) => Prepared::At(step),
-        };
-        meta.insert(SERVED, [1u8].as_slice())?;
-        let (mut steps, mut digests) = (
-            transaction.open_table(STEPS)?,
-            transaction.open_table(DIGESTS)?,
-        );
-        let mut scores = transaction.open_table(SCORES)?;
-        transaction.open_table(EVALUATIONS)?;
-        if let Prepared::At(step) = prepared {
-            steps.retain_in(step.., |_, _| false)?;
-            digests.retain_in((step, 0).., |_, _| false)?;
-            scores.retain_in((step.saturating_add(1), 0).., |_, _| false)?;
-        }
-    }
-    transaction.commit()?;
-    Ok(prepared)
-}
-
-fn read(database: &Database, path: &Path, begins_at_step: u64) -> Result<Recorded, StoreError> {
-    let failed = |problem: redb::Error| StoreError::Open {
-        path: path.to_owned(),
-        problem: problem.to_string(),
-    };
-    let content = |what, problem: String| StoreError::Content {
-        path: path.to_owned(),
-        what,
-        problem,
-    };
-    let mut recorded = Recorded::default();
-    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
-    let meta = transaction.open_table(META).map_err(|e| failed(e.into()))?;
-    if let Some(value) = meta.get(GENERATION).map_err(|e| failed(e.into()))? {
-        let bytes: [u8; 8] = value
-            .value()
-            .try_into()
-            .map_err(|_| content("generation number", "not 8 bytes".to_owned()))?;
-        recorded.generation = u64::from_le_bytes(bytes);
-    }
-    if let Some(value) = meta.get(LEDGER).map_err(|e| failed(e.into()))? {
-        recorded.ledger =
-            serde_json::from_slice(value.value()).map_err(|e| content("ledger", e.to_string()))?;
-    }
-    let steps = transaction
-        .open_table(STEPS)
-        .map_err(|e| failed(e.into()))?;
-    for entry in steps.iter().map_err(|e| failed(e.into()))? {
-        let (_, value) = entry.map_err(|e| failed(e.into()))?;
-        recorded
-            .steps
-            .push(StepPoint::decode(value.value()).map_err(|e| content("step", e.to_string()))?);
-    }
-    let evaluations = transaction
-        .open_table(EVALUATIONS)
-        .map_err(|e| failed(e.into()))?;
-    for entry in evaluations
-        .range(..=begins_at_step)
-        .map_err(|e| failed(e.into()))?
-    {
-        let (_, value) = entry.map_err(|e| failed(e.into()))?;
-        recorded.evaluations.push(
-            serde_json::from_slice(value.value())
-                .map_err(|e| content("evaluation", e.to_string()))?,
-        );
-    }
-    let scores = transaction
-        .open_table(SCORES)
-        .map_err(|e| failed(e.into()))?;
-    for entry in scores.iter().map_err(|e| failed(e.into()))? {
-        let (key, value) = entry.map_err(|e| failed(e.into()))?;
-        let words = value.value().chunks_exact(4);
-        let logits = words.map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        let logits: Vec<f32> = logits.collect();
-        let skipped = logits.is_empty();
-        recorded
-            .scores
-            .insert(key.value(), (!skipped).then_some(logits));
-    }
-    Ok(recorded)
 }
 
 /// The writer's life: one transaction for whatever has gathered.

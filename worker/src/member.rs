@@ -173,19 +173,17 @@ impl Member {
             })
     }
 
-    /// Which ranks hold the state that a generation begins with, and where it comes from, in words. What no peer holds
-    /// is read by rank 0, so that every other rank has what that one read.
+    /// Which ranks hold the state that a generation begins with, and in words where it comes from if that is no peer.
+    /// What no peer holds is read by rank 0, so that every other rank has what that one read.
     fn source(
         &mut self,
         generation: &v1::Generation,
     ) -> Result<(BTreeSet<usize>, String), WorkerError> {
-        let step = generation.begins_at_step;
         let first = BTreeSet::from([0]);
         Ok(match &generation.state {
             Some(State::FromPeers(holders)) => {
                 let ranks = holders.ranks.iter().map(|&rank| rank as usize);
-                let words = format!("the state of rank {:?} after {step} steps", holders.ranks);
-                (ranks.collect(), words)
+                (ranks.collect(), String::new())
             }
             Some(State::FromCheckpoint(from)) => {
                 if generation.rank == 0 {

@@ -195,3 +195,36 @@ fn with_every_worker_killed_the_run_goes_on_from_its_last_checkpoint() {
     let run = run.end();
     as_if_nothing_had_happened(&place, &run);
 }
+
+#[test]
+fn a_killed_coordinator_costs_nothing_while_its_workers_train_on() {
+    let place = Place::with(36, 10);
+    // Given a run whose coordinator is killed and started again, twice, the second time together with a worker
+    let mut run = start(&place, "run", 3, &[]);
+    run.wait_for_step(4);
+    signal("-KILL", run.pid());
+    let killed = run.end();
+    assert_eq!(killed.code, None);
+    let mut run = again(&place, "run");
+    run.wait_for_step(9);
+    signal("-KILL", run.pid());
+    signal("-KILL", run.newest_pid_on_disk("worker-1"));
+    run.end();
+    let run = again(&place, "run").end();
+
+    as_if_nothing_had_happened(&place, &run);
+    let ledger = ledger(&run.dir);
+    let first = &ledger["generations"][0]["committed"];
+    assert!(
+        first["last"].as_u64() >= Some(3),
+        "what was done stays done: {ledger:#}"
+    );
+    assert_eq!(ledger["void"], serde_json::json!([]), "{ledger:#}");
+}
+
+/// The same run, resumed, with the same witness.
+fn again(place: &Place, name: &str) -> Watched {
+    let mut command = place.command(name, 3, &["--resume"]);
+    command.env("HGAT_WITNESS", place.path(&format!("{name}-witness")));
+    Watched::start(command, place.path(name))
+}

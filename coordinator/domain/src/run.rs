@@ -18,19 +18,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::membership::{Place, Roster, Session, WorkerId};
-use crate::plan::PlanError;
+use crate::membership::{Roster, WorkerId};
 use crate::run_plan::{RunPlan, RunShape};
 
+mod deadlines;
 mod effect;
 mod ending;
 mod event;
 mod forming;
+mod hang;
+mod joining;
 mod progress;
 mod reason;
 mod recovery;
+mod replace;
 mod restart;
+mod state;
 mod timing;
+mod transition;
 
 pub use effect::Effect;
 pub use ending::{EndKind, Ending, Measure};
@@ -152,8 +157,6 @@ pub struct State {
     evaluated: BTreeSet<u64>,
     /// The newest checkpoint that is in place.
     checkpointed: Option<u64>,
-    /// The step whose checkpoint was due and is not in place.
-    snapshot_owed: Option<u64>,
     /// Whether the newest generation only hands over its state.
     finishing: bool,
     /// Whether it evaluates before its first step.
@@ -195,281 +198,6 @@ impl StopWish {
     }
 }
 
-impl State {
-    /// A run that has not begun. Its first event is [`Event::Started`].
-    ///
-    /// # Errors
-    /// The first of [`RunShape::mistakes`].
-    pub fn new(config: Config) -> Result<Self, PlanError> {
-        let plan = RunPlan::new(config.shape, config.workers)?;
-        let mut roster = Roster::new(config.workers, config.local);
-        let (mut phase, mut steps_done) = (Phase::Waiting, config.begins_at_step);
-        let mut evaluated = BTreeSet::new();
-        if let Some(adopted) = &config.adopted {
-            roster.adopt(&adopted.members, adopted.steps_done);
-            steps_done = adopted.steps_done;
-            evaluated.extend(adopted.evaluated.iter().copied());
-            phase = Phase::Regrouping {
-                cause: "the coordinator was started again".to_owned(),
-                since: Millis(0),
-            };
-        }
-        Ok(Self {
-            plan,
-            roster,
-            generation: config.last_generation,
-            phase,
-            steps_done,
-            reports: progress::Reports::default(),
-            evaluations: BTreeMap::new(),
-            evaluated,
-            checkpointed: config.from_checkpoint.then_some(config.begins_at_step),
-            snapshot_owed: None,
-            finishing: false,
-            opens_with_evaluation: false,
-            stop: None,
-            boundary: None,
-            losses: restart::Losses::default(),
-            witness: None,
-            explained: false,
-            unexplained: 0,
-            waited_until: None,
-            last_commit: None,
-            longest_step: Millis(0),
-            deadlines: BTreeMap::new(),
-            config,
-        })
-    }
-
-    /// What is fixed.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Where the run is.
-    #[must_use]
-    pub fn phase(&self) -> &Phase {
-        &self.phase
-    }
-
-    /// Its workers.
-    #[must_use]
-    pub fn roster(&self) -> &Roster {
-        &self.roster
-    }
-
-    /// The generation that workers may speak for, if one is live.
-    #[must_use]
-    pub fn live_generation(&self) -> Option<u64> {
-        match self.phase {
-            Phase::Waiting | Phase::Over(_) => None,
-            // Checkpoints and scores that are under way may still come in.
-            Phase::Ending { .. } => {
-                (self.generation > self.config.last_generation).then_some(self.generation)
-            }
-            _ => Some(self.generation),
-        }
-    }
-
-    /// The highest generation number used; 0: none yet.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Steps that at least one rank has applied.
-    #[must_use]
-    pub fn steps_done(&self) -> u64 {
-        self.steps_done
-    }
-
-    /// Steps that every member holds: no later generation can make them void.
-    #[must_use]
-    pub fn steps_held_by_all(&self) -> u64 {
-        let members = self
-            .roster
-            .iter()
-            .filter(|(_, member)| member.rank.is_some());
-        let held = members.map(|(_, member)| if member.ready { member.next_step } else { 0 });
-        match self.phase {
-            Phase::Ending { .. } | Phase::Over(_) => self.steps_done,
-            _ => held.min().unwrap_or(0),
-        }
-    }
-
-    /// Steps of the whole run.
-    #[must_use]
-    pub fn total_steps(&self) -> u64 {
-        self.plan.total_steps()
-    }
-
-    /// The epoch under way, from 1; after an epoch's last step still that epoch.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
-        match self.steps_done {
-            0 => 1,
-            done => self.plan.epoch_of(done - 1) + 1,
-        }
-    }
-
-    /// The newest evaluation that has no figures yet.
-    #[must_use]
-    pub fn evaluation(&self) -> Option<&Evaluation> {
-        self.evaluations.values().next_back()
-    }
-
-    /// All deadlines that run.
-    #[must_use]
-    pub fn deadlines(&self) -> &BTreeMap<Deadline, Millis> {
-        &self.deadlines
-    }
-
-    /// When the run wants to be woken, and for which deadline.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<(&Deadline, Millis)> {
-        self.deadlines
-            .iter()
-            .map(|(deadline, at)| (deadline, *at))
-            .min_by_key(|(_, at)| *at)
-    }
-
-    /// Why things stand as they do.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        let epochs = self.plan.shape().epochs;
-        let silent = || self.roster.which(|member| member.silent);
-        match &self.phase {
-            Phase::Waiting => Reason::WaitingForWorkers {
-                wanted: self.config.workers,
-                joined: self.roster.joined(),
-                missing: self.roster.which(|member| member.session != Session::Open),
-                setting_up: self.roster.which(|member| {
-                    member.session == Session::Open && member.place == Place::SettingUp
-                }),
-            },
-            Phase::Regrouping { cause, .. } => Reason::Regrouping {
-                cause: cause.clone(),
-                generation: self.generation,
-                inside: self.roster.which(|member| {
-                    member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
-                }),
-                here: self.here(),
-                fewest: self.fewest() as u32,
-            },
-            Phase::Forming => Reason::Forming {
-                generation: self.generation,
-                wanted: self.world_size(),
-                missing: self
-                    .roster
-                    .which(|member| member.rank.is_some() && !member.ready),
-            },
-            Phase::Training => Reason::Training {
-                epoch: self.epoch_at_work(),
-                epochs,
-                silent: silent(),
-            },
-            Phase::Evaluating { epoch, .. } => Reason::Evaluating {
-                epoch: epoch + 1,
-                epochs,
-                silent: silent(),
-            },
-            Phase::Stopping { by } => Reason::Stopping {
-                by: by.clone(),
-                missing: self
-                    .roster
-                    .which(|member| member.rank.is_some() && member.leaving.is_none()),
-            },
-            Phase::Ending { ending, measure } => {
-                let waiting = self.roster.which(|member| !member.is_gone());
-                let figures = "computing the figures of the last evaluation";
-                let measure = if waiting.is_empty() {
-                    figures
-                } else {
-                    measure.text()
-                };
-                Reason::Ending {
-                    ending: ending.reason.clone(),
-                    waiting,
-                    measure,
-                }
-            }
-            Phase::Over(ending) => Reason::Over {
-                ending: ending.reason.clone(),
-            },
-        }
-    }
-
-    /// The epoch of the next step, from 1.
-    fn epoch_at_work(&self) -> u32 {
-        (self.plan.epoch_of(self.steps_done) + 1).min(self.plan.shape().epochs)
-    }
-
-    fn is_live(&self, generation: u64) -> bool {
-        generation == self.generation
-            && !matches!(
-                self.phase,
-                Phase::Waiting | Phase::Ending { .. } | Phase::Over(_)
-            )
-    }
-
-    fn set(&mut self, deadline: Deadline, at: Millis) {
-        self.deadlines.insert(deadline, at);
-    }
-
-    /// All members have their state.
-    fn begin_training(&mut self, now: Millis) -> Vec<Effect> {
-        self.deadlines.remove(&Deadline::Forming);
-        self.set(Deadline::Progress, now.after(self.progress_timeout()));
-        for worker in self.roster.which(|member| member.rank.is_some()) {
-            if let Some(member) = self.roster.get_mut(&worker) {
-                member.suspect = false;
-            }
-        }
-        self.witness = None;
-        self.explained = false;
-        let Some(stop) = self.stop.clone() else {
-            self.phase = Phase::Training;
-            return self.ask_for_a_boundary();
-        };
-        self.phase = Phase::Stopping {
-            by: stop.by.clone(),
-        };
-        if self.finishing {
-            return Vec::new();
-        }
-        vec![Effect::Stop {
-            reason: stop.text(),
-        }]
-    }
-
-    /// Whether a member may still speak for `generation` although it is not the newest: it was left behind there, and
-    /// stood by when its coordinator was lost.
-    fn was_left_behind_in(&self, generation: u64) -> bool {
-        let previous = self.config.adopted.as_ref().map(|adopted| adopted.previous);
-        generation != 0 && previous == Some(generation)
-    }
-
-    fn is_member(&self, worker: &WorkerId) -> bool {
-        self.roster
-            .get(worker)
-            .is_some_and(|member| member.rank.is_some())
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Ending { .. } | Phase::Over(_))
-    }
-
-    /// Workers that could be in the next generation.
-    fn here(&self) -> u32 {
-        // No more than `config.workers` and its spares.
-        let here = self.roster.which(|member| {
-            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
-        });
-        here.len() as u32
-    }
-}
-
 /// The decision: what the run makes of `event` at the time `now`.
 ///
 /// Deadlines that are over by `now` count as having passed before anything else happens later, so a driver that wakes
@@ -477,16 +205,14 @@ impl State {
 #[must_use]
 pub fn step(mut state: State, event: &Event, now: Millis) -> (State, Vec<Effect>, Reason) {
     let mut effects = transition::apply(&mut state, event, now);
-    while let Some(deadline) = transition::next_expired(&state, now) {
-        effects.extend(transition::expire(&mut state, &deadline, now));
+    while let Some(deadline) = deadlines::next_expired(&state, now) {
+        effects.extend(deadlines::expire(&mut state, &deadline, now));
     }
     effects.extend(state.restart(now));
     state.close_if_done(&mut effects);
     let reason = state.reason();
     (state, effects, reason)
 }
-
-mod transition;
 
 #[cfg(test)]
 mod tests;

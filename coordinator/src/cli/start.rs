@@ -349,7 +349,9 @@ fn find_checkpoint(
         .iter()
         .for_each(|damaged| terminal.warn(damaged));
     if resume && found.checkpoint.is_none() {
-        terminal.warn("there is no complete checkpoint yet: the run begins again at step 0");
+        terminal.warn(
+            "there is no complete checkpoint yet: the run begins again at step 0 unless its workers are training still",
+        );
     }
     let estimate = found
         .checkpoint

@@ -10,7 +10,6 @@ use proto::v1::{Fault, Leaving, Progress, Ready, Standby, session_request};
 
 use super::{Driver, Guest, Message};
 use crate::checkpoint::Committed;
-use crate::evaluation::Evaluated;
 use crate::observer::RunEvent;
 use crate::status::{self, Introduced};
 use crate::store::Digest;
@@ -230,88 +229,6 @@ impl Driver {
                 rank,
                 generation: progress.generation,
                 digest: progress.samples_digest,
-            });
-        }
-    }
-
-    async fn on_scored(
-        &mut self,
-        step: u64,
-        scored: u32,
-        samples: u32,
-        began: bool,
-        skipped: Vec<(u32, String)>,
-    ) {
-        let epoch = step.checked_sub(1).map_or(0, |last| {
-            u32::try_from(last / self.steps_per_epoch()).unwrap_or(u32::MAX)
-        });
-        if began {
-            self.parts
-                .observer
-                .tell(RunEvent::EvaluationBegan { epoch, samples });
-        }
-        for (sample, reason) in skipped {
-            self.list_skipped("val", sample, reason);
-        }
-        self.parts.observer.tell(RunEvent::Scored {
-            epoch,
-            scored,
-            samples,
-        });
-        self.happen(Event::Scored {
-            step,
-            scored,
-            samples,
-        })
-        .await;
-    }
-
-    fn steps_per_epoch(&self) -> u64 {
-        let epochs = u64::from(self.state().config().shape.epochs.max(1));
-        (self.state().total_steps() / epochs).max(1)
-    }
-
-    async fn on_evaluated(&mut self, step: u64, outcome: Result<Box<Evaluated>, String>) {
-        let problem = match outcome {
-            Ok(evaluated) => {
-                self.keep_evaluation(*evaluated);
-                None
-            }
-            Err(problem) => Some(problem),
-        };
-        self.happen(Event::Evaluated { step, problem }).await;
-    }
-
-    fn keep_evaluation(&mut self, evaluated: Evaluated) {
-        self.parts.store.evaluation(&evaluated);
-        self.parts.history.push_evaluation(evaluated.clone());
-        let best_before = self.shown.best;
-        (self.shown.last_map, self.shown.best) = self.parts.history.maps();
-        let Evaluated {
-            step,
-            epoch,
-            seconds,
-            metrics,
-            ..
-        } = evaluated;
-        let map = metrics.average_precision.map;
-        let best = map.is_some() && self.shown.best != best_before;
-        let duration = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        let metrics = Box::new(metrics);
-        self.parts.observer.tell(RunEvent::Evaluated {
-            epoch,
-            step,
-            metrics,
-            duration,
-            best,
-        });
-        // A checkpoint may have been committed before its figures were known: on resume, or by a person's request.
-        if let Some(map) = map {
-            let checkpoints = self.parts.checkpoints.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(problem) = checkpoints.set_map(step, map) {
-                    tracing::debug!(step, %problem, "no checkpoint takes this mAP");
-                }
             });
         }
     }

@@ -12,6 +12,8 @@ use serde::Serialize;
 struct Head<'a> {
     part: &'a Config,
     run_id: &'a str,
+    /// The wall clock where `at_ms` is 0, for people who compare with other records. Nothing is decided by it.
+    began_unix_ms: u64,
 }
 
 /// A sample that was left out: decides nothing, and is what people look for.
@@ -42,6 +44,11 @@ pub(crate) fn digest(effects: &[Effect], reason: &Reason) -> String {
     format!("{:016x}", proto::digest(text.as_bytes()))
 }
 
+fn unix_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Appends events to the file; buffered, flushed by the driver every second and at the end.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -60,6 +67,7 @@ impl Recorder {
         recorder.line(&Head {
             part: config,
             run_id,
+            began_unix_ms: unix_millis(),
         })?;
         Ok(recorder)
     }

@@ -120,7 +120,9 @@ impl Narrator {
                 rank: 0,
                 initial_state,
                 parameters,
-            } if self.ready.insert(worker_id.clone(), ()).is_none() => {
+            } if !initial_state.is_empty()
+                && self.ready.insert(worker_id.clone(), ()).is_none() =>
+            {
                 vec![said(
                     "weights",
                     &format!("{initial_state} · {} parameters", grouped(*parameters)),

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::v1;
@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::inbox::Inbox;
 use super::outbox::Outbox;
+use super::pulse::{Collective, Pulse};
 
 /// A broken stream is noticed this long after a call failed for the same reason.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
@@ -60,15 +61,6 @@ pub(crate) struct Identity {
     pub(crate) threads: u32,
     /// Where a coordinator of this machine writes its address, which changes when it is started again.
     pub(crate) run_dir: Option<PathBuf>,
-}
-
-/// What the next heartbeat says. Written by the training thread, read by the stream's.
-#[derive(Debug, Default)]
-struct Pulse {
-    generation: AtomicU64,
-    step: AtomicU64,
-    activity: AtomicU64,
-    collective: Mutex<(String, bool)>,
 }
 
 /// The way to whichever coordinator serves the run.
@@ -188,29 +180,17 @@ impl Link {
 
     /// Notes what the process does, for heartbeats.
     pub(crate) fn now(&self, generation: u64, step: u64, activity: v1::Activity) {
-        self.pulse.generation.store(generation, Ordering::Relaxed);
-        self.pulse.step.store(step, Ordering::Relaxed);
-        self.pulse
-            .activity
-            .store(activity as u64, Ordering::Relaxed);
+        self.pulse.now(generation, step, activity);
     }
 
     /// The generation and step last noted.
     pub(crate) fn position(&self) -> (u64, u64) {
-        (
-            self.pulse.generation.load(Ordering::Relaxed),
-            self.pulse.step.load(Ordering::Relaxed),
-        )
+        self.pulse.position()
     }
 
     /// Notes that a collective is entered; what it returns notes that it was left.
     pub(crate) fn entering(&self, collective: String) -> Collective<'_> {
-        *self
-            .pulse
-            .collective
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = (collective, true);
-        Collective(&self.pulse)
+        self.pulse.entering(collective)
     }
 
     /// The way for calls beside the session.
@@ -237,49 +217,6 @@ impl Link {
                 |local| local.ip(),
             )
     }
-}
-
-/// A collective under way; dropping it says that it was left.
-#[derive(Debug)]
-pub(crate) struct Collective<'a>(&'a Pulse);
-
-impl Drop for Collective<'_> {
-    fn drop(&mut self) {
-        self.0
-            .collective
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1 = false;
-    }
-}
-
-impl Pulse {
-    fn heartbeat(&self) -> v1::Heartbeat {
-        let (collective, in_collective) = self
-            .collective
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        v1::Heartbeat {
-            generation: self.generation.load(Ordering::Relaxed),
-            step: self.step.load(Ordering::Relaxed),
-            activity: i32::try_from(self.activity.load(Ordering::Relaxed)).unwrap_or_default(),
-            collective,
-            in_collective,
-            resident_bytes: resident_bytes().unwrap_or_default(),
-        }
-    }
-}
-
-/// Memory of this process in bytes, from `/proc/self/statm` (pages of 4 KiB).
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    statm
-        .split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|pages| pages * 4096)
 }
 
 async fn connect(
@@ -324,38 +261,38 @@ fn endpoint(address: &str) -> Result<Endpoint, LinkError> {
         .connect_timeout(Duration::from_secs(5)))
 }
 
-/// Keeps a session open with whichever coordinator serves the run, until one ends it or none is found for too long.
+/// Keeps a session open with whichever coordinator serves the run, until one ends it or none lets this worker in for too
+/// long.
 async fn keep(way: Arc<Way>, inbox: Arc<Inbox>, mut address: String, identity: Identity) {
+    let mut lost_at = tokio::time::Instant::now();
     loop {
-        let what = attend(&way, &inbox, &identity).await;
+        let (what, welcomed) = attend(&way, &inbox, &identity).await;
         way.outbox.close();
         way.connected.store(false, Ordering::Release);
         if inbox.ended().is_some() {
             return;
         }
         let patience = Duration::from_millis(way.patience_millis.load(Ordering::Relaxed));
-        tracing::warn!("{what}; looking for the coordinator for {patience:?}");
-        match find(&address, &identity, patience).await {
-            Some((found, channel)) => {
-                *way.channel.write().unwrap_or_else(PoisonError::into_inner) = channel;
-                address = found;
-                way.connected.store(true, Ordering::Release);
-            }
-            None => {
-                return inbox.end(
-                    format!(
-                        "{what}, and the coordinator was not found again within {patience:?}, so this worker ends (it \
-                         can be started again)"
-                    ),
-                    75,
-                );
-            }
+        if welcomed {
+            lost_at = tokio::time::Instant::now();
+            tracing::warn!("{what}; looking for the coordinator for {patience:?}");
+        } else {
+            tokio::time::sleep(LOOKED_FOR_EVERY).await;
         }
+        let Some((found, channel)) = find(&address, &identity, lost_at + patience).await else {
+            let reason = format!(
+                "{what}, and no coordinator was found within {patience:?}, so this worker ends (it can be started again)"
+            );
+            return inbox.end(reason, 75);
+        };
+        *way.channel.write().unwrap_or_else(PoisonError::into_inner) = channel;
+        address = found;
     }
 }
 
-/// One stream, from Join to its end; says how it ended.
-async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> String {
+/// One stream, from Join to its end; says how it ended, and whether this worker had been let in.
+async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> (String, bool) {
+    let mut welcomed = false;
     let (up, messages) = mpsc::unbounded_channel();
     let generation = inbox.present();
     way.outbox.open(up, join(identity, generation));
@@ -364,7 +301,10 @@ async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> String {
         .max_encoding_message_size(proto::MAX_MESSAGE_BYTES);
     let mut down = match client.session(UnboundedReceiverStream::new(messages)).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => return format!("the session was not opened: {}", status.message()),
+        Err(status) => {
+            let what = format!("the session was not opened: {}", status.message());
+            return (what, welcomed);
+        }
     };
     loop {
         match down.message().await {
@@ -377,12 +317,17 @@ async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> String {
                 };
                 inbox.file(message);
                 if let Some(steps) = steps {
+                    welcomed = true;
                     way.outbox.tell_again(steps);
+                    way.connected.store(true, Ordering::Release);
                 }
             }
             Ok(Some(_)) => {}
-            Ok(None) => return "the session's stream was closed".to_owned(),
-            Err(status) => return format!("the session's stream broke: {}", status.message()),
+            Ok(None) => return ("the session's stream was closed".to_owned(), welcomed),
+            Err(status) => {
+                let what = format!("the session's stream broke: {}", status.message());
+                return (what, welcomed);
+            }
         }
     }
 }
@@ -402,8 +347,11 @@ fn join(identity: &Identity, generation: u64) -> v1::Join {
 }
 
 /// A coordinator at the old address, or at the one that the run directory names now.
-async fn find(address: &str, identity: &Identity, patience: Duration) -> Option<(String, Channel)> {
-    let give_up = tokio::time::Instant::now() + patience;
+async fn find(
+    address: &str,
+    identity: &Identity,
+    give_up: tokio::time::Instant,
+) -> Option<(String, Channel)> {
     while tokio::time::Instant::now() < give_up {
         let written = identity.run_dir.as_ref().and_then(|run_dir| {
             let text = std::fs::read_to_string(run_dir.join("coordinator.json")).ok()?;

@@ -8,6 +8,7 @@ mod bulk;
 mod inbox;
 mod link;
 mod outbox;
+mod pulse;
 mod store;
 
 pub(crate) use bulk::Upload;

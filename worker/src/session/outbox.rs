@@ -21,6 +21,8 @@ pub(super) struct Outbox(Mutex<State>);
 struct State {
     /// The way up, while there is one.
     up: Option<UnboundedSender<SessionRequest>>,
+    /// Whether the coordinator has let this worker in: before, what is said would come ahead of what is told again.
+    welcomed: bool,
     /// Of the generation under way, oldest first.
     reports: VecDeque<v1::Progress>,
     /// What this worker last said of where it stands, and has not changed since.
@@ -45,7 +47,9 @@ impl Outbox {
             Message::Standby(_) | Message::Leaving(_) => state.standing = Some(message.clone()),
             Message::Join(_) | Message::Heartbeat(_) | Message::Fault(_) => {}
         }
-        state.send(message);
+        if state.welcomed {
+            state.send(message);
+        }
     }
 
     /// A stream to a coordinator is open: begins with `join`.
@@ -57,7 +61,8 @@ impl Outbox {
 
     /// The coordinator has let this worker in again and knows of `steps`: everything it may have missed is told again.
     pub(super) fn tell_again(&self, steps: u64) {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.welcomed = true;
         for report in &state.reports {
             if report.step + TOLD_AGAIN >= steps {
                 state.send(Message::Progress(report.clone()));
@@ -70,7 +75,9 @@ impl Outbox {
 
     /// The stream is over.
     pub(super) fn close(&self) {
-        self.lock().up = None;
+        let mut state = self.lock();
+        state.up = None;
+        state.welcomed = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,6 +134,7 @@ mod tests {
         let outbox = Outbox::default();
         let (up, mut first) = mpsc::unbounded_channel();
         outbox.open(up, v1::Join::default());
+        outbox.tell_again(0);
         (4..7).for_each(|step| outbox.say(progress(step)));
         assert_eq!(heard(&mut first), ["join", "step 4", "step 5", "step 6"]);
         outbox.close();
@@ -136,11 +144,19 @@ mod tests {
         outbox.say(standby(9));
         let (up, mut second) = mpsc::unbounded_channel();
         outbox.open(up, v1::Join::default());
-        assert_eq!(heard(&mut second), ["join"]);
+        outbox.say(progress(9));
+        assert_eq!(heard(&mut second), ["join"], "it is not let in yet");
         outbox.tell_again(7);
         assert_eq!(
             heard(&mut second),
-            ["step 5", "step 6", "step 7", "step 8", "standby 9"]
+            [
+                "step 5",
+                "step 6",
+                "step 7",
+                "step 8",
+                "step 9",
+                "standby 9"
+            ]
         );
     }
 

@@ -144,13 +144,9 @@ impl State {
             begins_at_step,
             source,
         } = formation;
-        let from_peers = matches!(source, Source::Peers(_));
         self.generation += 1;
         self.phase = Phase::Forming;
         self.last_commit = None;
-        if !from_peers {
-            self.snapshot_owed = None;
-        }
         self.boundary = None;
         self.waited_until = None;
         self.reports.clear();
@@ -163,7 +159,7 @@ impl State {
         self.evaluations.retain(|step, _| *step <= begins_at_step);
         let opening = Opening {
             evaluate: self.evaluation_is_due(begins_at_step),
-            snapshot: self.snapshot_owed.is_some() || self.stop.is_some(),
+            snapshot: self.snapshot_is_due(begins_at_step) || self.stop.is_some(),
             finish: self.stop.is_some(),
         };
         self.finishing = opening.finish;
@@ -175,6 +171,13 @@ impl State {
             source,
             opening,
         }]
+    }
+
+    /// Whether a checkpoint was due since the newest one that is in place: it may have been lost with who was sending it.
+    fn snapshot_is_due(&self, steps_done: u64) -> bool {
+        let newest = self.checkpointed.unwrap_or(0);
+        let mut since = (newest + 1..=steps_done).rev();
+        since.any(|step| self.plan.has_snapshot(step))
     }
 
     /// Whether the state after `steps_done` steps is to be evaluated and some samples lack their scores.

@@ -127,6 +127,7 @@ impl State {
         }
         member.next_step = next + 1;
         member.ready = true;
+        member.losses_in_a_row = 0;
         let mut effects = Vec::new();
         if matches!(self.phase, Phase::Forming) {
             effects.extend(self.begin_training(now));
@@ -235,9 +236,6 @@ impl State {
             // What survivors of a lost generation have scored stays.
             self.evaluations.entry(steps_done).or_insert(nothing_yet);
         }
-        if self.plan.has_snapshot(steps_done) {
-            self.snapshot_owed = Some(steps_done);
-        }
         if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
             self.phase = match due {
                 Some(epoch) => Phase::Evaluating {
@@ -283,6 +281,10 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         if generation != 0 && !self.is_live(generation) {
+            return Vec::new();
+        }
+        if matches!(self.phase, Phase::Regrouping { .. }) && reason != LeaveReason::Signalled {
+            // Said before it heard that its generation is over; it stands by next.
             return Vec::new();
         }
         if reason == LeaveReason::Signalled && self.stop.is_none() && !self.is_ending() {

@@ -6,8 +6,8 @@
 
 use super::event::{FaultClass, ProcessEnd};
 use super::restart::LossClass;
-use super::{Deadline, Effect, Millis, Phase, State, StopWish};
-use crate::membership::{Names, Place, Process, Session, WorkerId};
+use super::{Deadline, Effect, Millis, Phase, State};
+use crate::membership::{Place, Process, Session, WorkerId};
 
 /// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
 const UNEXPLAINED: u32 = 3;
@@ -287,100 +287,9 @@ impl State {
         }
         self.phase = Phase::Waiting;
         self.boundary = None;
-        self.snapshot_owed = None;
         self.deadlines.remove(&Deadline::Regroup);
         self.await_workers(now);
         Vec::new()
-    }
-
-    /// Notes the failure in its class's budget: a process of this machine is started again, or the run ends.
-    fn replace(
-        &mut self,
-        worker: &WorkerId,
-        class: LossClass,
-        text: String,
-        now: Millis,
-    ) -> Vec<Effect> {
-        let budgets = self.config.budgets;
-        let noted = self.losses.note(class, worker.as_str(), &budgets, now);
-        match noted {
-            Ok(pause) => {
-                if let Some(member) = self.roster.get_mut(worker)
-                    && member.process != Process::Elsewhere
-                {
-                    member.again = Some(now.after(pause));
-                }
-                Vec::new()
-            }
-            Err(budget) => {
-                let advice = match class {
-                    LossClass::Memory => {
-                        "lower train.micro_batch or data.size, or give workers more memory"
-                    }
-                    _ => "look for the cause, then resume with --resume",
-                };
-                let failure = format!(
-                    "{text}; {} allows {budget} of this kind an hour and they are used up: {advice}",
-                    class.key()
-                );
-                self.give_up(failure, now)
-            }
-        }
-    }
-
-    /// Ends the run with a checkpoint if anybody still holds its state.
-    fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
-        let held = self.roster.iter().any(|(_, member)| member.rank.is_some());
-        if !held || self.stop.is_some() {
-            return self.fail(75, failure, None, Vec::new(), now);
-        }
-        self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
-        self.stop = Some(StopWish {
-            by: String::new(),
-            failure: Some(failure.clone()),
-        });
-        if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
-            self.phase = Phase::Stopping {
-                by: "the coordinator".to_owned(),
-            };
-            return vec![Effect::Stop { reason: failure }];
-        }
-        self.form_if_possible(now)
-    }
-
-    /// Starts processes whose pause is over.
-    pub(super) fn restart(&mut self, now: Millis) -> Vec<Effect> {
-        if self.is_ending() || self.stop.is_some() {
-            return Vec::new();
-        }
-        let mut effects = Vec::new();
-        let waiting: Vec<_> = self
-            .roster
-            .iter()
-            .filter_map(|(worker, member)| {
-                let ended = matches!(member.process, Process::Ended(_));
-                let at = member.again.filter(|_| ended)?;
-                Some((worker.clone(), member.index?, at))
-            })
-            .collect();
-        // Loading libtorch takes seconds of processor time that the survivors' next step needs.
-        let survivors_first = self.config.world == super::World::Elastic
-            && self.world_size() as usize >= self.fewest()
-            && (self.last_commit.is_none() || matches!(self.phase, Phase::Regrouping { .. }));
-        for (worker, index, mut at) in waiting {
-            if survivors_first {
-                at = at.after(self.config.timeouts.fault);
-            }
-            if at > now {
-                self.set(Deadline::Respawn(worker), at);
-                continue;
-            }
-            self.roster.expect(&worker);
-            let arrival = now.after(self.config.timeouts.join);
-            self.set(Deadline::Arrival(worker.clone()), arrival);
-            effects.push(Effect::Launch { worker, index });
-        }
-        effects
     }
 
     /// What a worker's loss counts as: what was decided about it, or what it looks like.
@@ -408,7 +317,7 @@ impl State {
     }
 
     /// Whether no generation of this part has begun: what fails now fails for reasons that a restart does not mend.
-    fn is_first_start(&self) -> bool {
+    pub(super) fn is_first_start(&self) -> bool {
         self.generation == self.config.last_generation && self.config.adopted.is_none()
     }
 
@@ -433,126 +342,5 @@ impl State {
             self.name(&witness)
         );
         self.give_up_on(&witness, LossClass::Crash, text, now)
-    }
-
-    /// Those who have not left the generation in time are in the way of those who have.
-    pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
-        let inside = self.roster.which(|member| {
-            member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
-        });
-        let timeout = self.config.timeouts.fault;
-        let cause = match &self.phase {
-            Phase::Regrouping { cause, .. } => cause.clone(),
-            _ => String::new(),
-        };
-        let mut effects = Vec::new();
-        for worker in inside {
-            let text = format!(
-                "{} did not leave its process group within {timeout} ({cause})",
-                self.name(&worker)
-            );
-            let text = match self.roster.get(&worker).map(|member| member.session) {
-                Some(Session::Never) => {
-                    format!("{} did not come back ({cause})", self.name(&worker))
-                }
-                _ => text,
-            };
-            effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
-        }
-        effects
-    }
-
-    /// Nothing was heard of a worker for too long. That alone is no death: while steps that need it are committed, it
-    /// lives and only the way to it is broken.
-    pub(super) fn on_silence(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
-        let timeout = self.config.timeouts.fault;
-        let steps_done = self.steps_done;
-        let first_start = self.is_first_start();
-        let Some(member) = self.roster.get_mut(worker) else {
-            return Vec::new();
-        };
-        if first_start {
-            // Joining has its own deadline.
-            member.silent = true;
-            return Vec::new();
-        }
-        let works = member.rank.is_some() && steps_done > member.steps_when_heard + 1;
-        let warned = std::mem::replace(&mut member.silent, true);
-        if works {
-            member.steps_when_heard = steps_done;
-            self.set(Deadline::Heartbeat(worker.clone()), now.after(timeout));
-            if warned {
-                return Vec::new();
-            }
-            let text = format!(
-                "nothing is heard from {worker} for {timeout}, but it takes part in the steps that are done: going on"
-            );
-            return vec![Effect::Warn { text }];
-        }
-        let doing = member.doing();
-        let others = self.what_others_wait_for(worker);
-        let text = format!(
-            "{} hangs: nothing was heard from it for {timeout}; {doing}{others}",
-            self.name(worker)
-        );
-        self.give_up_on(worker, LossClass::Hang, text, now)
-    }
-
-    /// No step was committed for too long, although everyone sends heartbeats.
-    pub(super) fn on_standstill(&mut self, now: Millis) -> Vec<Effect> {
-        let members: Vec<_> = self
-            .roster
-            .iter()
-            .filter(|(_, member)| member.rank.is_some())
-            .map(|(worker, member)| (worker.clone(), member.in_collective))
-            .collect();
-        let waiting = members.iter().filter(|(_, inside)| *inside).count();
-        let outside: Vec<_> = members
-            .iter()
-            .filter(|(_, inside)| !inside)
-            .map(|(worker, _)| worker.clone())
-            .collect();
-        let timeout = self.progress_timeout();
-        if waiting == 0 || outside.len() > members.len() / 2 {
-            // Nobody waits for anybody: steps are slow, which is no fault.
-            self.set(Deadline::Progress, now.after(timeout));
-            return vec![Effect::Warn {
-                text: format!("no step was committed for {timeout}; no worker stands out"),
-            }];
-        }
-        if outside.is_empty() {
-            let text =
-                format!("no step was committed for {timeout} and all ranks wait for each other");
-            return self.regroup(text, now);
-        }
-        let mut effects = Vec::new();
-        for worker in outside {
-            let doing = self
-                .roster
-                .get(&worker)
-                .map(|m| m.doing())
-                .unwrap_or_default();
-            let others = self.what_others_wait_for(&worker);
-            let text = format!(
-                "{} hangs: no step was committed for {timeout}; {doing}{others}",
-                self.name(&worker)
-            );
-            effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
-        }
-        effects
-    }
-
-    fn what_others_wait_for(&self, worker: &WorkerId) -> String {
-        let waiting: Vec<_> = self
-            .roster
-            .iter()
-            .filter(|(other, member)| *other != worker && member.in_collective)
-            .collect();
-        let Some((_, first)) = waiting.first() else {
-            return String::new();
-        };
-        let names: Vec<_> = waiting.iter().map(|(other, _)| (*other).clone()).collect();
-        let verb = if names.len() == 1 { "waits" } else { "wait" };
-        format!("; {} {verb} in {}", Names(&names), first.collective)
     }
 }

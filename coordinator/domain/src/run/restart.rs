@@ -11,7 +11,7 @@ use super::timing::Millis;
 
 /// Failures older than this no longer count.
 pub(super) const WINDOW: Millis = Millis(60 * 60 * 1000);
-/// The first pause; each further failure of the same worker within the window doubles it.
+/// The first pause; each further failure of the same worker without a step between them doubles it.
 const FIRST_PAUSE: Millis = Millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Millis = Millis(60_000);
@@ -69,42 +69,33 @@ impl Budgets {
 
 /// The failures of the last hour.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Losses(BTreeMap<LossClass, Vec<(Millis, String)>>);
+pub(super) struct Losses(BTreeMap<LossClass, Vec<Millis>>);
 
 impl Losses {
-    /// Notes a failure. Answers how long to wait before the worker is started again, or with the class's budget if
-    /// that is used up.
+    /// Notes a failure; an error is the class's budget, which is then used up.
     pub(super) fn note(
         &mut self,
         class: LossClass,
-        worker: &str,
         budgets: &Budgets,
         now: Millis,
-    ) -> Result<Millis, u32> {
-        for losses in self.0.values_mut() {
-            losses.retain(|(at, _)| now.since(*at) < WINDOW);
-        }
-        let earlier = self
-            .0
-            .values()
-            .flatten()
-            .filter(|(_, known)| known == worker)
-            .count();
+    ) -> Result<(), u32> {
         let losses = self.0.entry(class).or_default();
-        losses.push((now, worker.to_owned()));
+        losses.retain(|at| now.since(*at) < WINDOW);
+        losses.push(now);
         let budget = budgets.of(class);
         if losses.len() as u64 > u64::from(budget) {
             return Err(budget);
         }
-        Ok(pause(earlier))
+        Ok(())
     }
 }
 
-/// None before the first restart, then doubling.
-fn pause(earlier: usize) -> Millis {
-    match u32::try_from(earlier) {
-        Ok(0) => Millis(0),
-        Ok(n) if n < 16 => Millis(FIRST_PAUSE.0 << (n - 1)).min(LONGEST_PAUSE),
+/// How long to wait before a worker is started again that has been lost so often since it last took part in a step: not
+/// at all for one that worked, and longer and longer for one that cannot start.
+pub(super) fn pause(losses_in_a_row: u32) -> Millis {
+    match losses_in_a_row {
+        0 | 1 => Millis(0),
+        n if n < 16 => Millis(FIRST_PAUSE.0 << (n - 2)).min(LONGEST_PAUSE),
         _ => LONGEST_PAUSE,
     }
 }
@@ -121,30 +112,21 @@ mod tests {
     };
 
     #[test]
-    fn the_first_restart_is_at_once_and_pauses_double_up_to_a_minute() {
-        let pauses: Vec<_> = (0..10).map(|earlier| pause(earlier).0).collect();
+    fn a_worker_that_worked_is_started_at_once_and_pauses_double_up_to_a_minute() {
+        let pauses: Vec<_> = (1..12).map(|losses| pause(losses).0).collect();
         assert_eq!(pauses[..4], [0, 500, 1000, 2000]);
-        assert_eq!(pauses[9], 60_000);
-        assert_eq!(pause(usize::MAX), LONGEST_PAUSE);
+        assert_eq!(pauses[10], 60_000);
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
 
     #[test]
     fn classes_do_not_use_up_each_others_budgets() {
         let mut losses = Losses::default();
+        assert_eq!(losses.note(LossClass::Hang, &BUDGETS, Millis(0)), Ok(()));
+        assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(1)), Ok(()));
+        assert_eq!(losses.note(LossClass::Hang, &BUDGETS, Millis(2)), Err(1));
         assert_eq!(
-            losses.note(LossClass::Hang, "a", &BUDGETS, Millis(0)),
-            Ok(Millis(0))
-        );
-        assert_eq!(
-            losses.note(LossClass::Crash, "b", &BUDGETS, Millis(1)),
-            Ok(Millis(0))
-        );
-        assert_eq!(
-            losses.note(LossClass::Hang, "b", &BUDGETS, Millis(2)),
-            Err(1)
-        );
-        assert_eq!(
-            losses.note(LossClass::Preemption, "c", &BUDGETS, Millis(3)),
+            losses.note(LossClass::Preemption, &BUDGETS, Millis(3)),
             Err(0)
         );
     }
@@ -153,20 +135,10 @@ mod tests {
     fn what_is_an_hour_ago_no_longer_counts() {
         let mut losses = Losses::default();
         for at in 0..3 {
-            assert!(
-                losses
-                    .note(LossClass::Crash, "a", &BUDGETS, Millis(at))
-                    .is_ok()
-            );
+            assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(at)), Ok(()));
         }
-        assert_eq!(
-            losses.note(LossClass::Crash, "a", &BUDGETS, Millis(3)),
-            Err(3)
-        );
+        assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(3)), Err(3));
         let later = WINDOW.after(Millis(4));
-        assert_eq!(
-            losses.note(LossClass::Crash, "a", &BUDGETS, later),
-            Ok(Millis(0))
-        );
+        assert_eq!(losses.note(LossClass::Crash, &BUDGETS, later), Ok(()));
     }
 }

@@ -489,6 +489,21 @@ fn those_who_do_not_come_back_are_ended_and_replaced_and_may_not_come_later() {
 }
 
 #[test]
+fn a_checkpoint_that_was_lost_with_its_coordinator_is_taken_again_before_the_run_may_finish() {
+    let mut sim = left_behind(true);
+    for n in 0..3 {
+        come_back(&mut sim, n, 6);
+        sim.leave(n, 4, LeaveReason::Finished);
+    }
+    assert_eq!(sim.decided(), None, "its last checkpoint is not in place");
+    for n in 0..3 {
+        sim.standby(n, 4);
+    }
+    let next = begun(&sim.effects).unwrap();
+    assert_eq!((next.1, next.3.snapshot, next.3.evaluate), (4, true, true));
+}
+
+#[test]
 fn a_member_that_never_heard_of_the_newest_generation_still_brings_what_it_holds() {
     let mut sim = left_behind(true);
     for n in 0..3 {

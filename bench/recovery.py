@@ -1,0 +1,220 @@
+"""From SIGKILL of one of three workers to the next committed step, against torchrun --max-restarts."""
+
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from lib import BINARIES, ROOT, Result
+
+COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
+PEER = ROOT / "bench" / "peers" / "peer_recovery.py"
+CONFIG = ROOT / "deploy" / "experiments" / "demo.toml"
+WORKERS = 3
+PATIENCE_SECONDS = 120
+SEED = 1
+
+
+def needs():
+    missing = [path for path in (COORDINATOR, WORKER, CONFIG) if not path.exists()]
+    return f"{missing[0]} is missing" if missing else None
+
+
+def run(quick):
+    kills, peer_kills = (6, 2) if quick else (36, 6)
+    ours = our_kills(kills)
+    peer = peer_recoveries(peer_kills)
+    recovered = [kill["next_step"] for kill in ours["kills"]]
+    group = len(recovered) // len(peer)
+    groups = [statistics.median(recovered[i * group : (i + 1) * group]) for i in range(len(peer))]
+
+    def row(key):
+        values = sorted(kill[key] for kill in ours["kills"])
+        return {
+            "median": round(statistics.median(values), 4),
+            "p95": round(values[min(len(values) - 1, int(0.95 * len(values)))], 4),
+            "unit": "s",
+        }
+
+    return Result(
+        name="recovery",
+        measured=f"SIGKILL of one of {WORKERS} workers at a random instant to the next committed step, HGAT_FC on "
+        f"resnet18 at 64 pixels, six micro-batches of 4 a step, one thread a rank; {len(recovered)} kills of ours, of "
+        f"which {sum(kill['leader'] for kill in ours['kills'])} hit rank 0, and {len(peer)} of the peer",
+        unit="s",
+        higher_is_better=False,
+        ours=groups,
+        peer=peer,
+        peer_name="torchrun --max-restarts 3, DistributedDataParallel on Gloo",
+        peer_command=" ".join(peer_command()),
+        details={
+            "kill to next committed step": row("next_step"),
+            "kill to a standing generation of the survivors": row("standing"),
+            "kill to the replacement training": row("replaced"),
+            "an undisturbed step of three workers": {"median": ours["step"], "unit": "s"},
+            "a step of two workers": {"median": ours["step_of_two"], "unit": "s"},
+            "steps void": {"value": ours["void"], "unit": f"of {ours['steps']}"},
+            "samples lost or repeated": {"value": 0 if ours["holds"] else None, "unit": "samples"},
+            "peer: steps lost at a kill": {"value": "all since its last checkpoint", "unit": ""},
+        },
+    )
+
+
+def our_kills(count):
+    """Kills workers of one long run, one after the other."""
+    chance = random.Random(SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        data, run_dir = Path(folder) / "data", Path(folder) / "run"
+        draw = [WORKER, "scenes", "--to", data, "--train", "480", "--val", "16", "--seed", "1"]
+        subprocess.run(draw, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+        settings = [
+            "train.threads=1", "train.epochs=1000", "train.global_batch=24", "train.micro_batch=4",
+            "fault.crashes=1000", "run.evaluate_every_epochs=1000", "run.snapshot_every_epochs=1000",
+        ]  # fmt: skip
+        command = [COORDINATOR, "start", "--workers", str(WORKERS), "--device", "cpu", "--data", data]
+        command += ["--config", CONFIG, "--run-dir", run_dir, "--quiet"]
+        for setting in settings:
+            command += ["--set", setting]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            killed = []
+            for _ in range(count):
+                whole_again(run_dir, process)
+                time.sleep(chance.uniform(0.0, 2.0))
+                victim = f"worker-{chance.randrange(WORKERS)}"
+                pid = json.loads((run_dir / "workers.json").read_text())[victim]["pid"]
+                killed.append((victim, time.time()))
+                os.kill(pid, signal.SIGKILL)
+            whole_again(run_dir, process)
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_SECONDS)
+        ledger = subprocess.run(
+            [COORDINATOR, "ledger", "--json", "--run-dir", run_dir], capture_output=True, text=True, check=False
+        )
+        ledger = json.loads(ledger.stdout)
+        events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    began = events[0]["began_unix_ms"] / 1000
+    steps = step_times(events)
+    return {
+        "kills": [follow(events, began, victim, at) for victim, at in killed],
+        "step": round(statistics.median(steps[WORKERS]), 4),
+        "step_of_two": round(statistics.median(steps[WORKERS - 1]), 4),
+        "void": sum(void["steps"]["last"] - void["steps"]["first"] + 1 for void in ledger["void"]),
+        "steps": ledger["steps_done"],
+        "holds": ledger["holds"],
+    }
+
+
+def whole_again(run_dir, process):
+    """Waits until all workers train, and have done so for two steps."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    reached = None
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended with {process.returncode}")
+        asked = subprocess.run(
+            [COORDINATOR, "status", "--json", "--run-dir", run_dir], capture_output=True, text=True, check=False
+        )
+        if asked.returncode == 0:
+            status = json.loads(asked.stdout)
+            whole = sum("rank" in worker and worker["rank"] is not None for worker in status["workers"]) == WORKERS
+            if status["phase"].lower() == "training" and whole:
+                reached = status["step"] if reached is None else reached
+                if status["step"] >= reached + 2:
+                    return
+            else:
+                reached = None
+        time.sleep(0.2)
+    raise RuntimeError(f"the run was not whole again within {PATIENCE_SECONDS} s")
+
+
+def follow(events, began, victim, killed_at):
+    """What came after one kill, in seconds since it."""
+    seconds = lambda event: began + event["at_ms"] / 1000 - killed_at  # noqa: E731
+    later = [event for event in events if "event" in event and seconds(event) >= -0.001]
+    before = [event for event in events if event.get("event") == "progress" and seconds(event) < 0]
+    generation = before[-1]["generation"]
+    progress = [event for event in later if event["event"] == "progress" and event["generation"] > generation]
+    next_generation = progress[0]["generation"]
+    ready = [event for event in later if event["event"] == "ready" and event["generation"] == next_generation]
+    back = [event for event in progress if event["worker"] == victim]
+    ranks = {event["worker"] for event in events if event.get("event") == "ready" and event["generation"] == generation}
+    return {
+        "next_step": seconds(progress[0]),
+        "standing": seconds(ready[-1]),
+        "replaced": seconds(back[0]),
+        "leader": victim == min(ranks),
+    }
+
+
+def step_times(events):
+    """Seconds between commits, by the number of ranks."""
+    times, last = {WORKERS: [], WORKERS - 1: []}, {}
+    members = {}
+    for event in events:
+        if event.get("event") == "ready":
+            members.setdefault(event["generation"], set()).add(event["worker"])
+        if event.get("event") != "progress":
+            continue
+        generation, step = event["generation"], event["report"]["step"]
+        if (generation, step) in last:
+            continue
+        last[(generation, step)] = event["at_ms"]
+        before = last.get((generation, step - 1))
+        if before is not None and len(members.get(generation, ())) in times:
+            times[len(members[generation])].append((event["at_ms"] - before) / 1000)
+    return times
+
+
+def peer_command():
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORKERS), "--standalone",
+        "--max-restarts", "3", str(PEER),
+    ]  # fmt: skip
+
+
+def peer_recoveries(count):
+    """Kills ranks of the peer, three a launch, since it restarts no more often."""
+    chance, recovered = random.Random(SEED), []
+    while len(recovered) < count:
+        with subprocess.Popen(
+            peer_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        ) as process:
+            try:
+                recovered += kill_peers(process, min(3, count - len(recovered)), chance)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+    return recovered
+
+
+def kill_peers(process, count, chance):
+    pids, recovered, watchdog = {}, [], threading.Timer(PATIENCE_SECONDS, process.kill)
+    watchdog.start()
+    incarnation, steps, killed_at = 0, 0, None
+    for line in process.stdout:
+        words = line.split()
+        if words[:1] == ["pid"]:
+            pids[(int(words[2]), int(words[1]))] = int(words[3])
+        if words[:1] != ["step"]:
+            continue
+        if int(words[1]) > incarnation:
+            recovered.append(float(words[3]) - killed_at)
+            incarnation, steps = int(words[1]), 0
+        if len(recovered) == count:
+            break
+        steps += 1
+        if steps == 4:
+            time.sleep(chance.uniform(0.0, 0.5))
+            victim = pids[(incarnation, chance.randrange(WORKERS))]
+            killed_at = time.time()
+            os.kill(victim, signal.SIGKILL)
+    watchdog.cancel()
+    if len(recovered) < count:
+        raise RuntimeError("the peer ended before it had recovered")
+    return recovered

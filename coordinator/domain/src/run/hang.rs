@@ -1,0 +1,129 @@
+//! Workers that live and do nothing. Being out of sight alone is no death: steps that need a worker and are committed
+//! show that it lives.
+
+use super::restart::LossClass;
+use super::{Deadline, Effect, Millis, Phase, State};
+use crate::membership::{Names, Place, Session, WorkerId};
+
+impl State {
+    /// Those who have not left the generation in time are in the way of those who have.
+    pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
+        let inside = self.roster.which(|member| {
+            member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
+        });
+        let timeout = self.config.timeouts.fault;
+        let cause = match &self.phase {
+            Phase::Regrouping { cause, .. } => cause.clone(),
+            _ => String::new(),
+        };
+        let mut effects = Vec::new();
+        for worker in inside {
+            let text = format!(
+                "{} did not leave its process group within {timeout} ({cause})",
+                self.name(&worker)
+            );
+            let text = match self.roster.get(&worker).map(|member| member.session) {
+                Some(Session::Never) => {
+                    format!("{} did not come back ({cause})", self.name(&worker))
+                }
+                _ => text,
+            };
+            effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
+        }
+        effects
+    }
+
+    /// Nothing was heard of a worker for too long. That alone is no death: while steps that need it are committed, it
+    /// lives and only the way to it is broken.
+    pub(super) fn on_silence(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
+        let timeout = self.config.timeouts.fault;
+        let steps_done = self.steps_done;
+        let first_start = self.is_first_start();
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        if first_start {
+            // Joining has its own deadline.
+            member.silent = true;
+            return Vec::new();
+        }
+        let works = member.rank.is_some() && steps_done > member.steps_when_heard + 1;
+        let warned = std::mem::replace(&mut member.silent, true);
+        if works {
+            member.steps_when_heard = steps_done;
+            self.set(Deadline::Heartbeat(worker.clone()), now.after(timeout));
+            if warned {
+                return Vec::new();
+            }
+            let text = format!(
+                "nothing is heard from {worker} for {timeout}, but it takes part in the steps that are done: going on"
+            );
+            return vec![Effect::Warn { text }];
+        }
+        let doing = member.doing();
+        let others = self.what_others_wait_for(worker);
+        let text = format!(
+            "{} hangs: nothing was heard from it for {timeout}; {doing}{others}",
+            self.name(worker)
+        );
+        self.give_up_on(worker, LossClass::Hang, text, now)
+    }
+
+    /// No step was committed for too long, although everyone sends heartbeats.
+    pub(super) fn on_standstill(&mut self, now: Millis) -> Vec<Effect> {
+        let members: Vec<_> = self
+            .roster
+            .iter()
+            .filter(|(_, member)| member.rank.is_some())
+            .map(|(worker, member)| (worker.clone(), member.in_collective))
+            .collect();
+        let waiting = members.iter().filter(|(_, inside)| *inside).count();
+        let outside: Vec<_> = members
+            .iter()
+            .filter(|(_, inside)| !inside)
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        let timeout = self.progress_timeout();
+        if waiting == 0 || outside.len() > members.len() / 2 {
+            // Nobody waits for anybody: steps are slow, which is no fault.
+            self.set(Deadline::Progress, now.after(timeout));
+            return vec![Effect::Warn {
+                text: format!("no step was committed for {timeout}; no worker stands out"),
+            }];
+        }
+        if outside.is_empty() {
+            let text =
+                format!("no step was committed for {timeout} and all ranks wait for each other");
+            return self.regroup(text, now);
+        }
+        let mut effects = Vec::new();
+        for worker in outside {
+            let doing = self
+                .roster
+                .get(&worker)
+                .map(|m| m.doing())
+                .unwrap_or_default();
+            let others = self.what_others_wait_for(&worker);
+            let text = format!(
+                "{} hangs: no step was committed for {timeout}; {doing}{others}",
+                self.name(&worker)
+            );
+            effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
+        }
+        effects
+    }
+
+    fn what_others_wait_for(&self, worker: &WorkerId) -> String {
+        let waiting: Vec<_> = self
+            .roster
+            .iter()
+            .filter(|(other, member)| *other != worker && member.in_collective)
+            .collect();
+        let Some((_, first)) = waiting.first() else {
+            return String::new();
+        };
+        let names: Vec<_> = waiting.iter().map(|(other, _)| (*other).clone()).collect();
+        let verb = if names.len() == 1 { "waits" } else { "wait" };
+        format!("; {} {verb} in {}", Names(&names), first.collective)
+    }
+}

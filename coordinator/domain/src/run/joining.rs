@@ -1,0 +1,248 @@
+//! How workers come in: at the beginning, at a step boundary, or back to a coordinator that was started again.
+
+use super::{Deadline, Effect, Millis, Phase, State};
+use crate::membership::{JoinRefusal, Names, Place, Session, WorkerId};
+
+impl State {
+    pub(super) fn on_started(&mut self, now: Millis) -> Vec<Effect> {
+        if self.config.adopted.is_some() {
+            // Its members try to reach this coordinator. Whoever else is here is found out by the launcher.
+            self.set(Deadline::Regroup, now.after(self.config.timeouts.rejoin));
+            return Vec::new();
+        }
+        if !self.config.local || self.phase != Phase::Waiting {
+            return Vec::new();
+        }
+        self.await_workers(now);
+        (0..self.config.workers)
+            .map(|index| Effect::Launch {
+                worker: WorkerId::local(index),
+                index,
+            })
+            .collect()
+    }
+
+    /// Waits for all workers, but not for ever: an elastic run then begins with those who are here.
+    pub(super) fn await_workers(&mut self, now: Millis) {
+        let until = now.after(self.config.timeouts.join);
+        self.waited_until = None;
+        self.set(Deadline::Join, until);
+    }
+
+    pub(super) fn on_join_expired(&mut self, now: Millis) -> Vec<Effect> {
+        self.waited_until = Some(now);
+        let effects = self.form_if_possible(now);
+        if !effects.is_empty() || !self.config.local {
+            return effects;
+        }
+        let ready = |member: &crate::membership::Member| {
+            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
+        };
+        let missing = self.roster.which(|member| !ready(member));
+        let reason = format!(
+            "{} did not join and set up within {}: see the log of each",
+            Names(&missing),
+            self.config.timeouts.join
+        );
+        self.fail(75, reason, missing.into_iter().next(), Vec::new(), now)
+    }
+
+    pub(super) fn on_joined(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let comes_back = self.roster.get(worker).is_some_and(|member| {
+            member.rank.is_some()
+                && member.session == Session::Never
+                && (generation == self.generation || self.was_left_behind_in(generation))
+                && matches!(self.phase, Phase::Regrouping { .. })
+        });
+        if comes_back {
+            return self.on_return(worker, now);
+        }
+        let mut effects = Vec::new();
+        let admitted = if self.is_ending() {
+            Err(JoinRefusal::Ending)
+        } else if generation != 0 {
+            Err(JoinRefusal::Stale(generation))
+        } else {
+            if self
+                .roster
+                .get(worker)
+                .is_some_and(|member| member.session == Session::Never)
+            {
+                // A fresh process in the place of one that was a member.
+                let text = format!("{} was started again meanwhile", self.name(worker));
+                effects.extend(self.lose(worker, text, now));
+            }
+            self.roster.join(worker, now)
+        };
+        if let Err(refusal) = admitted {
+            let (reason, exit_code) = (refusal.to_string(), refusal.exit_code());
+            return vec![Effect::Refuse {
+                worker: worker.clone(),
+                reason,
+                exit_code,
+            }];
+        }
+        self.set(
+            Deadline::Heartbeat(worker.clone()),
+            now.after(self.config.timeouts.fault),
+        );
+        effects.push(Effect::Welcome {
+            worker: worker.clone(),
+        });
+        effects
+    }
+
+    /// A member has found the coordinator that was started again. It was training all along; now it is asked to where
+    /// everybody can be told the same plan.
+    fn on_return(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
+        self.roster.reopen(worker, now);
+        self.set(
+            Deadline::Heartbeat(worker.clone()),
+            now.after(self.config.timeouts.fault),
+        );
+        vec![
+            Effect::Welcome {
+                worker: worker.clone(),
+            },
+            Effect::Regroup {
+                workers: vec![worker.clone()],
+                at_boundary: false,
+                reason: "the coordinator was started again".to_owned(),
+            },
+        ]
+    }
+
+    pub(super) fn on_standby(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        step: Option<u64>,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let left_behind = self.was_left_behind_in(generation);
+        let (newest, total) = (self.generation, self.total_steps());
+        let Some(member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        if member.session != Session::Open || matches!(member.place, Place::Standby { .. }) {
+            return Vec::new();
+        }
+        let current = generation == newest || (left_behind && member.adopted);
+        let member_of_it = member.rank.is_some() && current;
+        if member.rank.is_some() && !current {
+            // Its generation is older than the one it was sent into: it will hear of that one.
+            return Vec::new();
+        }
+        let (next, ready) = (member.next_step, member.ready);
+        if let Some(step) = step.filter(|_| member_of_it && !member.adopted)
+            && (step > next || (ready && step < next))
+        {
+            let reason = format!(
+                "{} left generation {generation} after {step} steps but had reported {next}: \
+                 install the same version everywhere",
+                self.name(worker)
+            );
+            return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
+        }
+        // What it holds is of this lineage only if it was in the newest generation.
+        let holds = step.filter(|&step| member_of_it && step <= total);
+        member.place = Place::Standby { holds };
+        member.leaving = None;
+        let adopted = std::mem::take(&mut member.adopted);
+        self.deadlines.remove(&Deadline::Arrival(worker.clone()));
+        let mut effects = Vec::new();
+        if let Some(step) = holds.filter(|&step| adopted && step > self.steps_done) {
+            // Its reports of them were lost with its coordinator: what it holds counts.
+            self.steps_done = step;
+            effects.push(Effect::Commit {
+                generation: newest,
+                step: step - 1,
+                worker: worker.clone(),
+            });
+        }
+        if member_of_it && self.is_live(newest) {
+            match self.boundary.clone() {
+                // The others come to the same boundary by themselves.
+                Some(cause) if !matches!(self.phase, Phase::Regrouping { .. }) => {
+                    self.explained = true;
+                    self.reports.clear();
+                    self.deadlines.remove(&Deadline::Progress);
+                    self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
+                    self.phase = Phase::Regrouping { cause, since: now };
+                }
+                Some(_) => {}
+                None => {
+                    let cause = format!("{} left the generation", self.name(worker));
+                    effects.extend(self.regroup(cause, now));
+                }
+            }
+        }
+        if self.phase == Phase::Waiting
+            && !self.config.local
+            && self.here() as usize >= self.fewest()
+        {
+            let due = now.after(self.config.timeouts.join);
+            self.deadlines.entry(Deadline::Join).or_insert(due);
+        }
+        effects.extend(self.form_if_possible(now));
+        effects.extend(self.ask_for_a_boundary());
+        effects
+    }
+
+    /// Someone waits to come in, and there is room: the members are asked to the next step boundary.
+    pub(super) fn ask_for_a_boundary(&mut self) -> Vec<Effect> {
+        if !matches!(self.phase, Phase::Training | Phase::Evaluating { .. })
+            || self.boundary.is_some()
+            || self.world_size() >= self.config.workers
+        {
+            return Vec::new();
+        }
+        let waiting = self.roster.which(|member| {
+            member.session == Session::Open
+                && member.rank.is_none()
+                && matches!(member.place, Place::Standby { .. })
+        });
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let verb = if waiting.len() == 1 { "comes" } else { "come" };
+        let reason = format!("{} {verb} in", Names(&waiting));
+        self.boundary = Some(reason.clone());
+        vec![Effect::Regroup {
+            workers: self.roster.which(|member| member.rank.is_some()),
+            at_boundary: true,
+            reason,
+        }]
+    }
+
+    pub(super) fn on_ready(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        now: Millis,
+    ) -> Vec<Effect> {
+        if !self.is_live(generation) || !self.is_member(worker) {
+            return Vec::new();
+        }
+        if let Some(member) = self.roster.get_mut(worker) {
+            member.ready = true;
+        }
+        let all = self
+            .roster
+            .iter()
+            .all(|(_, member)| member.rank.is_none() || member.ready);
+        if !all || self.phase != Phase::Forming {
+            return Vec::new();
+        }
+        let effects = self.begin_training(now);
+        if self.evaluations.contains_key(&self.steps_done) || self.opens_with_evaluation {
+            self.note_place(self.steps_done);
+        }
+        effects
+    }
+}

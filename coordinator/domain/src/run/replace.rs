@@ -1,0 +1,97 @@
+//! Whether and when a lost worker is started again, and what becomes of a run that may not go on doing so.
+
+use super::restart::{LossClass, pause};
+use super::{Deadline, Effect, Millis, Phase, State, StopWish};
+use crate::membership::{Process, WorkerId};
+
+impl State {
+    /// Notes the failure in its class's budget: a process of this machine is started again, or the run ends.
+    pub(super) fn replace(
+        &mut self,
+        worker: &WorkerId,
+        class: LossClass,
+        text: String,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let budgets = self.config.budgets;
+        match self.losses.note(class, &budgets, now) {
+            Ok(()) => {
+                if let Some(member) = self.roster.get_mut(worker)
+                    && member.process != Process::Elsewhere
+                {
+                    member.losses_in_a_row += 1;
+                    member.again = Some(now.after(pause(member.losses_in_a_row)));
+                }
+                Vec::new()
+            }
+            Err(budget) => {
+                let advice = match class {
+                    LossClass::Memory => {
+                        "lower train.micro_batch or data.size, or give workers more memory"
+                    }
+                    _ => "look for the cause, then resume with --resume",
+                };
+                let failure = format!(
+                    "{text}; {} allows {budget} of this kind an hour and they are used up: {advice}",
+                    class.key()
+                );
+                self.give_up(failure, now)
+            }
+        }
+    }
+
+    /// Ends the run with a checkpoint if anybody still holds its state.
+    fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
+        let held = self.roster.iter().any(|(_, member)| member.rank.is_some());
+        if !held || self.stop.is_some() {
+            return self.fail(75, failure, None, Vec::new(), now);
+        }
+        self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
+        self.stop = Some(StopWish {
+            by: String::new(),
+            failure: Some(failure.clone()),
+        });
+        if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
+            self.phase = Phase::Stopping {
+                by: "the coordinator".to_owned(),
+            };
+            return vec![Effect::Stop { reason: failure }];
+        }
+        self.form_if_possible(now)
+    }
+
+    /// Starts processes whose pause is over.
+    pub(super) fn restart(&mut self, now: Millis) -> Vec<Effect> {
+        if self.is_ending() || self.stop.is_some() {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        let waiting: Vec<_> = self
+            .roster
+            .iter()
+            .filter_map(|(worker, member)| {
+                let ended = matches!(member.process, Process::Ended(_));
+                let at = member.again.filter(|_| ended)?;
+                Some((worker.clone(), member.index?, at))
+            })
+            .collect();
+        // Loading libtorch takes seconds of processor time that the survivors' next step needs.
+        let survivors_first = self.config.world == super::World::Elastic
+            && self.world_size() as usize >= self.fewest()
+            && (self.last_commit.is_none() || matches!(self.phase, Phase::Regrouping { .. }));
+        for (worker, index, mut at) in waiting {
+            if survivors_first {
+                at = at.after(self.config.timeouts.fault);
+            }
+            if at > now {
+                self.set(Deadline::Respawn(worker), at);
+                continue;
+            }
+            self.roster.expect(&worker);
+            let arrival = now.after(self.config.timeouts.join);
+            self.set(Deadline::Arrival(worker.clone()), arrival);
+            effects.push(Effect::Launch { worker, index });
+        }
+        effects
+    }
+}

@@ -1,0 +1,101 @@
+//! What a run has on disk, opened, and what follows from it for where the run goes on.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use domain::ledger::Ledger;
+use domain::membership::WorkerId;
+use domain::run::{Adopted, Config, Millis, Timeouts};
+use domain::run_plan::RunPlan;
+
+use super::{Launch, RunError, RunSetup};
+use crate::checkpoint::Checkpoints;
+use crate::history::History;
+use crate::store::{Resume, Store};
+
+/// What is on disk, opened.
+pub(super) struct Opened {
+    pub(super) config: Config,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) store: Store,
+    pub(super) ledger: Ledger,
+    pub(super) history: History,
+    pub(super) scores: BTreeMap<(u64, u32), Option<Vec<f32>>>,
+}
+
+pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
+    let workers = setup.launch.workers();
+    let plan = RunPlan::new(setup.shape, workers)?;
+    let begins_at_step = setup.resume.as_ref().map_or(0, |resume| resume.step);
+    let resume = if setup.adopt {
+        Resume::WithWorkersOr(begins_at_step)
+    } else {
+        Resume::At(begins_at_step)
+    };
+    let keep = NonZeroU32::new(setup.keep_checkpoints).unwrap_or(NonZeroU32::MIN);
+    let (run_dir, run_id) = (setup.run_dir.clone(), setup.run_id.clone());
+    let (checkpoints, store, recorded) = tokio::task::spawn_blocking(move || {
+        let checkpoints = Checkpoints::open(run_dir.join("checkpoints"), keep)?;
+        let (store, recorded) = Store::open(&run_dir.join("run.redb"), &run_id, resume)?;
+        Ok::<_, RunError>((checkpoints, store, recorded))
+    })
+    .await
+    .map_err(|problem| RunError::Internal(problem.to_string()))??;
+    store.shape(setup.shape);
+    let steps_per_epoch = u64::from(plan.steps_per_epoch());
+    let mut ledger = recorded.ledger;
+    let newest_step = recorded.steps.last().map(|point| point.step);
+    let history = History::new(recorded.steps, recorded.evaluations, steps_per_epoch);
+    let adopted = recorded
+        .left_behind
+        .then(|| adopt(&mut ledger, newest_step, &history))
+        .flatten();
+    let evaluate_first =
+        plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
+    let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        workers,
+        min_workers: setup.membership.min_workers,
+        world: setup.membership.world,
+        budgets: setup.membership.budgets,
+        local: matches!(setup.launch, Launch::Local { .. }),
+        shape: setup.shape,
+        begins_at_step,
+        from_checkpoint: setup.resume.is_some(),
+        evaluate_first,
+        last_generation: recorded.generation,
+        adopted,
+        stop_after: setup.stop_after,
+        timeouts: Timeouts::from_fault_timeout(Millis(millis)),
+    };
+    Ok(Opened {
+        config,
+        checkpoints,
+        store,
+        ledger,
+        history,
+        scores: recorded.scores,
+    })
+}
+
+/// What a lost coordinator has left behind, as far as it was recorded.
+fn adopt(ledger: &mut Ledger, newest_step: Option<u64>, history: &History) -> Option<Adopted> {
+    let number = ledger.current()?.number;
+    // Steps are recorded as they come, and the ledger once a second: it may lag behind.
+    if let Some(step) = newest_step {
+        let _ = ledger.commit_through(number, step);
+    }
+    let generations = ledger.generations();
+    let current = generations.last()?;
+    let before = generations.len().checked_sub(2);
+    Some(Adopted {
+        members: current.members.iter().cloned().map(WorkerId::new).collect(),
+        previous: before.map_or(0, |before| generations[before].number),
+        steps_done: ledger.steps_done(),
+        evaluated: history
+            .evaluations()
+            .iter()
+            .map(|known| known.step)
+            .collect(),
+    })
+}

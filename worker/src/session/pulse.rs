@@ -1,0 +1,83 @@
+//! What the next heartbeat says: written by the training thread, read by the stream's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use proto::v1;
+
+/// What the next heartbeat says. Written by the training thread, read by the stream's.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    generation: AtomicU64,
+    step: AtomicU64,
+    activity: AtomicU64,
+    collective: Mutex<(String, bool)>,
+}
+
+/// A collective under way; dropping it says that it was left.
+#[derive(Debug)]
+pub(crate) struct Collective<'a>(&'a Pulse);
+
+impl Drop for Collective<'_> {
+    fn drop(&mut self) {
+        self.0
+            .collective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1 = false;
+    }
+}
+
+impl Pulse {
+    /// Notes what the process does.
+    pub(super) fn now(&self, generation: u64, step: u64, activity: v1::Activity) {
+        self.generation.store(generation, Ordering::Relaxed);
+        self.step.store(step, Ordering::Relaxed);
+        self.activity.store(activity as u64, Ordering::Relaxed);
+    }
+
+    /// The generation and step last noted.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (
+            self.generation.load(Ordering::Relaxed),
+            self.step.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Notes that a collective is entered; what it returns notes that it was left.
+    pub(super) fn entering(&self, collective: String) -> Collective<'_> {
+        *self
+            .collective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = (collective, true);
+        Collective(self)
+    }
+
+    /// All of it.
+    pub(super) fn heartbeat(&self) -> v1::Heartbeat {
+        let (collective, in_collective) = self
+            .collective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        v1::Heartbeat {
+            generation: self.generation.load(Ordering::Relaxed),
+            step: self.step.load(Ordering::Relaxed),
+            activity: i32::try_from(self.activity.load(Ordering::Relaxed)).unwrap_or_default(),
+            collective,
+            in_collective,
+            resident_bytes: resident_bytes().unwrap_or_default(),
+        }
+    }
+}
+
+/// Memory of this process in bytes, from `/proc/self/statm` (pages of 4 KiB).
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    statm
+        .split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|pages| pages * 4096)
+}
