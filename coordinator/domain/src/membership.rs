@@ -310,11 +310,15 @@ impl Roster {
         }
     }
 
-    /// Takes the rank from those who are not here any more.
-    pub(crate) fn drop_the_gone(&mut self) {
+    /// Takes the rank from those who are not here any more. One that had done its part and gone is wanted again.
+    pub(crate) fn drop_the_gone(&mut self, now: Millis) {
         for member in self.members.values_mut() {
-            if member.session != Session::Open {
-                member.rank = None;
+            if member.session == Session::Open {
+                continue;
+            }
+            member.rank = None;
+            if member.leaving.take().is_some() && matches!(member.process, Process::Ended(_)) {
+                member.again = Some(now);
             }
         }
     }

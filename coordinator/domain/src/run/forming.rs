@@ -38,20 +38,25 @@ struct Formation {
 impl State {
     /// Begins the next generation if it may begin.
     pub(super) fn form_if_possible(&mut self, now: Millis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if matches!(self.phase, Phase::Regrouping { .. }) && self.state_is_lost() {
+            effects = self.go_on_from_disk(now);
+        }
         let formation = match self.phase {
             Phase::Waiting => self.first_formation(now),
             Phase::Regrouping { .. } => self.next_formation(),
             _ => None,
         };
         let Some(formation) = formation else {
-            return Vec::new();
+            return effects;
         };
         let blamed = self.blame(now);
-        if blamed.is_empty() {
+        effects.extend(if blamed.is_empty() {
             self.form(formation, now)
         } else {
             blamed
-        }
+        });
+        effects
     }
 
     /// Nobody holds a state: all workers that are wanted, or, once that was waited for, as many as the run can do with.
@@ -67,6 +72,17 @@ impl State {
             begins_at_step,
             source,
         })
+    }
+
+    /// All survivors have left their generation and none holds the state: it died before anyone had received it.
+    fn state_is_lost(&self) -> bool {
+        self.roster
+            .iter()
+            .filter(|(_, member)| member.rank.is_some())
+            .all(|(_, member)| {
+                let nothing = Place::Standby { holds: None };
+                member.place == nothing || (member.suspect && member.place != Place::InGeneration)
+            })
     }
 
     /// Survivors hold a state: all of them have left the old generation, and there are enough of them together with

@@ -1,5 +1,6 @@
 //! How workers come in: at the beginning, at a step boundary, or back to a coordinator that was started again.
 
+use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{JoinRefusal, Names, Place, Session, WorkerId};
 
@@ -39,6 +40,19 @@ impl State {
             member.session == Session::Open && matches!(member.place, Place::Standby { .. })
         };
         let missing = self.roster.which(|member| !ready(member));
+        if !self.is_first_start() {
+            // They have worked before: whoever does not come now is started again, within its budget.
+            self.await_workers(now);
+            let mut effects = Vec::new();
+            for worker in missing {
+                let text = format!(
+                    "{worker} did not join and set up within {}: see its log",
+                    self.config.timeouts.join
+                );
+                effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
+            }
+            return effects;
+        }
         let reason = format!(
             "{} did not join and set up within {}: see the log of each",
             Names(&missing),

@@ -60,6 +60,7 @@ impl State {
         detail: &str,
         now: Millis,
     ) -> Vec<Effect> {
+        let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
@@ -68,7 +69,8 @@ impl State {
         }
         member.session = Session::Lost;
         let elsewhere = member.process == Process::Elsewhere;
-        let left = member.leaving.is_some();
+        // It has done its part, unless its generation was over before all had.
+        let left = member.leaving.is_some() && !wanted_again;
         self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
         if self.is_ending() {
             return Vec::new();
@@ -108,6 +110,7 @@ impl State {
     ) -> Vec<Effect> {
         let first_start = self.is_first_start();
         let (who, place) = (self.name(worker), self.place());
+        let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
@@ -125,7 +128,7 @@ impl State {
             matches!(
                 reason,
                 super::LeaveReason::Finished | super::LeaveReason::Stopped
-            )
+            ) && !wanted_again
         });
         self.deadlines.remove(&Deadline::Exit(worker.clone()));
         if left || self.is_ending() {
@@ -260,7 +263,7 @@ impl State {
                 && member.place == Place::InGeneration
         });
         // Those who left and went are no members of what follows.
-        self.roster.drop_the_gone();
+        self.roster.drop_the_gone(now);
         let mut effects = Vec::new();
         if !workers.is_empty() {
             effects.push(Effect::Regroup {
@@ -278,6 +281,12 @@ impl State {
         if self.roster.iter().any(|(_, member)| member.rank.is_some()) {
             return Vec::new();
         }
+        self.go_on_from_disk(now)
+    }
+
+    /// Nobody holds the run's state any more.
+    pub(super) fn go_on_from_disk(&mut self, now: Millis) -> Vec<Effect> {
+        self.roster.assign_ranks(&[], 0);
         if let Some(stop) = self.stop.take() {
             let reason = format!(
                 "{}, and nobody is left who holds the state: resume from the last checkpoint with --resume",

@@ -294,6 +294,24 @@ fn with_nobody_left_the_run_goes_on_from_its_last_checkpoint() {
 }
 
 #[test]
+fn a_death_before_anyone_has_the_first_state_begins_again_from_disk() {
+    let mut sim = Sim::new(elastic(3));
+    (0..3).for_each(|n| drop(sim.join(n)));
+    sim.stream_lost(0);
+    for n in 1..3 {
+        sim.happen(Event::Standby {
+            worker: WorkerId::local(n),
+            generation: 7,
+            step: None,
+        });
+    }
+    sim.exited(0, ProcessEnd::Signal(9));
+    assert_eq!(launched(&sim.effects[3..]), ["worker-0"]);
+    let next = begun(&sim.join(0)).unwrap();
+    assert_eq!((next.0, next.1, next.2), (8, 0, Source::Seed));
+}
+
+#[test]
 fn a_drained_worker_leaves_at_a_boundary_and_is_replaced() {
     let mut sim = Sim::training_as(elastic(2));
     sim.all_do(2, 0);
