@@ -28,7 +28,7 @@ def needs():
 
 
 def run(quick):
-    kills, peer_kills = (6, 2) if quick else (36, 6)
+    kills, peer_kills = (6, 2) if quick else (30, 6)
     ours = our_kills(kills)
     peer = peer_recoveries(peer_kills)
     recovered = [kill["next_step"] for kill in ours["kills"]]
