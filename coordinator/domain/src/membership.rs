@@ -63,6 +63,8 @@ pub struct Member {
     pub place: Place,
     /// Its rank in the newest generation; `None`: it is no member of it.
     pub rank: Option<u32>,
+    /// The rank it had when it was lost, for sentences.
+    pub rank_when_lost: Option<u32>,
     /// Whether its state is in place for the present generation.
     pub ready: bool,
     /// The next step it will report.

@@ -96,6 +96,10 @@ fn end(replica: &mut Replica, seen: Seen) -> Result<Option<Outcome>, WorkerError
         }
         return finish(replica, Outcome::Stopped).map(Some);
     }
+    if seen.draining > 0 {
+        // The first to be told to end is seldom the last: what is reached is put into safety before anybody goes.
+        snapshot::take(replica)?;
+    }
     if seen.regroup || seen.draining > 0 {
         return finish(replica, Outcome::Boundary).map(Some);
     }

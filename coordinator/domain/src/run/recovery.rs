@@ -229,7 +229,8 @@ impl State {
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
-        let was_member = member.rank.take().is_some();
+        let was_member = member.rank.is_some();
+        member.rank_when_lost = member.rank.take().or(member.rank_when_lost);
         member.place = Place::SettingUp;
         member.leaving = None;
         self.deadlines.remove(&Deadline::Arrival(worker.clone()));
@@ -288,6 +289,14 @@ impl State {
     pub(super) fn go_on_from_disk(&mut self, now: Millis) -> Vec<Effect> {
         self.roster.assign_ranks(&[], 0);
         if let Some(stop) = self.stop.take() {
+            let done = self.steps_done;
+            if stop.failure.is_none() && self.durable_state().0 == done {
+                let reason = format!(
+                    "stopped after {done} steps ({}): resume with --resume",
+                    stop.text()
+                );
+                return self.stopped(0, reason, now);
+            }
             let reason = format!(
                 "{}, and nobody is left who holds the state: resume from the last checkpoint with --resume",
                 stop.text()
@@ -311,7 +320,8 @@ impl State {
 
     /// A worker with its rank, for a sentence.
     pub(super) fn name(&self, worker: &WorkerId) -> String {
-        match self.roster.get(worker).and_then(|member| member.rank) {
+        let rank = |member: &crate::membership::Member| member.rank.or(member.rank_when_lost);
+        match self.roster.get(worker).and_then(rank) {
             Some(rank) => format!("{worker} (rank {rank})"),
             None => worker.to_string(),
         }

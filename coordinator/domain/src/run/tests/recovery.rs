@@ -55,7 +55,7 @@ fn survivors_of_a_killed_worker_go_on_from_the_most_advanced_at_once() {
     sim.exited(1, ProcessEnd::Signal(9));
     assert_eq!(
         sim.warnings(),
-        ["worker-1 was killed by signal 9 (SIGKILL) in generation 7 after 2 steps"]
+        ["worker-1 (rank 1) was killed by signal 9 (SIGKILL) in generation 7 after 2 steps"]
     );
     // Then the next generation begins when both are out, and levels the one behind
     assert_eq!(begun(&sim.standby(0, 1)), None);
