@@ -8,23 +8,14 @@
 
 mod support;
 
-use std::path::Path;
-
-use coordinator::store::{Recorded, Resume, Store};
+use coordinator::store::Recorded;
 use domain::run::World;
 use domain::run_plan::RunPlan;
 use proto::v1::Phase;
 use proto::v1::fault::Class;
 use support::collective::Collective;
-use support::worker::{Misbehaviour, Seen, expected_map, fates, spawn};
-use support::{Served, TRAIN, VAL, external, shape};
-
-/// What a run has left on disk.
-fn recorded(run_dir: &Path) -> Recorded {
-    Store::open(&run_dir.join("run.redb"), "test-run", Resume::At(u64::MAX))
-        .unwrap()
-        .1
-}
+use support::worker::{Misbehaviour, Seen, expected_map, fates, spawn, spawn_world};
+use support::{Served, TRAIN, VAL, external, recorded, shape};
 
 /// That the lineage trained on every sample exactly once an epoch: by the ledger's own count, and by what workers say
 /// they did.
@@ -67,21 +58,10 @@ async fn survivors_go_on_without_a_worker_whose_stream_breaks() {
     // Given three workers of which one dies in its sixth step
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(external(dir.path(), 3)).await;
-    let collective = Collective::default();
-    let workers = (0..3)
-        .map(|n| {
-            let misbehaviour = Misbehaviour {
-                die_at: (n == 1).then_some(5),
-                ..Misbehaviour::default()
-            };
-            spawn(
-                &served.address,
-                &format!("worker-{n}"),
-                &collective,
-                misbehaviour,
-            )
-        })
-        .collect();
+    let workers = spawn_world(&served.address, 3, |n| Misbehaviour {
+        die_at: (n == 1).then_some(5),
+        ..Misbehaviour::default()
+    });
 
     let seen = fates(workers).await;
     let outcome = served.end().await;
@@ -110,21 +90,10 @@ async fn survivors_go_on_without_a_worker_whose_stream_breaks() {
 async fn a_death_in_evaluation_costs_only_unscored_samples_and_not_the_map() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(external(dir.path(), 3)).await;
-    let collective = Collective::default();
-    let workers = (0..3)
-        .map(|n| {
-            let misbehaviour = Misbehaviour {
-                die_in_evaluation: (n == 2).then_some(4),
-                ..Misbehaviour::default()
-            };
-            spawn(
-                &served.address,
-                &format!("worker-{n}"),
-                &collective,
-                misbehaviour,
-            )
-        })
-        .collect();
+    let workers = spawn_world(&served.address, 3, |n| Misbehaviour {
+        die_in_evaluation: (n == 2).then_some(4),
+        ..Misbehaviour::default()
+    });
 
     let seen = fates(workers).await;
     let outcome = served.end().await;

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use coordinator::observer::RunEvent;
 use coordinator::run::Shutdown;
-use coordinator::store::{Recorded, Resume, Store};
 use domain::run_plan::RunPlan;
 use proto::v1::fault::Class;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -23,9 +22,9 @@ use proto::v1::{
 };
 use support::collective::Collective;
 use support::worker::{
-    Misbehaviour, Seen, checkpoint_files, expected_map, fates, spawn, spawn_all,
+    Misbehaviour, Seen, checkpoint_files, expected_map, fates, spawn, spawn_all, spawn_world,
 };
-use support::{Served, TRAIN, VAL, external, resume_at, shape};
+use support::{Served, TRAIN, VAL, external, recorded, resume_at, shape};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -136,22 +135,10 @@ async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code
 async fn a_replica_that_differs_ends_the_run_naming_it() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(external(dir.path(), 3)).await;
-    let collective = Collective::default();
-    let workers = (0..3)
-        .map(|n| {
-            let differ_at = (n == 2).then_some(3);
-            let misbehaviour = Misbehaviour {
-                differ_at,
-                ..Misbehaviour::default()
-            };
-            spawn(
-                &served.address,
-                &format!("worker-{n}"),
-                &collective,
-                misbehaviour,
-            )
-        })
-        .collect();
+    let workers = spawn_world(&served.address, 3, |n| Misbehaviour {
+        differ_at: (n == 2).then_some(3),
+        ..Misbehaviour::default()
+    });
 
     fates(workers).await;
     let outcome = served.end().await;
@@ -460,11 +447,4 @@ async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
         .map(|v| (v.generation, v.steps.first, v.steps.last))
         .collect();
     assert_eq!(void, [(1, 4, 6)]);
-}
-
-/// What a run has left on disk.
-fn recorded(run_dir: &Path) -> Recorded {
-    Store::open(&run_dir.join("run.redb"), "test-run", Resume::At(u64::MAX))
-        .unwrap()
-        .1
 }

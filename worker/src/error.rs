@@ -144,12 +144,10 @@ impl WorkerError {
             }
         )
     }
-}
 
-impl WorkerError {
     /// Whether the end of this worker's generation alone may have caused it.
     pub(crate) fn is_of_generation(&self) -> bool {
-        matches!(self, Self::Link(_) | Self::Regroup(_)) || self.is_of_peers()
+        matches!(self, Self::Link(_)) || self.is_of_peers()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model::weights;
@@ -68,19 +69,12 @@ impl Member {
 
     /// Says where this worker stands, or, if it was told to end, that it goes.
     fn stand_by(&self, generation: u64) {
-        let link = &self.link;
         let step = self.held.steps;
-        if generation != 0 && link.inbox.requests.drain() {
-            link.now(generation, step.unwrap_or(0), v1::Activity::Leaving);
-            link.send(Message::Leaving(v1::Leaving {
-                generation,
-                step: step.unwrap_or(0),
-                reason: Reason::Signalled.into(),
-            }));
-            return;
+        if generation != 0 && self.link.inbox.requests.drain() {
+            leave(&self.link, generation, step.unwrap_or(0), Reason::Signalled);
+        } else {
+            stand_by(&self.link, generation, step);
         }
-        link.now(generation, step.unwrap_or(0), v1::Activity::Waiting);
-        link.send(Message::Standby(v1::Standby { generation, step }));
     }
 
     /// Tells the coordinator of a failed collective: most likely a peer died, and others may not know yet.
@@ -126,21 +120,11 @@ impl Member {
             Outcome::Boundary => {
                 // The group must outlive the slowest peer's last collective: the next generation is announced only when
                 // all have said that they are here.
-                let generation = generation.number;
-                link.now(generation, step, v1::Activity::Waiting);
-                link.send(Message::Standby(v1::Standby {
-                    generation,
-                    step: Some(step),
-                }));
+                stand_by(&link, generation.number, Some(step));
                 return Ok(link.inbox.announcement()?);
             }
         };
-        link.now(generation.number, step, v1::Activity::Leaving);
-        link.send(Message::Leaving(v1::Leaving {
-            generation: generation.number,
-            step,
-            reason: reason.into(),
-        }));
+        leave(&link, generation.number, step, reason);
         // Here too the group outlives the slowest peer: the coordinator knows when all have left.
         Err(link.inbox.release().into())
     }
@@ -214,26 +198,42 @@ impl Member {
     }
 }
 
+/// Says that this worker is in no process group, or needs its own no more, and which state it holds.
+fn stand_by(link: &Link, generation: u64, step: Option<u64>) {
+    link.now(generation, step.unwrap_or(0), v1::Activity::Waiting);
+    link.send(Message::Standby(v1::Standby { generation, step }));
+}
+
+/// Says that this worker has done its part, or was told to end.
+fn leave(link: &Link, generation: u64, step: u64, reason: Reason) {
+    link.now(generation, step, v1::Activity::Leaving);
+    link.send(Message::Leaving(v1::Leaving {
+        generation,
+        step,
+        reason: reason.into(),
+    }));
+}
+
 /// Frees a training thread that sits in a collective of a generation that is over, or when the session ends: nothing
 /// waits for a rank that is gone, and no process outlives its run.
 #[derive(Debug)]
-struct Watch(Arc<std::sync::atomic::AtomicBool>);
+struct Watch(Arc<AtomicBool>);
 
 impl Watch {
     fn start(link: &Arc<Link>, group: &Arc<ProcessGroup>, generation: u64) -> Self {
-        let left = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let left = Arc::new(AtomicBool::new(false));
         let (link, group, watched) = (Arc::clone(link), Arc::clone(group), Arc::clone(&left));
         std::thread::spawn(move || {
             let Some(reason) = link.inbox.until_over(generation) else {
                 return;
             };
-            if watched.load(std::sync::atomic::Ordering::Acquire) {
+            if watched.load(Ordering::Acquire) {
                 return;
             }
             let _ = group.abort();
             drop(group);
             std::thread::sleep(LEAVE_WITHIN);
-            if !watched.load(std::sync::atomic::Ordering::Acquire) {
+            if !watched.load(Ordering::Acquire) {
                 tracing::error!(
                     "{reason}; the training thread did not leave generation {generation} within {LEAVE_WITHIN:?}, \
                      ending the process"
@@ -248,6 +248,6 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.store(true, std::sync::atomic::Ordering::Release);
+        self.0.store(true, Ordering::Release);
     }
 }

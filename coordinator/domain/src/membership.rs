@@ -104,6 +104,21 @@ impl Member {
         self.session != Session::Open && self.process != Process::Here
     }
 
+    /// Whether it is a member of the newest generation.
+    pub(crate) fn is_member(&self) -> bool {
+        self.rank.is_some()
+    }
+
+    /// Whether it is a member and has not left the generation's process group.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.is_member() && !matches!(self.place, Place::Standby { .. })
+    }
+
+    /// Whether it is here, has set up, and is in no process group.
+    pub(crate) fn stands_by(&self) -> bool {
+        self.session == Session::Open && matches!(self.place, Place::Standby { .. })
+    }
+
     /// What it last said it was doing, for a sentence.
     pub(crate) fn doing(&self) -> String {
         match (self.collective.as_str(), self.in_collective) {

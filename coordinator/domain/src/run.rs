@@ -112,8 +112,6 @@ pub enum Phase {
     Regrouping {
         /// Why it is over.
         cause: String,
-        /// Since when.
-        since: Millis,
     },
     /// Steps are being done.
     Training,
@@ -157,10 +155,8 @@ pub struct State {
     evaluated: BTreeSet<u64>,
     /// The newest checkpoint that is in place.
     checkpointed: Option<u64>,
-    /// Whether the newest generation only hands over its state.
-    finishing: bool,
-    /// Whether it evaluates before its first step.
-    opens_with_evaluation: bool,
+    /// What the newest generation does before its first step.
+    opening: Opening,
     /// That the run is to stop, and why.
     stop: Option<StopWish>,
     /// That members were asked to leave at the next step boundary.

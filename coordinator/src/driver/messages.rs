@@ -216,7 +216,6 @@ impl Driver {
         self.progress = None;
         if live {
             self.feed(&worker);
-            self.settle();
         }
     }
 
@@ -262,6 +261,9 @@ impl Driver {
 
     /// Flushes the store for those checkpoints that no death can make void any more: every rank holds their state.
     pub(super) fn settle(&mut self) {
+        if self.settling.is_empty() {
+            return;
+        }
         let held = self.state().steps_held_by_all();
         let (due, later) = std::mem::take(&mut self.settling)
             .into_iter()

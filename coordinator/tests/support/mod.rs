@@ -18,6 +18,7 @@ use coordinator::observer::{Observer, RunEvent};
 use coordinator::run::{
     Launch, Membership, Outcome, ResumePoint, RunError, RunSetup, Shutdown, serve,
 };
+use coordinator::store::{Recorded, Resume, Store};
 use data::coco::{Class, Dataset, Group, Sample, Split};
 use domain::run::{Budgets, World};
 use domain::run_plan::RunShape;
@@ -123,6 +124,13 @@ pub(crate) fn resume_at(mut setup: RunSetup, step: u64) -> RunSetup {
     let checkpoint = setup.run_dir.join(format!("checkpoints/step-{step:08}"));
     setup.resume = Some(ResumePoint { step, checkpoint });
     setup
+}
+
+/// What a run has left on disk.
+pub(crate) fn recorded(run_dir: &Path) -> Recorded {
+    Store::open(&run_dir.join("run.redb"), "test-run", Resume::At(u64::MAX))
+        .unwrap()
+        .1
 }
 
 /// A run being served.

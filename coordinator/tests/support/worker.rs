@@ -159,6 +159,15 @@ pub(crate) fn spawn(
 
 /// A whole world of well-behaved workers.
 pub(crate) fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::JoinHandle<Seen>> {
+    spawn_world(address, world_size, |_| Misbehaviour::default())
+}
+
+/// A whole world of workers `worker-0`, `worker-1`, …, each doing wrong what `misbehaviour` says of its number.
+pub(crate) fn spawn_world(
+    address: &str,
+    world_size: u32,
+    misbehaviour: impl Fn(u32) -> Misbehaviour,
+) -> Vec<tokio::task::JoinHandle<Seen>> {
     let collective = Collective::default();
     (0..world_size)
         .map(|n| {
@@ -166,7 +175,7 @@ pub(crate) fn spawn_all(address: &str, world_size: u32) -> Vec<tokio::task::Join
                 address,
                 &format!("worker-{n}"),
                 &collective,
-                Misbehaviour::default(),
+                misbehaviour(n),
             )
         })
         .collect()

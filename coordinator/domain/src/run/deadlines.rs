@@ -21,7 +21,7 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
         Deadline::Forming => {
             let late = state
                 .roster
-                .which(|member| member.rank.is_some() && !member.ready);
+                .which(|member| member.is_member() && !member.ready);
             let mut effects = Vec::new();
             for worker in late {
                 let text = format!(
@@ -53,7 +53,7 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
         Deadline::Stop => {
             let missing = state
                 .roster
-                .which(|member| member.rank.is_some() && member.leaving.is_none());
+                .which(|member| member.is_member() && member.leaving.is_none());
             let reason = format!(
                 "stopped without a new checkpoint: {} did not come to a step boundary within {}; \
                  resume with --resume",

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Place, Session, WorkerId};
+use crate::membership::{Member, Place, WorkerId};
 
 /// Where the ranks of a new generation take their state from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl State {
     fn state_is_lost(&self) -> bool {
         self.roster
             .iter()
-            .filter(|(_, member)| member.rank.is_some())
+            .filter(|(_, member)| member.is_member())
             .all(|(_, member)| {
                 let nothing = Place::Standby { holds: None };
                 member.place == nothing || (member.suspect && member.place != Place::InGeneration)
@@ -88,7 +88,7 @@ impl State {
     /// Survivors hold a state: all of them have left the old generation, and there are enough of them together with
     /// those who wait to come in.
     fn next_formation(&self) -> Option<Formation> {
-        let survivors = self.roster.which(|member| member.rank.is_some());
+        let survivors = self.roster.which(|member| member.is_member());
         let holds = |worker: &WorkerId| {
             let member = self.roster.get(worker)?;
             match member.place {
@@ -96,13 +96,8 @@ impl State {
                 _ => None,
             }
         };
-        let all_apart = survivors.iter().all(|worker| {
-            self.roster
-                .get(worker)
-                .is_some_and(|member| matches!(member.place, Place::Standby { .. }))
-        });
         let begins_at_step = survivors.iter().filter_map(holds).max()?;
-        if !all_apart {
+        if self.roster.iter().any(|(_, member)| member.is_inside()) {
             return None;
         }
         let mut members = survivors;
@@ -131,11 +126,9 @@ impl State {
         })
     }
 
-    /// Those who have set up and are in no group, by name.
-    fn standing_by(&self) -> Vec<WorkerId> {
-        self.roster.which(|member| {
-            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
-        })
+    /// Those who could be in the next generation, by name.
+    pub(super) fn standing_by(&self) -> Vec<WorkerId> {
+        self.roster.which(Member::stands_by)
     }
 
     /// Fewer members than this form no generation.
@@ -178,8 +171,7 @@ impl State {
             snapshot: self.snapshot_is_due(begins_at_step) || self.stop.is_some(),
             finish: self.stop.is_some(),
         };
-        self.finishing = opening.finish;
-        self.opens_with_evaluation = opening.evaluate;
+        self.opening = opening;
         vec![Effect::BeginGeneration {
             number: self.generation,
             members,

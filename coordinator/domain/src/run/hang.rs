@@ -3,14 +3,12 @@
 
 use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Names, Place, Session, WorkerId};
+use crate::membership::{Names, Session, WorkerId};
 
 impl State {
     /// Those who have not left the generation in time are in the way of those who have.
     pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
-        let inside = self.roster.which(|member| {
-            member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
-        });
+        let inside = self.roster.which(|member| member.is_inside());
         let timeout = self.config.timeouts.fault;
         let cause = match &self.phase {
             Phase::Regrouping { cause, .. } => cause.clone(),
@@ -47,7 +45,7 @@ impl State {
             member.silent = true;
             return Vec::new();
         }
-        let works = member.rank.is_some() && steps_done > member.steps_when_heard + 1;
+        let works = member.is_member() && steps_done > member.steps_when_heard + 1;
         let warned = std::mem::replace(&mut member.silent, true);
         if works {
             member.steps_when_heard = steps_done;
@@ -74,7 +72,7 @@ impl State {
         let members: Vec<_> = self
             .roster
             .iter()
-            .filter(|(_, member)| member.rank.is_some())
+            .filter(|(_, member)| member.is_member())
             .map(|(worker, member)| (worker.clone(), member.in_collective))
             .collect();
         let waiting = members.iter().filter(|(_, inside)| *inside).count();

@@ -36,10 +36,7 @@ impl State {
         if !effects.is_empty() || !self.config.local {
             return effects;
         }
-        let ready = |member: &crate::membership::Member| {
-            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
-        };
-        let missing = self.roster.which(|member| !ready(member));
+        let missing = self.roster.which(|member| !member.stands_by());
         if !self.is_first_start() {
             // They have worked before: whoever does not come now is started again, within its budget.
             self.await_workers(now);
@@ -68,7 +65,7 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         let comes_back = self.roster.get(worker).is_some_and(|member| {
-            member.rank.is_some()
+            member.is_member()
                 && member.session == Session::Never
                 && (generation == self.generation || self.was_left_behind_in(generation))
                 && matches!(self.phase, Phase::Regrouping { .. })
@@ -147,8 +144,8 @@ impl State {
             return Vec::new();
         }
         let current = generation == newest || (left_behind && member.adopted);
-        let member_of_it = member.rank.is_some() && current;
-        if member.rank.is_some() && !current {
+        let member_of_it = member.is_member() && current;
+        if member.is_member() && !current {
             // Its generation is older than the one it was sent into: it will hear of that one.
             return Vec::new();
         }
@@ -184,10 +181,7 @@ impl State {
                 // The others come to the same boundary by themselves.
                 Some(cause) if !matches!(self.phase, Phase::Regrouping { .. }) => {
                     self.explained = true;
-                    self.reports.clear();
-                    self.deadlines.remove(&Deadline::Progress);
-                    self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
-                    self.phase = Phase::Regrouping { cause, since: now };
+                    self.begin_regrouping(cause, now);
                 }
                 Some(_) => {}
                 None => {
@@ -198,7 +192,7 @@ impl State {
         }
         if self.phase == Phase::Waiting
             && !self.config.local
-            && self.here() as usize >= self.fewest()
+            && self.standing_by().len() >= self.fewest()
         {
             let due = now.after(self.config.timeouts.join);
             self.deadlines.entry(Deadline::Join).or_insert(due);
@@ -216,11 +210,9 @@ impl State {
         {
             return Vec::new();
         }
-        let waiting = self.roster.which(|member| {
-            member.session == Session::Open
-                && member.rank.is_none()
-                && matches!(member.place, Place::Standby { .. })
-        });
+        let waiting = self
+            .roster
+            .which(|member| !member.is_member() && member.stands_by());
         if waiting.is_empty() {
             return Vec::new();
         }
@@ -228,7 +220,7 @@ impl State {
         let reason = format!("{} {verb} in", Names(&waiting));
         self.boundary = Some(reason.clone());
         vec![Effect::Regroup {
-            workers: self.roster.which(|member| member.rank.is_some()),
+            workers: self.roster.which(|member| member.is_member()),
             at_boundary: true,
             reason,
         }]
@@ -254,7 +246,7 @@ impl State {
             return Vec::new();
         }
         let effects = self.begin_training(now);
-        if self.evaluations.contains_key(&self.steps_done) || self.opens_with_evaluation {
+        if self.evaluations.contains_key(&self.steps_done) || self.opening.evaluate {
             self.note_place(self.steps_done);
         }
         effects

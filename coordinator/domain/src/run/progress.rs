@@ -203,7 +203,7 @@ impl State {
         // A generation has no more members than `config.workers`, a u32.
         self.roster
             .iter()
-            .filter(|(_, member)| member.rank.is_some())
+            .filter(|(_, member)| member.is_member())
             .count() as u32
     }
 
@@ -297,7 +297,7 @@ impl State {
         let left: Vec<(WorkerId, u64)> = self
             .roster
             .iter()
-            .filter(|(_, member)| member.rank.is_some())
+            .filter(|(_, member)| member.is_member())
             .filter_map(|(worker, member)| Some((worker.clone(), member.leaving?.1)))
             .collect();
         if let Some((other, other_step)) = left.iter().find(|(_, other_step)| *other_step != step) {
@@ -324,7 +324,7 @@ impl State {
     fn all_left(&mut self, step: u64, now: Millis) -> Vec<Effect> {
         let total = self.total_steps();
         let epochs = self.plan.shape().epochs;
-        if step == total && self.steps_done == total && !self.finishing {
+        if step == total && self.steps_done == total && !self.opening.finish {
             let reason = format!("finished: {total} steps, {epochs} epochs");
             let ending = Ending {
                 kind: EndKind::Finished,

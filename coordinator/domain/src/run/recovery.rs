@@ -7,7 +7,7 @@
 use super::event::{FaultClass, ProcessEnd};
 use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Place, Process, Session, WorkerId};
+use crate::membership::{Member, Place, Process, Session, WorkerId};
 
 /// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
 const UNEXPLAINED: u32 = 3;
@@ -166,7 +166,7 @@ impl State {
             });
         }
         effects.extend(self.lose(worker, text.clone(), now));
-        if let Phase::Regrouping { cause, .. } = &mut self.phase {
+        if let Phase::Regrouping { cause } = &mut self.phase {
             // Now it is known what became of it.
             *cause = text.clone();
         }
@@ -229,7 +229,7 @@ impl State {
         let Some(member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
-        let was_member = member.rank.is_some();
+        let was_member = member.is_member();
         member.rank_when_lost = member.rank.take().or(member.rank_when_lost);
         member.place = Place::SettingUp;
         member.leaving = None;
@@ -249,17 +249,9 @@ impl State {
         if !self.is_live(self.generation) {
             return Vec::new();
         }
-        self.reports.clear();
-        for deadline in [Deadline::Forming, Deadline::Progress] {
-            self.deadlines.remove(&deadline);
-        }
-        self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
-        self.phase = Phase::Regrouping {
-            cause: cause.clone(),
-            since: now,
-        };
+        self.begin_regrouping(cause.clone(), now);
         let workers = self.roster.which(|member| {
-            member.rank.is_some()
+            member.is_member()
                 && member.session == Session::Open
                 && member.place == Place::InGeneration
         });
@@ -277,9 +269,19 @@ impl State {
         effects
     }
 
+    /// The generation does nothing any more, and its members have so long to leave it.
+    pub(super) fn begin_regrouping(&mut self, cause: String, now: Millis) {
+        self.reports.clear();
+        for deadline in [Deadline::Forming, Deadline::Progress] {
+            self.deadlines.remove(&deadline);
+        }
+        self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
+        self.phase = Phase::Regrouping { cause };
+    }
+
     /// With the last member the state is gone: the run goes on from what is on disk.
     fn wait_for_anybody(&mut self, now: Millis) -> Vec<Effect> {
-        if self.roster.iter().any(|(_, member)| member.rank.is_some()) {
+        if self.roster.iter().any(|(_, member)| member.is_member()) {
             return Vec::new();
         }
         self.go_on_from_disk(now)
@@ -320,7 +322,7 @@ impl State {
 
     /// A worker with its rank, for a sentence.
     pub(super) fn name(&self, worker: &WorkerId) -> String {
-        let rank = |member: &crate::membership::Member| member.rank.or(member.rank_when_lost);
+        let rank = |member: &Member| member.rank.or(member.rank_when_lost);
         match self.roster.get(worker).and_then(rank) {
             Some(rank) => format!("{worker} (rank {rank})"),
             None => worker.to_string(),

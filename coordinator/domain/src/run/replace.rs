@@ -42,7 +42,7 @@ impl State {
 
     /// Ends the run with a checkpoint if anybody still holds its state.
     fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
-        let held = self.roster.iter().any(|(_, member)| member.rank.is_some());
+        let held = self.roster.iter().any(|(_, member)| member.is_member());
         if !held || self.stop.is_some() {
             return self.fail(75, failure, None, Vec::new(), now);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Config, Deadline, Effect, Evaluation, Millis, Phase, Reason, State, progress, restart,
+    Config, Deadline, Effect, Evaluation, Millis, Opening, Phase, Reason, State, progress, restart,
 };
 use crate::membership::{Place, Roster, Session, WorkerId};
 use crate::plan::PlanError;
@@ -25,7 +25,6 @@ impl State {
             evaluated.extend(adopted.evaluated.iter().copied());
             phase = Phase::Regrouping {
                 cause: "the coordinator was started again".to_owned(),
-                since: Millis(0),
             };
         }
         Ok(Self {
@@ -38,8 +37,7 @@ impl State {
             evaluations: BTreeMap::new(),
             evaluated,
             checkpointed: config.from_checkpoint.then_some(config.begins_at_step),
-            finishing: false,
-            opens_with_evaluation: false,
+            opening: Opening::default(),
             stop: None,
             boundary: None,
             losses: restart::Losses::default(),
@@ -100,10 +98,7 @@ impl State {
     /// Steps that every member holds: no later generation can make them void.
     #[must_use]
     pub fn steps_held_by_all(&self) -> u64 {
-        let members = self
-            .roster
-            .iter()
-            .filter(|(_, member)| member.rank.is_some());
+        let members = self.roster.iter().filter(|(_, member)| member.is_member());
         let held = members.map(|(_, member)| if member.ready { member.next_step } else { 0 });
         match self.phase {
             Phase::Ending { .. } | Phase::Over(_) => self.steps_done,
@@ -164,10 +159,9 @@ impl State {
             Phase::Regrouping { cause, .. } => Reason::Regrouping {
                 cause: cause.clone(),
                 generation: self.generation,
-                inside: self.roster.which(|member| {
-                    member.rank.is_some() && !matches!(member.place, Place::Standby { .. })
-                }),
-                here: self.here(),
+                inside: self.roster.which(|member| member.is_inside()),
+                // No more than `config.workers` and its spares.
+                here: self.standing_by().len() as u32,
                 fewest: self.fewest() as u32,
             },
             Phase::Forming => Reason::Forming {
@@ -175,7 +169,7 @@ impl State {
                 wanted: self.world_size(),
                 missing: self
                     .roster
-                    .which(|member| member.rank.is_some() && !member.ready),
+                    .which(|member| member.is_member() && !member.ready),
             },
             Phase::Training => Reason::Training {
                 epoch: self.epoch_at_work(),
@@ -191,7 +185,7 @@ impl State {
                 by: by.clone(),
                 missing: self
                     .roster
-                    .which(|member| member.rank.is_some() && member.leaving.is_none()),
+                    .which(|member| member.is_member() && member.leaving.is_none()),
             },
             Phase::Ending { ending, measure } => {
                 let waiting = self.roster.which(|member| !member.is_gone());
@@ -234,7 +228,7 @@ impl State {
     pub(super) fn begin_training(&mut self, now: Millis) -> Vec<Effect> {
         self.deadlines.remove(&Deadline::Forming);
         self.set(Deadline::Progress, now.after(self.progress_timeout()));
-        for worker in self.roster.which(|member| member.rank.is_some()) {
+        for worker in self.roster.which(|member| member.is_member()) {
             if let Some(member) = self.roster.get_mut(&worker) {
                 member.suspect = false;
             }
@@ -248,7 +242,7 @@ impl State {
         self.phase = Phase::Stopping {
             by: stop.by.clone(),
         };
-        if self.finishing {
+        if self.opening.finish {
             return Vec::new();
         }
         vec![Effect::Stop {
@@ -266,19 +260,10 @@ impl State {
     pub(super) fn is_member(&self, worker: &WorkerId) -> bool {
         self.roster
             .get(worker)
-            .is_some_and(|member| member.rank.is_some())
+            .is_some_and(|member| member.is_member())
     }
 
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. } | Phase::Over(_))
-    }
-
-    /// Workers that could be in the next generation.
-    pub(super) fn here(&self) -> u32 {
-        // No more than `config.workers` and its spares.
-        let here = self.roster.which(|member| {
-            member.session == Session::Open && matches!(member.place, Place::Standby { .. })
-        });
-        here.len() as u32
     }
 }
