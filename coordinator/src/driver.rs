@@ -32,10 +32,12 @@ mod figures;
 mod messages;
 mod recorder;
 mod skipped;
+mod stacks;
 
 use feeder::Feeder;
 use figures::Figures;
 pub(crate) use recorder::{Recorder, digest};
+pub(crate) use stacks::{Asked as StacksAsked, Of as StacksOf};
 
 /// Messages that may wait for the driver; senders beyond that wait with them.
 pub(crate) const MAILBOX: usize = 4096;
@@ -45,6 +47,11 @@ const BATCH: usize = 256;
 const REFRESH: Duration = Duration::from_secs(1);
 /// Warnings that the status repeats; the events have them all.
 const WARNINGS: usize = 20;
+
+/// Reaches a named point of the protocol, at which a test may let this process die or stop.
+fn reach(point: &str) {
+    fault_points::reach("coordinator", point);
+}
 
 /// What others tell the driver.
 #[derive(Debug)]
@@ -82,6 +89,8 @@ pub(crate) enum Message {
         step: u64,
         outcome: Result<Box<Evaluated>, String>,
     },
+    /// Someone wants to know where every worker's threads are.
+    Stacks(stacks::Asked),
     /// A checkpoint of `step` is about to be committed: `done` once every step before it is on disk. A checkpoint that
     /// is ahead of the ledger could not be gone on from.
     Settle {
@@ -148,6 +157,8 @@ pub(crate) struct Driver {
     shown: Shown,
     /// Checkpoints that wait for their steps to be reported.
     settling: Vec<(u64, oneshot::Sender<Result<(), String>>)>,
+    /// Who waits for workers' stacks.
+    stacks: stacks::Pending,
     /// Whether the ledger has changed since it was last handed to the store.
     ledger_changed: bool,
     /// Events that effects have caused, to be handled before anything from outside.
@@ -217,6 +228,7 @@ impl Driver {
             feeder: None,
             shown,
             settling: Vec::new(),
+            stacks: stacks::Pending::default(),
             ledger_changed: false,
             caused: VecDeque::new(),
             first_step: None,

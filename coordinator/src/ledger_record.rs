@@ -93,6 +93,15 @@ impl Check {
     }
 }
 
+/// A committed step that changed nothing, because its loss or gradient was not finite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The step.
+    pub step: u64,
+    /// What all ranks took through it.
+    pub samples: Vec<u32>,
+}
+
 impl LedgerRecord {
     /// Reads `run.redb` of a run whose coordinator is not running.
     ///
@@ -163,6 +172,25 @@ impl LedgerRecord {
         Ok(check)
     }
 
+    /// The steps that changed nothing, with their samples.
+    #[must_use]
+    pub fn passed_over(&self) -> Vec<PassedOver> {
+        let Ok(plan) = RunPlan::new(self.shape, 1) else {
+            return Vec::new();
+        };
+        let samples = |step| {
+            let epoch = plan.epoch_plan(plan.epoch_of(step));
+            epoch.samples_of_step(plan.step_in_epoch(step)).to_vec()
+        };
+        let steps = self.ledger.passed_over().iter();
+        steps
+            .map(|&step| PassedOver {
+                step,
+                samples: samples(step),
+            })
+            .collect()
+    }
+
     fn check_generation(
         &self,
         plan: &RunPlan,
@@ -173,9 +201,9 @@ impl LedgerRecord {
             return Ok(());
         };
         let steps = committed.first..committed.end().min(plan.total_steps());
-        let world_size = u32::try_from(generation.world_size()).unwrap_or(u32::MAX);
-        for rank in 0..world_size {
-            for planned in plan.rank_steps(steps.clone(), rank, world_size)? {
+        let shares = generation.shares();
+        for rank in 0..shares.world_size() {
+            for planned in plan.rank_steps(steps.clone(), rank, &shares)? {
                 let step = planned.step;
                 let ids = planned
                     .micro_batches

@@ -61,6 +61,10 @@ pub struct Membership {
     pub world: World,
     /// `run.min_workers`: an elastic run goes on with no fewer.
     pub min_workers: u32,
+    /// `train.balance = "speed"`.
+    pub balance: bool,
+    /// `train.on_out_of_memory = "halve"`.
+    pub halve_when_out_of_memory: bool,
     /// `fault.crashes`, `fault.hangs`, `fault.preemptions`, `fault.out_of_memory`: within an hour.
     pub budgets: Budgets,
 }

@@ -138,6 +138,7 @@ fn worker_view(
             _ => now.since(member.heard).0,
         },
         resident_bytes: heartbeat.map_or(0, |heartbeat| heartbeat.resident_bytes),
+        forward_nanos_per_sample: member.pace.unwrap_or(0),
     }
 }
 

@@ -318,7 +318,12 @@ mod tests {
         assert_eq!(recorded.generation, 0);
         let mut ledger = Ledger::new();
         ledger
-            .begin_generation(4, 0, vec!["worker-0".to_owned()])
+            .begin_generation(
+                4,
+                0,
+                vec!["worker-0".to_owned()],
+                domain::shares::Shares::even(1),
+            )
             .unwrap();
         store.begin_generation(4, &ledger).await.unwrap();
         for step in 0..3 {

@@ -109,10 +109,7 @@ impl WorkerError {
     pub(crate) fn class(&self) -> Option<Class> {
         match self {
             Self::Ended(_) | Self::Link(_) | Self::Regroup(_) => None,
-            Self::Collective {
-                source: nccl_rs::Error::OutOfMemory { .. },
-                ..
-            } => Some(Class::Memory),
+            _ if self.is_of_memory() => Some(Class::Memory),
             Self::Collective { .. } => Some(Class::Collective),
             Self::Data(_) | Self::Weights(_) | Self::Input { .. } | Self::Checkpoint { .. } => {
                 Some(Class::Data)
@@ -145,10 +142,30 @@ impl WorkerError {
         )
     }
 
+    /// Whether the device, or the machine, has no memory left for what was asked.
+    pub(crate) fn is_of_memory(&self) -> bool {
+        match self {
+            Self::Collective { source, .. } => {
+                matches!(source, nccl_rs::Error::OutOfMemory { .. })
+            }
+            // Only the text tells: tch keeps nothing else of libtorch's exceptions.
+            Self::Torch { source, .. } => says_out_of_memory(&source.to_string()),
+            Self::Model(error) => says_out_of_memory(&error.to_string()),
+            _ => false,
+        }
+    }
+
     /// Whether the end of this worker's generation alone may have caused it.
     pub(crate) fn is_of_generation(&self) -> bool {
         matches!(self, Self::Link(_)) || self.is_of_peers()
     }
+}
+
+/// What libtorch's allocators say on CPU and on CUDA.
+fn says_out_of_memory(text: &str) -> bool {
+    ["DefaultCPUAllocator", "out of memory", "bad_alloc"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 impl From<Break> for WorkerError {

@@ -41,6 +41,7 @@ pub(crate) fn run(
             scores.sample_ids.extend(&batch.sample_ids);
         }
         scores.skipped.extend(batch.skipped);
+        replica.link().reach("scoring");
         if scores.sample_ids.len() >= SAMPLES_A_CALL {
             scores.send(replica)?;
         }

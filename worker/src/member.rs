@@ -47,19 +47,22 @@ impl Member {
         loop {
             let generation = self.link.inbox.generation()?;
             last = generation.number;
+            self.feed.begin(generation.forward_parts);
             match self.attend(&generation) {
                 Ok(()) | Err(WorkerError::Regroup(_)) => {}
                 Err(error) if self.link.inbox.ended().is_some() => return Err(error),
                 // A call that failed because the generation is over is no news, and so is the abort of its group.
                 Err(error) if self.link.inbox.is_over() && error.is_of_generation() => {}
-                Err(error) if error.is_of_peers() => self.report(last, &error),
+                // Without memory it can go on where less is asked of it; whether that is so the coordinator says.
+                Err(error) if error.is_of_peers() || error.is_of_memory() => {
+                    self.report(last, &error);
+                }
                 // The coordinator is lost, and its successor will end this generation.
                 Err(error @ WorkerError::Link(_)) if self.link.is_lost_soon() => {
                     tracing::warn!("{error}; waiting for the coordinator");
                 }
                 Err(error) => return Err(error),
             }
-            self.feed.reset();
             // At a boundary this was said while the process group still stood.
             if !self.link.inbox.is_announced() {
                 self.stand_by(last);
@@ -69,6 +72,7 @@ impl Member {
 
     /// Says where this worker stands, or, if it was told to end, that it goes.
     fn stand_by(&self, generation: u64) {
+        self.link.reach("standing-by");
         let step = self.held.steps;
         if generation != 0 && self.link.inbox.requests.drain() {
             leave(&self.link, generation, step.unwrap_or(0), Reason::Signalled);
@@ -77,14 +81,14 @@ impl Member {
         }
     }
 
-    /// Tells the coordinator of a failed collective: most likely a peer died, and others may not know yet.
+    /// Tells the coordinator why this worker cannot do its step: most likely a peer died, and others may not know yet.
     fn report(&self, generation: u64, error: &WorkerError) {
         tracing::warn!("{error}");
         let (_, step) = self.link.position();
         self.link.send(Message::Fault(v1::Fault {
             generation,
             step,
-            class: Class::Collective.into(),
+            class: error.class().unwrap_or(Class::Collective).into(),
             message: error.to_string(),
         }));
     }
@@ -93,7 +97,9 @@ impl Member {
     fn attend(&mut self, generation: &v1::Generation) -> Result<(), WorkerError> {
         let (link, step) = (Arc::clone(&self.link), generation.begins_at_step);
         link.now(generation.number, step, v1::Activity::Setup);
+        link.reach("announced");
         let group = self.form_group(generation)?;
+        link.reach("group-formed");
         let _watch = Watch::start(&link, &group, generation.number);
         let (holders, initial) = self.source(generation)?;
         let parts = Parts {
@@ -106,6 +112,7 @@ impl Member {
             about: Arc::clone(&self.about),
         };
         let mut replica = Replica::new(parts, &self.train)?;
+        link.reach("state-in-place");
         link.send(Message::Ready(v1::Ready {
             generation: generation.number,
             initial_state: initial,
@@ -124,6 +131,7 @@ impl Member {
                 return Ok(link.inbox.announcement()?);
             }
         };
+        link.reach("leaving");
         leave(&link, generation.number, step, reason);
         // Here too the group outlives the slowest peer: the coordinator knows when all have left.
         Err(link.inbox.release().into())

@@ -45,6 +45,7 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
         // Nothing random has a state of its own: order, augmentation and first values are functions of these.
         "rng": { "scheme": "counter: (seed, epoch, sample id)" },
     });
+    replica.link().reach("snapshot");
     let weights = weights::to_safetensors(&replica.model_state()?, &about.metadata)?;
     let optimizer = weights::to_safetensors(&replica.optimizer_state()?, &BTreeMap::new())?;
     let files = vec![
@@ -52,6 +53,7 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
         ("optimizer.safetensors".to_owned(), optimizer),
         ("state.json".to_owned(), format!("{state:#}\n").into_bytes()),
     ];
+    replica.link().reach("uploading");
     replica.upload = Some(replica.link().upload(replica.generation(), step, files));
     Ok(())
 }

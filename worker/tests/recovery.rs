@@ -4,87 +4,8 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-
-use support::{Place, Run, Watched, coordinator, processes_with, signal};
-
-/// Long enough to be disturbed, short enough to wait for: 36 samples, three steps an epoch.
-const EPOCHS: &[&str] = &["train.epochs=12", "run.snapshot_every_epochs=4"];
-
-/// A run whose workers keep a witness each.
-fn start(place: &Place, name: &str, workers: usize, more: &[&str]) -> Watched {
-    let witness = place.path(&format!("{name}-witness"));
-    std::fs::create_dir_all(&witness).unwrap();
-    let arguments: Vec<_> = EPOCHS.iter().chain(more).copied().collect();
-    let mut command = place.command(name, workers, &arguments);
-    command.env("HGAT_WITNESS", witness);
-    Watched::start(command, place.path(name))
-}
-
-/// That a run which was disturbed is as good as one that was not: exactly once by its own ledger and by what every
-/// worker wrote down for itself, its decisions can be replayed, and nothing is left of it.
-fn as_if_nothing_had_happened(place: &Place, run: &Run) {
-    assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
-    assert_eq!(run.summary()["ended"], "finished");
-    let ledger = ledger(&run.dir);
-    assert_eq!(ledger["holds"], true, "{ledger:#}");
-    let owner = |step: u64| {
-        let of = |generation: &&serde_json::Value| {
-            let (first, last) = (
-                generation["committed"]["first"].as_u64(),
-                generation["committed"]["last"].as_u64(),
-            );
-            first.is_some_and(|first| first <= step) && last.is_some_and(|last| step <= last)
-        };
-        let generations = ledger["generations"].as_array().unwrap();
-        generations.iter().find(of)?["number"].as_u64()
-    };
-    let name = run.dir.file_name().unwrap().to_string_lossy().into_owned();
-    let mut trained: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    let mut applied = BTreeSet::new();
-    for file in std::fs::read_dir(place.path(&format!("{name}-witness"))).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        for line in text.lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            let step = line["step"].as_u64().unwrap();
-            if owner(step) != line["generation"].as_u64() {
-                continue; // tried, and void or cut off
-            }
-            if let Some(samples) = line["samples"].as_array() {
-                let samples = samples.iter().filter_map(serde_json::Value::as_u64);
-                trained.entry(step / 3).or_default().extend(samples);
-            } else {
-                applied.insert(step);
-            }
-        }
-    }
-    assert_eq!(
-        applied.into_iter().collect::<Vec<_>>(),
-        (0..36).collect::<Vec<_>>()
-    );
-    for (epoch, mut samples) in trained {
-        samples.sort_unstable();
-        assert_eq!(samples, (0..36).collect::<Vec<_>>(), "epoch {epoch}");
-    }
-    let replayed = std::process::Command::new(coordinator())
-        .arg("replay")
-        .arg(run.dir.join("events.jsonl"))
-        .output()
-        .unwrap();
-    assert!(replayed.status.success(), "{replayed:?}");
-    let folder = run.dir.display().to_string();
-    assert_eq!(processes_with(&folder), Vec::<String>::new());
-}
-
-fn ledger(run_dir: &Path) -> serde_json::Value {
-    let output = std::process::Command::new(coordinator())
-        .args(["ledger", "--json", "--run-dir"])
-        .arg(run_dir)
-        .output()
-        .unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-}
+use support::disturbed::{again, as_if_nothing_had_happened, ledger, start};
+use support::{Place, signal};
 
 #[test]
 fn a_killed_worker_costs_a_step_and_is_replaced_while_the_others_go_on() {
@@ -219,11 +140,4 @@ fn a_killed_coordinator_costs_nothing_while_its_workers_train_on() {
         first["last"].as_u64() >= Some(3),
         "what was done stays done: {ledger:#}"
     );
-}
-
-/// The same run, resumed, with the same witness.
-fn again(place: &Place, name: &str) -> Watched {
-    let mut command = place.command(name, 3, &["--resume"]);
-    command.env("HGAT_WITNESS", place.path(&format!("{name}-witness")));
-    Watched::start(command, place.path(name))
 }

@@ -10,6 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shares::Shares;
+
 mod verify;
 
 pub use verify::{Defect, EpochState, EpochStretch, EpochVerification, Verification};
@@ -116,6 +118,9 @@ pub struct Generation {
     pub begins_at_step: u64,
     /// The workers' ids by rank.
     pub members: Vec<String>,
+    /// How it shared out micro-batches; `None`: evenly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
     /// What it committed and no later generation voided; contiguous from `begins_at_step`.
     pub committed: Option<Stretch>,
 }
@@ -125,6 +130,13 @@ impl Generation {
     #[must_use]
     pub fn world_size(&self) -> usize {
         self.members.len()
+    }
+
+    /// How it shared out micro-batches.
+    #[must_use]
+    pub fn shares(&self) -> Shares {
+        let even = || Shares::even(u32::try_from(self.members.len()).unwrap_or(u32::MAX));
+        self.shares.clone().unwrap_or_else(even)
     }
 
     /// One past the last step that counts of this generation.
@@ -177,6 +189,9 @@ pub struct Ledger {
     void: Vec<VoidStretch>,
     /// By (step, sample).
     skipped: Vec<SkippedSample>,
+    /// Committed steps that changed nothing, ascending.
+    #[serde(default)]
+    passed_over: Vec<u64>,
 }
 
 impl Ledger {
@@ -232,6 +247,7 @@ impl Ledger {
         number: u64,
         at_step: u64,
         members: Vec<String>,
+        shares: Shares,
     ) -> Result<Vec<VoidStretch>, LedgerError> {
         if let Some(current) = self.current()
             && number <= current.number
@@ -257,6 +273,7 @@ impl Ledger {
             number,
             begins_at_step: at_step,
             members,
+            shares: (!shares.is_even()).then_some(shares),
             committed: None,
         });
         Ok(voided)
@@ -335,6 +352,25 @@ impl Ledger {
         }
     }
 
+    /// Committed steps whose loss or gradient was not finite and that changed nothing, ascending.
+    #[must_use]
+    pub fn passed_over(&self) -> &[u64] {
+        &self.passed_over
+    }
+
+    /// Records that `step` was committed and changed nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::StaleGeneration`], [`LedgerError::UnknownGeneration`] or
+    /// [`LedgerError::BeforeBeginning`].
+    pub fn pass_over(&mut self, generation: u64, step: u64) -> Result<(), LedgerError> {
+        self.current_for(generation, step)?;
+        if let Err(place) = self.passed_over.binary_search(&step) {
+            self.passed_over.insert(place, step);
+        }
+        Ok(())
+    }
+
     /// The newest generation, if it is the one that reports and `step` is its to report.
     fn current_for(&mut self, generation: u64, step: u64) -> Result<&mut Generation, LedgerError> {
         let current = match self.generations.last_mut() {
@@ -383,6 +419,7 @@ impl Ledger {
         }
         self.void.extend_from_slice(&voided);
         self.skipped.retain(|skipped| skipped.step < at_step);
+        self.passed_over.retain(|step| *step < at_step);
         voided
     }
 }

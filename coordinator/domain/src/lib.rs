@@ -18,3 +18,4 @@ pub mod run;
 pub mod run_plan;
 pub mod score_table;
 pub mod scores;
+pub mod shares;

@@ -89,6 +89,12 @@ pub struct Member {
     pub losses_in_a_row: u32,
     /// How often its state differed from that of the others.
     pub offences: u32,
+    /// Nanoseconds of forward pass per sample, a moving mean; `None`: not known.
+    pub pace: Option<u64>,
+    /// Reports with a pace in the newest generation.
+    pub paced: u32,
+    /// Whether it is known to be much slower than the others.
+    pub straggles: bool,
     /// Whether the state it holds is not to be trusted.
     pub suspect: bool,
     /// Whether it is shut out.
@@ -240,6 +246,16 @@ impl Roster {
             .collect()
     }
 
+    /// The members of the newest generation by rank.
+    pub(crate) fn by_rank(&self) -> Vec<WorkerId> {
+        let ranked = self.members.iter();
+        let mut ranked: Vec<_> = ranked
+            .filter_map(|(id, member)| Some((member.rank?, id)))
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, id)| id.clone()).collect()
+    }
+
     /// Workers beyond those wanted that may wait as spares.
     #[must_use]
     pub fn spares(&self) -> u32 {
@@ -354,6 +370,7 @@ impl Roster {
                 member.steps_when_heard = begins_at_step;
                 member.in_collective = false;
                 member.leaving = None;
+                member.paced = 0;
             }
         }
     }

@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use crate::permutation::permutation;
+use crate::shares::Shares;
 
 mod error;
 
@@ -294,7 +295,7 @@ impl EpochPlan {
         }
     }
 
-    /// What `rank` of `world_size` does in the run's steps `steps`, which lie in this epoch.
+    /// What `rank` does in the run's steps `steps`, which lie in this epoch, in a world of these shares.
     ///
     /// # Errors
     /// [`PlanError::NoSuchRank`]; [`PlanError::StepsOutOfRange`] for steps of another epoch.
@@ -302,8 +303,9 @@ impl EpochPlan {
         &self,
         steps: Range<u64>,
         rank: u32,
-        world_size: u32,
+        shares: &Shares,
     ) -> Result<Vec<RankStep>, PlanError> {
+        let world_size = shares.world_size();
         if rank >= world_size {
             return Err(PlanError::NoSuchRank { rank, world_size });
         }
@@ -320,13 +322,13 @@ impl EpochPlan {
         Ok(steps
             .filter_map(|step| {
                 let shape = self.shape.step((step - from) as u32)?;
-                Some(self.rank_step(step, &shape, rank, world_size))
+                Some(self.rank_step(step, &shape, rank, shares))
             })
             .collect())
     }
 
-    fn rank_step(&self, step: u64, shape: &StepShape, rank: u32, world_size: u32) -> RankStep {
-        let mine = assign(shape.micro_batches.len(), world_size)[rank as usize].clone();
+    fn rank_step(&self, step: u64, shape: &StepShape, rank: u32, shares: &Shares) -> RankStep {
+        let mine = shares.assign(shape.micro_batches.len())[rank as usize].clone();
         let first = mine.start as u32;
         let micro_batches = shape.micro_batches[mine]
             .iter()

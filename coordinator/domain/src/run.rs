@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::membership::{Roster, WorkerId};
 use crate::run_plan::{RunPlan, RunShape};
+use crate::shares::Shares;
 
+mod balance;
 mod deadlines;
 mod effect;
 mod ending;
@@ -28,6 +30,7 @@ mod event;
 mod forming;
 mod hang;
 mod joining;
+mod memory;
 mod progress;
 mod reason;
 mod recovery;
@@ -78,6 +81,12 @@ pub struct Config {
     pub min_workers: u32,
     /// Whether it goes on with fewer than it wants.
     pub world: World,
+    /// Whether faster ranks are given more micro-batches.
+    #[serde(default)]
+    pub balance: bool,
+    /// Whether micro-batches are halved when memory runs out, or else the run stops.
+    #[serde(default)]
+    pub halve_when_out_of_memory: bool,
     /// How many failures it survives.
     pub budgets: Budgets,
     /// Whether the coordinator starts them itself.
@@ -162,6 +171,12 @@ pub struct State {
     /// That members were asked to leave at the next step boundary.
     boundary: Option<String>,
     losses: restart::Losses,
+    /// How the newest generation shares out micro-batches.
+    shares: Shares,
+    /// Into how many parts micro-batches are cut, because they did not fit the memory of a device.
+    forward_parts: u32,
+    /// Steps in a row that changed nothing.
+    passed_over_in_a_row: u32,
     /// Who first reported a failed collective since the last generation began.
     witness: Option<WorkerId>,
     /// Whether someone's loss explains why the generation is over.

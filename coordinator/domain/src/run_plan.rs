@@ -10,6 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{EpochPlan, EpochShape, PlanError, RankStep};
+use crate::shares::Shares;
 
 /// The figures that fix what a run does and in which order, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,8 +245,8 @@ impl RunPlan {
         EpochPlan::new(self.epoch, self.shape.seed, epoch)
     }
 
-    /// What `rank` of `world_size` does in the run's steps `steps`, over epoch borders. Draws one
-    /// permutation an epoch touched.
+    /// What `rank` does in the run's steps `steps`, over epoch borders, in a world of these shares. Draws
+    /// one permutation an epoch touched.
     ///
     /// # Errors
     /// [`PlanError::NoSuchRank`]; [`PlanError::StepsOutOfRange`] past the run's end.
@@ -253,7 +254,7 @@ impl RunPlan {
         &self,
         steps: Range<u64>,
         rank: u32,
-        world_size: u32,
+        shares: &Shares,
     ) -> Result<Vec<RankStep>, PlanError> {
         if steps.end > self.total_steps() {
             return Err(PlanError::StepsOutOfRange {
@@ -268,10 +269,7 @@ impl RunPlan {
         while next < steps.end {
             let epoch = self.epoch_of(next);
             let end = self.steps_of_epoch(epoch).end.min(steps.end);
-            planned.extend(
-                self.epoch_plan(epoch)
-                    .rank_steps(next..end, rank, world_size)?,
-            );
+            planned.extend(self.epoch_plan(epoch).rank_steps(next..end, rank, shares)?);
             next = end;
         }
         Ok(planned)

@@ -13,6 +13,7 @@ use domain::plan::PlanError;
 use domain::run_plan::{RunPlan, RunShape};
 use domain::score_table::{Inserted, ScoreTable};
 use domain::scores::{Layout, ScoreMatrix};
+use domain::shares::Shares;
 use serde_json::Value;
 
 #[test]
@@ -103,7 +104,7 @@ fn no_slice_of_one_sample_is_ever_planned() {
                 Ok(plan) => {
                     for rank in 0..workers {
                         let steps = plan
-                            .rank_steps(0..plan.total_steps(), rank, workers)
+                            .rank_steps(0..plan.total_steps(), rank, &Shares::even(workers))
                             .unwrap();
                         for batch in steps.iter().flat_map(|step| &step.micro_batches) {
                             assert!(batch.sample_ids.len() >= 2, "{name}: {batch:?}");
@@ -145,7 +146,7 @@ fn three_epochs_have_three_orders_which_the_seed_alone_decides() {
         let plan = RunPlan::new(RunShape { seed, ..shape }, workers).unwrap();
         let by_rank: Vec<_> = (0..workers)
             .map(|rank| {
-                plan.rank_steps(0..plan.total_steps(), rank, workers)
+                plan.rank_steps(0..plan.total_steps(), rank, &Shares::even(workers))
                     .unwrap()
             })
             .collect();
@@ -182,7 +183,12 @@ fn three_epochs_have_three_orders_which_the_seed_alone_decides() {
     let plan = RunPlan::new(RunShape { seed: 11, ..shape }, 3).unwrap();
     let mut ledger = Ledger::new();
     ledger
-        .begin_generation(1, 0, vec!["a".into(), "b".into(), "c".into()])
+        .begin_generation(
+            1,
+            0,
+            vec!["a".into(), "b".into(), "c".into()],
+            Shares::even(3),
+        )
         .unwrap();
     ledger.commit_through(1, plan.total_steps() - 1).unwrap();
     let verification = ledger.verify(&plan);

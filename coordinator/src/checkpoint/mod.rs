@@ -222,6 +222,7 @@ impl Checkpoints {
         });
         if !again {
             manifest.write(partial)?;
+            reach("checkpoint-written");
             if folder.exists() {
                 disk::swap(
                     partial,
@@ -232,6 +233,7 @@ impl Checkpoints {
                 disk::rename(partial, &folder)?;
             }
             disk::sync_dir(&self.root)?;
+            reach("checkpoint-in-place");
         }
         let retention = pointers::put_right(&self.root, self.keep)?;
         let removed = pointers::remove(&self.root, &retention.remove);
@@ -261,6 +263,10 @@ impl Checkpoints {
         // It guards names on disk, which are right at every moment.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn reach(point: &str) {
+    fault_points::reach("coordinator", point);
 }
 
 /// `step-NNNNNNNN`.

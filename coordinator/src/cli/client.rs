@@ -62,7 +62,7 @@ pub(super) async fn stop(args: &AddressArgs) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-async fn connect(args: &AddressArgs) -> Result<RunServiceClient<Channel>, Failure> {
+pub(super) async fn connect(args: &AddressArgs) -> Result<RunServiceClient<Channel>, Failure> {
     let address = match (&args.address, &args.run_dir) {
         (Some(address), _) if address.contains("://") => address.clone(),
         (Some(address), _) => format!("http://{address}"),
@@ -94,7 +94,7 @@ async fn connect(args: &AddressArgs) -> Result<RunServiceClient<Channel>, Failur
         })
 }
 
-fn lost(status: &tonic::Status) -> Failure {
+pub(super) fn lost(status: &tonic::Status) -> Failure {
     Failure::new(
         LOST,
         format!(
@@ -227,7 +227,8 @@ fn to_text(status: &Status) -> String {
     lines.join("\n")
 }
 
-fn worker(worker: &WorkerStatus) -> String {
+/// A worker in one line.
+pub(super) fn worker(worker: &WorkerStatus) -> String {
     let rank = worker
         .rank
         .map_or_else(|| "no rank".into(), |rank| format!("rank {rank}"));
@@ -236,10 +237,14 @@ fn worker(worker: &WorkerStatus) -> String {
     } else {
         format!(" · {}", worker.collective)
     };
+    let pace = match worker.forward_nanos_per_sample {
+        0 => String::new(),
+        nanos => format!(" · {:.1} ms forward an image", nanos as f64 / 1e6),
+    };
     row(
         &worker.worker_id,
         &format!(
-            "{rank} · {} · step {}{collective} · {} on {}, pid {}, {}, {} · heard of {:.1} s ago",
+            "{rank} · {} · step {}{collective}{pace} · {} on {}, pid {}, {}, {} · heard of {:.1} s ago",
             worker.activity,
             figures::grouped(worker.step),
             worker.device,
@@ -252,26 +257,26 @@ fn worker(worker: &WorkerStatus) -> String {
     )
 }
 
+/// A worker as an object.
+pub(super) fn worker_json(worker: &WorkerStatus) -> Value {
+    json!({
+        "worker_id": worker.worker_id,
+        "host": worker.host,
+        "pid": worker.pid,
+        "device": worker.device,
+        "threads": worker.threads,
+        "rank": worker.rank,
+        "activity": worker.activity,
+        "step": worker.step,
+        "collective": worker.collective,
+        "heartbeat_age_millis": worker.heartbeat_age_millis,
+        "resident_bytes": worker.resident_bytes,
+        "forward_nanos_per_sample": worker.forward_nanos_per_sample,
+    })
+}
+
 fn to_json(status: &Status) -> Value {
-    let workers: Vec<Value> = status
-        .workers
-        .iter()
-        .map(|worker| {
-            json!({
-                "worker_id": worker.worker_id,
-                "host": worker.host,
-                "pid": worker.pid,
-                "device": worker.device,
-                "threads": worker.threads,
-                "rank": worker.rank,
-                "activity": worker.activity,
-                "step": worker.step,
-                "collective": worker.collective,
-                "heartbeat_age_millis": worker.heartbeat_age_millis,
-                "resident_bytes": worker.resident_bytes,
-            })
-        })
-        .collect();
+    let workers: Vec<Value> = status.workers.iter().map(worker_json).collect();
     let deadlines: Vec<Value> = status.deadlines.iter().map(|deadline| {
         json!({ "name": deadline.name, "remaining_millis": deadline.remaining_millis })
     }).collect();

@@ -43,6 +43,7 @@ fn as_json(record: &LedgerRecord, check: &Check) -> String {
         "generations": ledger.generations(),
         "void": ledger.void(),
         "skipped": ledger.skipped(),
+        "passed_over": record.passed_over(),
         "check": check,
         "holds": check.holds(),
     });
@@ -73,6 +74,12 @@ fn as_text(record: &LedgerRecord) -> String {
             steps,
             generation.world_size(),
             generation.members.join(", ")
+        ));
+    }
+    for step in record.passed_over() {
+        lines.push(format!(
+            "  passed over     step {}, not finite, on samples {:?}",
+            step.step, step.samples
         ));
     }
     for void in ledger.void() {

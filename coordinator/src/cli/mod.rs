@@ -9,6 +9,7 @@ mod ledger;
 mod pictures;
 mod replay;
 mod start;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ pub enum Command {
     Start(StartArgs),
     /// Say what a run is doing, and why
     Status(StatusArgs),
+    /// List a run's workers, and with --stacks where every thread of each is
+    Workers(WorkersArgs),
     /// Stop a run at the next step boundary, with a checkpoint; it can be resumed
     Stop(AddressArgs),
     /// List a run's checkpoints, newest last
@@ -182,6 +185,22 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// List a run's workers: rank, host, device, what each does, and the collective it last entered or left.
+///
+/// With --stacks every worker says where each of its threads is, which tells what a run that seems to hang waits for.
+#[derive(Debug, Args)]
+pub struct WorkersArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: AddressArgs,
+    /// The stack of every thread, innermost function first
+    #[arg(long)]
+    pub stacks: bool,
+    /// JSON, one object a line and worker
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// List a run's checkpoints, newest last.
 #[derive(Debug, Args)]
 pub struct CheckpointsArgs {
@@ -273,6 +292,7 @@ pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> 
         Command::Ledger(args) => ledger::ledger(args),
         Command::Replay(args) => replay::replay(args),
         Command::Status(args) => runtime()?.block_on(client::status(args)),
+        Command::Workers(args) => runtime()?.block_on(workers::workers(args)),
         Command::Stop(args) => runtime()?.block_on(client::stop(args)),
         Command::Start(args) => {
             let prepared = start::prepare(args, environment)?;

@@ -139,6 +139,8 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         fault_timeout: config.fault.timeout,
         membership: Membership {
             world: config.train.world,
+            balance: config.train.balance,
+            halve_when_out_of_memory: config.train.halve_when_out_of_memory,
             min_workers: config.run.min_workers,
             budgets: config.fault.budgets,
         },

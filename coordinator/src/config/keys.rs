@@ -171,6 +171,9 @@ pub const KEYS: &[Key] = &[
     key("train.adam_beta2", Kind::Number(0.0, 0.999_999), "0.999", "of adamw"),
     key("train.adam_epsilon", Kind::Number(POSITIVE, 1.0), "1e-8", "of adamw"),
     key("train.world", Kind::Choice(&["elastic", "fixed"]), "'elastic'", "with fewer workers than wanted: go on, or wait for the replacement, which repeats to the bit"),
+    free("train.balance", Kind::Choice(&["even", "speed"]), "'even'", "how micro-batches are shared out: alike, or more to faster ranks (not with train.world = \"fixed\")"),
+    free("train.on_not_finite", Kind::Choice(&["stop", "skip"]), "'stop'", "a step whose loss or gradient is not finite ends the run, or is passed over and recorded with its samples"),
+    free("train.on_out_of_memory", Kind::Choice(&["stop", "halve"]), "'stop'", "end the run and say what would fit, or halve the micro-batches of its passes, which is what batch normalisation then sees"),
 
     key("run.seed", Kind::Whole(0, i64::MAX as u64), "0", "of initial weights, sample order and augmentation"),
     free("run.workers", Kind::Whole(1, 10_000), "", "worker processes; not set: one per CUDA device, or one"),

@@ -153,6 +153,15 @@ impl Config {
                 self.settings.mistake("data.resize", problem),
             ));
         }
+        if self.train.balance && self.train.world == domain::run::World::Fixed {
+            let problem = "a fixed world repeats to the bit, and shares by speed depend on the clock: set train.balance = \
+                           \"even\" or train.world = \"elastic\""
+                .to_owned();
+            found.push((
+                &["train.balance", "train.world"],
+                self.settings.mistake("train.balance", problem),
+            ));
+        }
         // Any split larger than a step will do here: what depends on the split's size is checked when it is known.
         let workers = self.run.workers.unwrap_or(1);
         let (global, micro) = (self.train.global_batch, self.train.micro_batch);

@@ -122,6 +122,12 @@ pub struct Train {
     pub adam_epsilon: f64,
     /// `train.world`: what the run does while it has fewer workers than it wants.
     pub world: World,
+    /// `train.balance = "speed"`: faster ranks are given more micro-batches.
+    pub balance: bool,
+    /// `train.on_not_finite`: `"stop"` or `"skip"`.
+    pub on_not_finite: String,
+    /// `train.on_out_of_memory = "halve"`.
+    pub halve_when_out_of_memory: bool,
 }
 
 /// What `run.device` asks for.
@@ -276,6 +282,9 @@ impl Train {
                 "fixed" => World::Fixed,
                 _ => World::Elastic,
             },
+            balance: settings.text("train.balance") == "speed",
+            on_not_finite: settings.text("train.on_not_finite"),
+            halve_when_out_of_memory: settings.text("train.on_out_of_memory") == "halve",
         }
     }
 }

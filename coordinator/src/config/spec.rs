@@ -178,6 +178,7 @@ impl Config {
             adam_beta1: train.adam_beta1,
             adam_beta2: train.adam_beta2,
             adam_epsilon: train.adam_epsilon,
+            on_not_finite: train.on_not_finite.clone(),
         }
     }
 }

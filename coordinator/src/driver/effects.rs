@@ -3,14 +3,26 @@
 use domain::membership::WorkerId;
 use domain::run::{Effect, Ending, Event, Opening, Source};
 use domain::run_plan::RunPlan;
+use domain::shares::Shares;
 use proto::v1::{
     Generation, Holders, Refused, Regroup, Release, SessionResponse, Stop, TakeSnapshot,
 };
 use proto::v1::{generation, session_response};
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Driver, Feeder};
+use super::{Driver, Feeder, reach};
 use crate::observer::RunEvent;
+
+/// What [`Effect::BeginGeneration`] says.
+struct Beginning {
+    number: u64,
+    members: Vec<WorkerId>,
+    begins_at_step: u64,
+    source: Source,
+    opening: Opening,
+    shares: Shares,
+    forward_parts: u32,
+}
 
 impl Driver {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
@@ -26,9 +38,25 @@ impl Driver {
                 begins_at_step,
                 source,
                 opening,
+                shares,
+                forward_parts,
             } => {
-                self.begin_generation(number, members, begins_at_step, source, opening)
-                    .await;
+                let beginning = Beginning {
+                    number,
+                    members,
+                    begins_at_step,
+                    source,
+                    opening,
+                    shares,
+                    forward_parts,
+                };
+                self.begin_generation(beginning).await;
+            }
+            Effect::PassOver { generation, step } => {
+                if let Err(problem) = self.parts.ledger.pass_over(generation, step) {
+                    self.warn(format!("the ledger refuses step {step}: {problem}"));
+                }
+                self.ledger_changed = true;
             }
             Effect::Regroup {
                 workers,
@@ -137,16 +165,18 @@ impl Driver {
         }
     }
 
-    async fn begin_generation(
-        &mut self,
-        number: u64,
-        members: Vec<WorkerId>,
-        begins_at_step: u64,
-        source: Source,
-        opening: Opening,
-    ) {
+    async fn begin_generation(&mut self, beginning: Beginning) {
+        let Beginning {
+            number,
+            members,
+            begins_at_step,
+            source,
+            opening,
+            shares,
+            forward_parts,
+        } = beginning;
         let names: Vec<_> = members.iter().map(ToString::to_string).collect();
-        let begun = self.record_generation(number, begins_at_step, names.clone());
+        let begun = self.record_generation(number, begins_at_step, names.clone(), shares.clone());
         if let Err(problem) = begun.await {
             self.caused.push_back(Event::Broken { problem });
             return;
@@ -165,7 +195,7 @@ impl Driver {
         let unscored = self.parts.evaluations.unscored(begins_at_step);
         self.feeder = Some(Feeder::new(
             plan,
-            (number, world_size),
+            (number, shares),
             begins_at_step,
             opening,
             unscored,
@@ -193,9 +223,11 @@ impl Driver {
                 begins_at_step,
                 state: Some(state),
                 collective_timeout_millis: config.timeouts.collective.0,
+                forward_parts,
             };
             self.send(worker, session_response::Message::Generation(announcement));
             self.feed(worker);
+            reach("announcing");
         }
     }
 
@@ -205,11 +237,12 @@ impl Driver {
         number: u64,
         begins_at_step: u64,
         names: Vec<String>,
+        shares: Shares,
     ) -> Result<(), String> {
         let voided = self
             .parts
             .ledger
-            .begin_generation(number, begins_at_step, names)
+            .begin_generation(number, begins_at_step, names, shares)
             .map_err(|problem| format!("the ledger does not fit this state: {problem}"))?;
         if !voided.is_empty() {
             self.parts.history.void_from(begins_at_step);
@@ -222,6 +255,7 @@ impl Driver {
             .begin_generation(number, &self.parts.ledger)
             .await
             .map_err(|problem| problem.to_string())?;
+        reach("generation-durable");
         self.parts.rendezvous.begin(number);
         self.parts.live.send_replace(Some(number));
         Ok(())
@@ -241,6 +275,7 @@ impl Driver {
         for worker in workers {
             self.send(worker, session_response::Message::Regroup(regroup.clone()));
         }
+        reach("regroup-told");
     }
 
     /// Hands a worker more of its plan if it needs it.
@@ -266,7 +301,7 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, worker: &WorkerId, message: session_response::Message) {
+    pub(super) fn send(&mut self, worker: &WorkerId, message: session_response::Message) {
         let connection = self
             .guests
             .get(worker)

@@ -2,7 +2,7 @@
 
 use domain::run::Event;
 
-use super::Driver;
+use super::{Driver, reach};
 use crate::evaluation::Evaluated;
 use crate::observer::RunEvent;
 
@@ -52,6 +52,7 @@ impl Driver {
         let problem = match outcome {
             Ok(evaluated) => {
                 self.keep_evaluation(*evaluated);
+                reach("evaluated");
                 None
             }
             Err(problem) => Some(problem),

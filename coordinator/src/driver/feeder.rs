@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use domain::plan::{EpochPlan, RankStep, assign_evaluation, assign_evaluation_of};
 use domain::run::Opening;
 use domain::run_plan::{Item, RunPlan};
+use domain::shares::Shares;
 use proto::v1::{
     self, EvaluationPlan, FinishPlan, Plan, PlanItem, SnapshotPlan, StepPlan, plan_item,
 };
@@ -20,7 +21,7 @@ const EVALUATION_IDS: usize = 32 * 1024;
 pub(crate) struct Feeder {
     plan: RunPlan,
     generation: u64,
-    world_size: u32,
+    shares: Shares,
     begins_at_step: u64,
     opening: Opening,
     /// Samples that the opening's evaluation scores: those that no earlier generation has.
@@ -33,11 +34,11 @@ pub(crate) struct Feeder {
 }
 
 impl Feeder {
-    /// For a generation of `world_size` ranks that begins at `begins_at_step`; `unscored` is what its opening's
+    /// For a generation whose ranks have these shares and that begins at `begins_at_step`; `unscored` is what its opening's
     /// evaluation scores.
     pub(crate) fn new(
         plan: RunPlan,
-        (generation, world_size): (u64, u32),
+        (generation, shares): (u64, Shares),
         begins_at_step: u64,
         opening: Opening,
         unscored: Vec<u32>,
@@ -46,7 +47,7 @@ impl Feeder {
         let mut feeder = Self {
             plan,
             generation,
-            world_size,
+            shares,
             begins_at_step,
             opening,
             unscored,
@@ -62,8 +63,12 @@ impl Feeder {
             },
             None => feeder.after_opening_evaluation(),
         };
-        feeder.next = (0..world_size).map(|_| Some(first)).collect();
+        feeder.next = (0..feeder.world_size()).map(|_| Some(first)).collect();
         feeder
+    }
+
+    fn world_size(&self) -> u32 {
+        self.shares.world_size()
     }
 
     fn after_opening_evaluation(&self) -> Item {
@@ -184,13 +189,13 @@ impl Feeder {
     fn evaluation_share(&self, steps_done: u64, rank: u32) -> Vec<u32> {
         let rank = rank as usize;
         if steps_done == self.begins_at_step {
-            let shares = assign_evaluation_of(&self.unscored, self.world_size);
+            let shares = assign_evaluation_of(&self.unscored, self.world_size());
             return shares
                 .get(rank)
                 .map(|share| share.to_vec())
                 .unwrap_or_default();
         }
-        let shares = assign_evaluation(self.plan.shape().val_samples, self.world_size);
+        let shares = assign_evaluation(self.plan.shape().val_samples, self.world_size());
         shares.get(rank).cloned().unwrap_or(0..0).collect()
     }
 
@@ -203,14 +208,14 @@ impl Feeder {
             .or_insert_with(|| plan.epoch_plan(epoch));
         // The feeder's own ranks and the plan's own steps are never out of range.
         epoch_plan
-            .rank_steps(step..step + 1, rank, self.world_size)
+            .rank_steps(step..step + 1, rank, &self.shares)
             .ok()?
             .pop()
     }
 
     /// Drops the permutations that every rank has been handed to the end.
     fn forget_old_epochs(&mut self) {
-        let slowest = (0..self.world_size)
+        let slowest = (0..self.world_size())
             .filter_map(|rank| self.place(rank))
             .min();
         let epoch = slowest.map_or(u32::MAX, |step| self.plan.epoch_of(step));

@@ -8,7 +8,7 @@ use proto::v1::fault::Class;
 use proto::v1::leaving::Reason;
 use proto::v1::{Fault, Leaving, Progress, Ready, Standby, session_request};
 
-use super::{Driver, Guest, Message};
+use super::{Driver, Guest, Message, reach};
 use crate::checkpoint::Committed;
 use crate::observer::RunEvent;
 use crate::status::{self, Introduced};
@@ -78,9 +78,11 @@ impl Driver {
                 scores,
             } => {
                 self.parts.store.scores(*scores);
+                reach("scored");
                 self.on_scored(step, scored, samples, began, skipped).await;
             }
             Message::Evaluated { step, outcome } => self.on_evaluated(step, outcome).await,
+            Message::Stacks(asked) => self.ask_for_stacks(asked),
             Message::Settle { step, done } => {
                 self.settling.push((step, done));
                 self.settle();
@@ -143,6 +145,7 @@ impl Driver {
                 })
                 .await;
             }
+            session_request::Message::Stacks(stacks) => self.on_stacks(&worker, stacks),
             session_request::Message::Leaving(leaving) => {
                 let Leaving {
                     generation, step, ..
@@ -195,10 +198,21 @@ impl Driver {
             .collect();
         let report = StepReport {
             step: progress.step,
-            loss_bits: progress.loss.to_bits(),
+            // All ranks know that it is no number; which one it is not does not matter.
+            loss_bits: if progress.passed_over {
+                0
+            } else {
+                progress.loss.to_bits()
+            },
             samples_in_step: progress.samples_in_step,
             samples_digest: progress.samples_digest,
             state_hash: (!hash.is_empty()).then_some(hash),
+            pace: progress
+                .forward_micros
+                .saturating_mul(1000)
+                .checked_div(progress.samples.into())
+                .unwrap_or(0),
+            passed_over: progress.passed_over,
         };
         let live = self.state().live_generation() == Some(generation);
         if live {
@@ -233,6 +247,7 @@ impl Driver {
     }
 
     async fn on_checkpoint(&mut self, step: u64, outcome: Result<Committed, String>) {
+        reach("checkpoint-answered");
         let problem = match outcome {
             Ok(committed) => {
                 let Committed {
@@ -288,11 +303,17 @@ impl Driver {
         if let Err(problem) = self.parts.ledger.commit_through(generation, step) {
             self.warn(format!("the ledger refuses step {step}: {problem}"));
         }
+        reach("committed");
         let Some(progress) = self.progress.take() else {
             return;
         };
         self.first_step.get_or_insert_with(Instant::now);
         self.last_step = Some(Instant::now());
+        self.ledger_changed = true;
+        if progress.passed_over {
+            // A curve of numbers has no place for what is none; the ledger and the events have.
+            return;
+        }
         self.figures.commit(&progress);
         let images_per_second = self.figures.images_per_second();
         let point = proto::v1::StepPoint {
@@ -303,7 +324,6 @@ impl Driver {
         };
         self.parts.history.push_step(point);
         self.parts.store.step(point);
-        self.ledger_changed = true;
         self.parts.observer.tell(RunEvent::Step {
             step,
             epoch: self.state().epoch().saturating_sub(1),

@@ -7,29 +7,47 @@ use std::time::Duration;
 use domain::run::Event;
 use proto::v1::run_service_server::RunService;
 use proto::v1::{
-    CheckpointEntry, GetHistoryRequest, GetHistoryResponse, GetStatusRequest, GetStatusResponse,
-    ListCheckpointsRequest, ListCheckpointsResponse, Phase, SnapshotRunRequest,
-    SnapshotRunResponse, StopRequest, StopResponse, WatchStatusRequest, WatchStatusResponse,
+    CheckpointEntry, GetHistoryRequest, GetHistoryResponse, GetStacksRequest, GetStacksResponse,
+    GetStatusRequest, GetStatusResponse, ListCheckpointsRequest, ListCheckpointsResponse, Phase,
+    SnapshotRunRequest, SnapshotRunResponse, StopRequest, StopResponse, WatchStatusRequest,
+    WatchStatusResponse, WorkerStatus,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Context;
-use crate::driver::Message;
+use crate::driver::{Message, StacksAsked, StacksOf as Asked};
 use crate::status::{cut, is_final};
 
 /// The shortest time between two statuses on one stream.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// Checkpoints in one answer; retention keeps far fewer.
 const CHECKPOINTS_LIMIT: usize = 2000;
+/// How long workers are waited for to say where their threads are.
+const STACKS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why a worker does not say where its threads are; of one on this machine the system is asked.
+fn unanswered(worker: &WorkerStatus, local: bool) -> String {
+    let text = format!("it did not answer within {STACKS_WITHIN:?}");
+    let read = |what: &str| std::fs::read_to_string(format!("/proc/{}/{what}", worker.pid)).ok();
+    let state = local.then(|| read("status")).flatten().and_then(|status| {
+        let line = status.lines().find(|line| line.starts_with("State:"))?;
+        Some(line.trim_start_matches("State:").trim().to_owned())
+    });
+    match state {
+        Some(state) => format!("{text}; the system says its state is {state}"),
+        None => format!("{text}: it is stopped, or out of reach"),
+    }
+}
 
 /// See the module's description.
 pub(crate) struct Run(pub(crate) Arc<Context>);
 
 #[tonic::async_trait]
 impl RunService for Run {
+    type GetStacksStream = Pin<Box<dyn Stream<Item = Result<GetStacksResponse, Status>> + Send>>;
     type WatchStatusStream =
         Pin<Box<dyn Stream<Item = Result<WatchStatusResponse, Status>> + Send>>;
 
@@ -134,6 +152,53 @@ impl RunService for Run {
             })
             .collect();
         Ok(Response::new(ListCheckpointsResponse { checkpoints }))
+    }
+
+    async fn get_stacks(
+        &self,
+        _request: Request<GetStacksRequest>,
+    ) -> Result<Response<Self::GetStacksStream>, Status> {
+        let (told, asked) = oneshot::channel();
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        let asking = StacksAsked { told, answers };
+        self.0.tell(Message::Stacks(asking)).await?;
+        let over = |_| Status::unavailable("the run is over");
+        let Asked { mut workers, local } = asked.await.map_err(over)?;
+        let (responses, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let give_up = tokio::time::Instant::now() + STACKS_WITHIN;
+            while !workers.is_empty() {
+                let Ok(Some((worker_id, threads))) =
+                    tokio::time::timeout_at(give_up, answered.recv()).await
+                else {
+                    break;
+                };
+                let known = workers.iter().position(|one| one.worker_id == worker_id);
+                let worker = known.map(|at| workers.remove(at));
+                let problem = String::new();
+                let response = GetStacksResponse {
+                    worker,
+                    threads,
+                    problem,
+                };
+                if responses.send(Ok(response)).await.is_err() {
+                    return;
+                }
+            }
+            for worker in workers {
+                let problem = unanswered(&worker, local);
+                let worker = Some(worker);
+                let response = GetStacksResponse {
+                    worker,
+                    threads: Vec::new(),
+                    problem,
+                };
+                if responses.send(Ok(response)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn get_history(

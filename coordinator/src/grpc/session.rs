@@ -22,6 +22,9 @@ const NAME_BYTES: usize = 128;
 const TEXT_BYTES: usize = 16 * 1024;
 const HASH_BYTES: usize = 64;
 const SKIPPED: usize = 65_536;
+const THREADS: usize = 4096;
+const FRAMES: usize = 256;
+const FRAME_BYTES: usize = 4096;
 
 type Down = ReceiverStream<Result<SessionResponse, Status>>;
 
@@ -207,6 +210,18 @@ fn check(message: &session_request::Message) -> Result<(), Status> {
                 .try_for_each(|skipped| within("reason", skipped.reason.len(), TEXT_BYTES))
         }
         M::Fault(fault) => within("message", fault.message.len(), TEXT_BYTES),
+        M::Stacks(stacks) => {
+            within("threads", stacks.threads.len(), THREADS)?;
+            stacks.threads.iter().try_for_each(|thread| {
+                within("name", thread.name.len(), NAME_BYTES)?;
+                within("problem", thread.problem.len(), TEXT_BYTES)?;
+                within("frames", thread.frames.len(), FRAMES)?;
+                let frames = thread.frames.iter();
+                frames
+                    .map(String::len)
+                    .try_for_each(|bytes| within("frame", bytes, FRAME_BYTES))
+            })
+        }
         M::Leaving(_) | M::Standby(_) => Ok(()),
     }
 }

@@ -57,6 +57,8 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         workers,
         min_workers: setup.membership.min_workers,
         world: setup.membership.world,
+        balance: setup.membership.balance,
+        halve_when_out_of_memory: setup.membership.halve_when_out_of_memory,
         budgets: setup.membership.budgets,
         local: matches!(setup.launch, Launch::Local { .. }),
         shape: setup.shape,

@@ -101,6 +101,8 @@ pub(crate) fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
         fault_timeout: Duration::from_secs(5),
         membership: Membership {
             world: World::Elastic,
+            balance: false,
+            halve_when_out_of_memory: false,
             min_workers: 1,
             budgets: Budgets {
                 crash: 100,

@@ -6,6 +6,7 @@
 #include "failure.hpp"
 #include "group.hpp"
 #include "reducer.hpp"
+#include "stacks.hpp"
 #include "store.hpp"
 
 using nrs::guarded;
@@ -42,6 +43,32 @@ int32_t nrs_tensor_is_leaf_with_gradient(const at::Tensor* tensor) {
 
 size_t nrs_tensor_identity(const at::Tensor* tensor) {
   return reinterpret_cast<size_t>(tensor->unsafeGetTensorImpl());
+}
+
+nrs_failure* nrs_thread_stack(
+    int64_t thread,
+    int64_t timeout_ms,
+    uint64_t* frames,
+    size_t capacity,
+    size_t* count) {
+  return guarded([&] {
+    *count = nrs::thread_stack(thread, std::chrono::milliseconds(timeout_ms), frames, capacity);
+  });
+}
+
+nrs_failure* nrs_symbol(
+    uint64_t address,
+    char* name,
+    size_t name_size,
+    char* library,
+    size_t library_size) {
+  return guarded([&] {
+    std::string found;
+    std::string in;
+    nrs::symbol_of(address, found, in);
+    std::snprintf(name, name_size, "%s", found.c_str());
+    std::snprintf(library, library_size, "%s", in.c_str());
+  });
 }
 
 nrs_failure* nrs_group_gloo(

@@ -4,6 +4,8 @@
 //! CUDA, and turn everything that can go wrong there (a dead peer, a hung one, an unreachable
 //! store, a C++ exception of any kind) into an [`Error`]. It is the only crate with `unsafe` code.
 //!
+//! So that a collective that hangs can be looked into, it also tells where the process's threads are ([`stacks`]).
+//!
 //! It must not know the network protocol by which ranks find each other (that is behind [`Store`]),
 //! nor models, optimizers, plans, generations or configuration.
 //!
@@ -29,6 +31,7 @@ mod error;
 mod ffi;
 mod group;
 mod reducer;
+mod stacks;
 mod store;
 #[allow(unsafe_code)]
 mod sys;
@@ -40,4 +43,5 @@ pub use group::{
     Gathering, GlooOptions, NcclOptions, ProcessGroup, ReduceOp, Work, nccl_unavailable_reason,
 };
 pub use reducer::Reducer;
+pub use stacks::{ThreadStack, stacks};
 pub use store::{Store, StoreError};

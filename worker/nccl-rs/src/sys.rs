@@ -87,6 +87,21 @@ unsafe extern "C" {
     pub(crate) fn nrs_tensor_is_leaf_with_gradient(tensor: *const CTensor) -> i32;
     pub(crate) fn nrs_tensor_identity(tensor: *const CTensor) -> usize;
 
+    pub(crate) fn nrs_thread_stack(
+        thread: i64,
+        timeout_ms: i64,
+        frames: *mut u64,
+        capacity: usize,
+        count: *mut usize,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_symbol(
+        address: u64,
+        name: *mut c_char,
+        name_size: usize,
+        library: *mut c_char,
+        library_size: usize,
+    ) -> *mut Failure;
+
     pub(crate) fn nrs_group_gloo(
         callbacks: *const StoreCallbacks,
         store: *mut c_void,

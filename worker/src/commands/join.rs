@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
     };
     let mut link = Link::join(&arguments.coordinator, &identity, PATIENCE)?;
     let welcome = link.inbox.welcome()?;
+    link.reach("welcomed");
     link.beat(&welcome);
     link.now(0, 0, v1::Activity::Setup);
     link.drain_on_sigterm();

@@ -124,6 +124,8 @@ impl Inbox {
                     .store(stop.snapshot, Ordering::Release);
                 self.requests.stop.store(true, Ordering::Release);
             }
+            // Answered by the stream itself.
+            Message::Stacks(_) => {}
             Message::Snapshot(_) => self.requests.snapshot.store(true, Ordering::Release),
             Message::Release(release) => end(&mut state, release.reason, release.exit_code),
             Message::Refused(refused) => end(&mut state, refused.reason, refused.exit_code),

@@ -79,6 +79,7 @@ struct Way {
 pub(crate) struct Link {
     pub(super) runtime: Runtime,
     pub(super) run_id: String,
+    worker_id: String,
     way: Arc<Way>,
     pulse: Arc<Pulse>,
     /// What the coordinator said.
@@ -115,6 +116,7 @@ impl Link {
         let link = Self {
             runtime,
             run_id: identity.run_id.clone(),
+            worker_id: identity.worker_id.clone(),
             way: Arc::clone(&way),
             pulse: Arc::new(Pulse::default()),
             inbox: Arc::clone(&inbox),
@@ -176,6 +178,11 @@ impl Link {
             std::thread::sleep(Duration::from_millis(10));
         }
         lost()
+    }
+
+    /// Reaches a named point of the protocol, at which a test may let this process die or stop.
+    pub(crate) fn reach(&self, point: &str) {
+        fault_points::reach(&self.worker_id, point);
     }
 
     /// Notes what the process does, for heartbeats.
@@ -244,6 +251,24 @@ async fn connect(
 }
 
 impl Way {
+    /// Says where all threads are, from a thread of its own: the session goes on meanwhile.
+    fn answer_stacks(self: &Arc<Self>, request: u64) {
+        let way = Arc::clone(self);
+        std::thread::spawn(move || {
+            let threads = nccl_rs::stacks().into_iter();
+            let threads = threads
+                .map(|thread| v1::ThreadStack {
+                    id: thread.id,
+                    name: thread.name,
+                    frames: thread.frames,
+                    problem: thread.problem.unwrap_or_default(),
+                })
+                .collect();
+            way.outbox
+                .say(Message::Stacks(v1::Stacks { request, threads }));
+        });
+    }
+
     fn channel(&self) -> Channel {
         let channel = self.channel.read();
         channel.unwrap_or_else(PoisonError::into_inner).clone()
@@ -291,7 +316,7 @@ async fn keep(way: Arc<Way>, inbox: Arc<Inbox>, mut address: String, identity: I
 }
 
 /// One stream, from Join to its end; says how it ended, and whether this worker had been let in.
-async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> (String, bool) {
+async fn attend(way: &Arc<Way>, inbox: &Inbox, identity: &Identity) -> (String, bool) {
     let mut welcomed = false;
     let (up, messages) = mpsc::unbounded_channel();
     let generation = inbox.present();
@@ -315,6 +340,10 @@ async fn attend(way: &Way, inbox: &Inbox, identity: &Identity) -> (String, bool)
                     v1::session_response::Message::Welcome(welcome) => Some(welcome.steps_known),
                     _ => None,
                 };
+                if let v1::session_response::Message::Stacks(asked) = &message {
+                    way.answer_stacks(asked.request);
+                    continue;
+                }
                 inbox.file(message);
                 if let Some(steps) = steps {
                     welcomed = true;

@@ -45,7 +45,7 @@ impl Outbox {
                 state.standing = None;
             }
             Message::Standby(_) | Message::Leaving(_) => state.standing = Some(message.clone()),
-            Message::Join(_) | Message::Heartbeat(_) | Message::Fault(_) => {}
+            Message::Join(_) | Message::Heartbeat(_) | Message::Fault(_) | Message::Stacks(_) => {}
         }
         if state.welcomed {
             state.send(message);

@@ -125,6 +125,8 @@ pub(crate) struct Feed {
     items: VecDeque<Item>,
     /// Validation batches have this size; it does not matter to the scores.
     evaluation_batch: usize,
+    /// Into how many parts a micro-batch is cut, because a device has no room for a whole one.
+    parts: usize,
     waited: Duration,
 }
 
@@ -142,14 +144,25 @@ impl Feed {
             normaliser,
             items: VecDeque::new(),
             evaluation_batch: evaluation_batch.max(1),
+            parts: 1,
             waited: Duration::ZERO,
         }
     }
 
-    /// Forgets the plan and what was decoded for it: another generation begins.
-    pub(crate) fn reset(&mut self) {
+    /// Forgets the plan and what was decoded for it: another generation begins, which cuts micro-batches into so many
+    /// parts.
+    pub(crate) fn begin(&mut self, parts: u32) {
         self.loader.clear();
         self.items.clear();
+        self.parts = parts.max(1) as usize;
+    }
+
+    /// How many times a step goes forward and backward: once a micro-batch, or a part of one.
+    pub(crate) fn passes(&self, plan: &v1::StepPlan) -> usize {
+        let batches = plan.micro_batches.iter();
+        batches
+            .map(|batch| cut(&batch.sample_ids, self.parts).count())
+            .sum()
     }
 
     /// The next item of the plan; waits for the coordinator where none is known.
@@ -190,7 +203,11 @@ impl Feed {
 
     /// How many batches an evaluation of so many samples comes in.
     pub(crate) fn evaluation_batches(&self, samples: usize) -> usize {
-        samples.div_ceil(self.evaluation_batch)
+        samples.div_ceil(self.evaluation_size())
+    }
+
+    fn evaluation_size(&self) -> usize {
+        (self.evaluation_batch / self.parts).max(1)
     }
 
     fn collect(&mut self, block: bool) -> Result<(), WorkerError> {
@@ -212,11 +229,13 @@ impl Feed {
             match &item {
                 Item::Step(step) => {
                     for micro_batch in &step.micro_batches {
-                        push(step.epoch, Purpose::Train, &micro_batch.sample_ids);
+                        for part in cut(&micro_batch.sample_ids, self.parts) {
+                            push(step.epoch, Purpose::Train, part);
+                        }
                     }
                 }
                 Item::Evaluation(evaluation) => {
-                    for samples in evaluation.sample_ids.chunks(self.evaluation_batch) {
+                    for samples in evaluation.sample_ids.chunks(self.evaluation_size()) {
                         push(evaluation.epoch, Purpose::Val, samples);
                     }
                 }
@@ -225,5 +244,36 @@ impl Feed {
             self.items.push_back(item);
         }
         Ok(())
+    }
+}
+
+/// Cuts a micro-batch into so many parts, as evenly as they go and none of a single sample, of which batch normalisation
+/// has no statistics.
+fn cut(samples: &[u32], parts: usize) -> impl Iterator<Item = &[u32]> {
+    let parts = parts.min(samples.len() / 2).max(1);
+    (0..parts).map(move |part| {
+        let at = |part: usize| samples.len() * part / parts;
+        &samples[at(part)..at(part + 1)]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_every_sample_once_and_at_least_two() {
+        for size in 1..40usize {
+            let samples: Vec<u32> = (0..size as u32).collect();
+            for parts in 1..20 {
+                let cut: Vec<_> = cut(&samples, parts).collect();
+                assert_eq!(cut.concat(), samples);
+                assert!(
+                    cut.len() == 1 || cut.iter().all(|part| part.len() >= 2),
+                    "{cut:?}"
+                );
+                assert!(cut.len() <= parts);
+            }
+        }
     }
 }

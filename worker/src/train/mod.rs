@@ -9,7 +9,7 @@ mod transfer;
 pub(crate) mod transform;
 mod witness;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::v1::{self, plan_item::Item, session_request::Message};
 
@@ -49,10 +49,11 @@ pub(crate) fn run(
                 let started = Instant::now();
                 let mut report = Report::of(replica, plan.step);
                 replica.begin_step(&plan, &mut tally)?;
-                for remaining in (0..plan.micro_batches.len()).rev() {
+                replica.link().reach("step-begun");
+                for remaining in (0..feed.passes(&plan)).rev() {
                     let batch = feed.batch(plan.step)?; // decoded ahead; on CUDA the copy is asynchronous
                     if let Some(batch) = report.usable(batch) {
-                        let loss = replica.forward(&batch, &plan, &mut tally)?;
+                        let loss = report.timed(|| replica.forward(&batch, &plan, &mut tally))?;
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
                     } else if remaining == 0 {
                         replica.backward_nothing()?; // peers wait for this rank's share, even an empty one
@@ -62,10 +63,16 @@ pub(crate) fn run(
                     replica.backward_nothing()?;
                 }
                 let (seen, norm) = replica.reduce(&tally)?; // the host waits for the device
-                check_finite(plan.step, seen, norm, &report)?;
+                replica.link().reach("reduced");
                 let rates = schedule.rates(plan.step);
-                replica.commit(rates, &tally, seen, norm)?;
+                if report.is_finite(seen, norm, spec)? {
+                    replica.commit(rates, &tally, seen, norm)?;
+                } else {
+                    replica.pass_over();
+                }
+                replica.link().reach("committed");
                 report.send(replica, &plan, seen, norm, rates, started, feed)?;
+                replica.link().reach("reported");
                 if seen.snapshot {
                     snapshot::take(replica)?;
                 }
@@ -112,26 +119,14 @@ fn finish(replica: &mut Replica, outcome: Outcome) -> Result<Outcome, WorkerErro
     Ok(outcome)
 }
 
-/// A step that must not be applied: every rank sees the same figures, so every rank refuses it.
-fn check_finite(step: u64, seen: Seen, norm: f64, report: &Report) -> Result<(), WorkerError> {
-    if seen.loss.is_finite() && norm.is_finite() {
-        return Ok(());
-    }
-    let samples = format!("{:?}", report.sample_ids);
-    Err(WorkerError::NotFinite {
-        step,
-        loss: seen.loss,
-        norm,
-        samples,
-    })
-}
-
 /// What this rank did in a step.
 #[derive(Debug, Default)]
 struct Report {
     place: witness::Place,
     sample_ids: Vec<u32>,
     skipped: Vec<v1::SkippedSample>,
+    forward: Duration,
+    passed_over: bool,
 }
 
 impl Report {
@@ -145,6 +140,34 @@ impl Report {
             place,
             ..Self::default()
         }
+    }
+
+    /// Does a forward pass. It waits for no other rank, so its time is this rank's own pace.
+    fn timed<T>(&mut self, pass: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let done = pass();
+        self.forward += started.elapsed();
+        done
+    }
+
+    /// Whether the step may be applied. Every rank sees the same figures, so every rank decides alike.
+    fn is_finite(
+        &mut self,
+        seen: Seen,
+        norm: f64,
+        spec: &v1::TrainSpec,
+    ) -> Result<bool, WorkerError> {
+        let finite = seen.loss.is_finite() && norm.is_finite();
+        self.passed_over = !finite;
+        if finite || spec.on_not_finite == "skip" {
+            return Ok(finite);
+        }
+        Err(WorkerError::NotFinite {
+            step: self.place.step,
+            loss: seen.loss,
+            norm,
+            samples: format!("{:?}", self.sample_ids),
+        })
     }
 
     /// The batch, unless skipped pictures left it with a single sample, of which batch normalisation has no statistics.
@@ -177,8 +200,7 @@ impl Report {
         started: Instant,
         feed: &mut Feed,
     ) -> Result<(), WorkerError> {
-        let micros =
-            |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         witness::applied(self.place);
         replica.link().send(Message::Progress(v1::Progress {
             generation: replica.generation(),
@@ -194,6 +216,8 @@ impl Report {
             samples_digest: proto::samples_digest(self.sample_ids.iter().copied()),
             state_hash: replica.hash_if_due()?,
             skipped: self.skipped,
+            forward_micros: micros(self.forward),
+            passed_over: self.passed_over,
         }));
         Ok(())
     }

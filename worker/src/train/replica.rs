@@ -86,7 +86,7 @@ impl<'a> Replica<'a> {
         let collective = |source| WorkerError::Collective { step, source };
         {
             let _entered = link.entering(format!("transfer of the state after {step} steps"));
-            transfer::share(&group, held, &holders, step)?;
+            transfer::share(&group, held, &holders, step, &|point| link.reach(point))?;
         }
         held.model
             .set_batches_tracked(i64::try_from(step).unwrap_or(i64::MAX));
@@ -242,6 +242,8 @@ impl<'a> Replica<'a> {
         seen: Seen,
         norm: f64,
     ) -> Result<(), WorkerError> {
+        // Should the device fail on the way, what is left is no state.
+        self.held.steps = None;
         let correction = tally.correction(&seen);
         let factor = correction * self.held.optimizer.clip_factor(norm);
         let applied = tch::no_grad(|| -> Result<(), WorkerError> {
@@ -263,6 +265,12 @@ impl<'a> Replica<'a> {
         self.step += 1;
         self.held.steps = Some(self.step);
         Ok(())
+    }
+
+    /// Goes on to the next step without applying this one: nothing of the state changes.
+    pub(crate) fn pass_over(&mut self) {
+        self.step += 1;
+        self.held.steps = Some(self.step);
     }
 
     /// What any rank was asked for: all of them learn it here, or none.

@@ -22,6 +22,7 @@ pub(crate) fn share(
     held: &mut Held,
     holders: &BTreeSet<usize>,
     step: u64,
+    reach: &dyn Fn(&str),
 ) -> Result<(), WorkerError> {
     if holders.len() == group.world_size() {
         return Ok(());
@@ -41,6 +42,7 @@ pub(crate) fn share(
     } else {
         own.iter().map(Tensor::shallow_clone).collect()
     };
+    reach("levelling");
     let sent: Vec<Work> = shared
         .iter()
         .zip(senders.iter().cycle())
@@ -51,6 +53,7 @@ pub(crate) fn share(
         .try_for_each(Work::wait)
         .map_err(collective)?;
 
+    reach("levelled");
     let mine = digest(shared.iter(), step).map_err(torch)?;
     let words = [mine as i64, (mine >> 64) as i64];
     let words = Tensor::f_from_slice(&words)
@@ -71,6 +74,7 @@ pub(crate) fn share(
         );
         return Err(WorkerError::Transfer { step, reason });
     }
+    reach("state-compared");
     if receives {
         tch::no_grad(|| {
             own.iter()

@@ -8,6 +8,8 @@
     reason = "helpers of several test binaries"
 )]
 
+pub(crate) mod disturbed;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -188,6 +190,9 @@ impl Run {
     }
 }
 
+/// How long something that must come is waited for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// A run that goes on, and what it has said so far.
 pub(crate) struct Watched {
     child: Child,
@@ -210,18 +215,39 @@ impl Watched {
 
     /// Waits until this many steps are committed, as the coordinator answers.
     pub(crate) fn wait_for_step(&mut self, step: u64) {
+        self.wait_until(|status| status["step"].as_u64() >= Some(step));
+    }
+
+    /// Waits until the coordinator answers with such a status, and returns it.
+    pub(crate) fn wait_until(
+        &mut self,
+        condition: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let give_up = std::time::Instant::now() + PATIENCE;
         loop {
-            assert_eq!(self.child.try_wait().unwrap(), None, "the run ended early");
-            let status = Command::new(coordinator())
-                .args(["status", "--json", "--run-dir"])
-                .arg(&self.dir)
-                .output()
-                .unwrap();
-            let status: Option<serde_json::Value> = serde_json::from_slice(&status.stdout).ok();
-            if status.is_some_and(|status| status["step"].as_u64() >= Some(step)) {
-                return;
+            if let Some(code) = self.child.try_wait().unwrap() {
+                let output = std::io::read_to_string(self.child.stderr.take().unwrap());
+                panic!("the run ended early, {code}: {output:?}");
             }
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|status| condition(status)) {
+                return status.clone();
+            }
+            assert!(
+                std::time::Instant::now() < give_up,
+                "waited in vain: {status:#?}"
+            );
         }
+    }
+
+    /// What the coordinator answers, if it does.
+    pub(crate) fn status(&self) -> Option<serde_json::Value> {
+        let status = Command::new(coordinator())
+            .args(["status", "--json", "--run-dir"])
+            .arg(&self.dir)
+            .output()
+            .unwrap();
+        serde_json::from_slice(&status.stdout).ok()
     }
 
     /// The process id of a worker's last start.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::run_plan::{RunPlan, RunShape};
+use crate::shares::Shares;
 
 /// Two epochs of four steps: 15 samples by four, the last step of three.
 fn plan() -> RunPlan {
@@ -32,7 +33,9 @@ fn steps(first: u64, last: u64) -> Stretch {
 /// Generation 1 of three members, which committed steps 0 to 5.
 fn six_steps_done() -> Ledger {
     let mut ledger = Ledger::new();
-    ledger.begin_generation(1, 0, members(3)).unwrap();
+    ledger
+        .begin_generation(1, 0, members(3), Shares::even(3))
+        .unwrap();
     ledger.commit_through(1, 5).unwrap();
     ledger
 }
@@ -40,7 +43,9 @@ fn six_steps_done() -> Ledger {
 #[test]
 fn every_ranks_report_of_a_step_is_one_commit() {
     let mut ledger = Ledger::new();
-    ledger.begin_generation(1, 0, members(2)).unwrap();
+    ledger
+        .begin_generation(1, 0, members(2), Shares::even(2))
+        .unwrap();
     assert_eq!(ledger.commit(1, 0), Ok(Commit::Recorded(steps(0, 0))));
     assert_eq!(ledger.commit(1, 0), Ok(Commit::AlreadyRecorded));
     assert_eq!(
@@ -56,7 +61,9 @@ fn a_new_generation_voids_what_died_with_the_rank_that_was_ahead() {
     let mut ledger = six_steps_done();
 
     // When the survivors go on from before step 5
-    let void = ledger.begin_generation(2, 5, members(2)).unwrap();
+    let void = ledger
+        .begin_generation(2, 5, members(2), Shares::even(2))
+        .unwrap();
 
     // Then step 5 is void and done again under the new generation
     let expected = VoidStretch {
@@ -74,10 +81,16 @@ fn a_new_generation_voids_what_died_with_the_rank_that_was_ahead() {
 #[test]
 fn going_back_to_a_checkpoint_voids_several_generations() {
     let mut ledger = six_steps_done();
-    ledger.begin_generation(2, 6, members(2)).unwrap();
+    ledger
+        .begin_generation(2, 6, members(2), Shares::even(2))
+        .unwrap();
     ledger.commit_through(2, 6).unwrap();
-    ledger.begin_generation(5, 7, members(3)).unwrap();
-    let void = ledger.begin_generation(6, 2, members(3)).unwrap();
+    ledger
+        .begin_generation(5, 7, members(3), Shares::even(3))
+        .unwrap();
+    let void = ledger
+        .begin_generation(6, 2, members(3), Shares::even(3))
+        .unwrap();
     assert_eq!(
         void,
         [
@@ -101,7 +114,9 @@ fn going_back_to_a_checkpoint_voids_several_generations() {
 #[test]
 fn a_stale_generation_changes_nothing() {
     let mut ledger = six_steps_done();
-    ledger.begin_generation(2, 6, members(2)).unwrap();
+    ledger
+        .begin_generation(2, 6, members(2), Shares::even(2))
+        .unwrap();
     let before = ledger.clone();
 
     let stale = LedgerError::StaleGeneration {
@@ -126,7 +141,7 @@ fn reports_that_do_not_fit_the_lineage_are_refused() {
         Err(LedgerError::UnknownGeneration { .. })
     ));
     assert!(matches!(
-        ledger.begin_generation(1, 1, members(1)),
+        ledger.begin_generation(1, 1, members(1), Shares::even(1)),
         Err(LedgerError::Gap {
             generation: 1,
             step: 1,
@@ -134,14 +149,16 @@ fn reports_that_do_not_fit_the_lineage_are_refused() {
         })
     ));
     assert!(matches!(
-        ledger.begin_generation(1, 0, vec![]),
+        ledger.begin_generation(1, 0, vec![], Shares::even(0)),
         Err(LedgerError::NoMembers { generation: 1 })
     ));
     let mut ledger = six_steps_done();
-    ledger.begin_generation(3, 4, members(1)).unwrap();
+    ledger
+        .begin_generation(3, 4, members(1), Shares::even(1))
+        .unwrap();
     let before = ledger.clone();
     assert!(matches!(
-        ledger.begin_generation(3, 4, members(1)),
+        ledger.begin_generation(3, 4, members(1), Shares::even(1)),
         Err(LedgerError::NumberNotGrowing {
             generation: 3,
             current: 3
@@ -184,7 +201,9 @@ fn a_skipped_sample_is_accounted_for_once_and_goes_with_its_step() {
     assert_eq!((epoch.samples_trained, epoch.samples_skipped), (7, 1));
 
     // When the step becomes void, so does the record; the step done again brings it back
-    ledger.begin_generation(2, 5, members(2)).unwrap();
+    ledger
+        .begin_generation(2, 5, members(2), Shares::even(2))
+        .unwrap();
     assert_eq!(ledger.skipped(), []);
     ledger.commit(2, 5).unwrap();
     ledger
@@ -197,7 +216,9 @@ fn a_skipped_sample_is_accounted_for_once_and_goes_with_its_step() {
 #[test]
 fn a_finished_run_holds_the_split_exactly_once_in_each_epoch() {
     let mut ledger = six_steps_done();
-    ledger.begin_generation(2, 3, members(2)).unwrap();
+    ledger
+        .begin_generation(2, 3, members(2), Shares::even(2))
+        .unwrap();
     ledger.commit_through(2, 7).unwrap();
     let verification = ledger.verify(&plan());
     assert!(verification.holds());
@@ -347,13 +368,13 @@ proptest! {
     ) {
         let plan = plan();
         let mut ledger = Ledger::new();
-        ledger.begin_generation(1, 0, members(2)).unwrap();
+        ledger.begin_generation(1, 0, members(2), Shares::even(2)).unwrap();
         for report in reports {
             let before = ledger.clone();
             let current = ledger.current().unwrap().number;
             let refused = match report {
                 Report::Begin { ahead, at } => {
-                    ledger.begin_generation(current + ahead, at, members(2)).is_err()
+                    ledger.begin_generation(current + ahead, at, members(2), Shares::even(2)).is_err()
                 }
                 Report::Commit { behind, step } => {
                     ledger.commit(current.saturating_sub(behind), step).is_err()
@@ -381,7 +402,7 @@ proptest! {
         }
         // Once the faults stop, the run can be finished and holds every epoch.
         let number = ledger.current().unwrap().number + 1;
-        ledger.begin_generation(number, ledger.steps_done(), members(3)).unwrap();
+        ledger.begin_generation(number, ledger.steps_done(), members(3), Shares::even(3)).unwrap();
         if ledger.steps_done() < 8 {
             ledger.commit_through(number, 7).unwrap();
         }
@@ -394,13 +415,13 @@ proptest! {
         first in 1u64..8, second in 0u64..8, third in 0u64..8,
     ) {
         let mut ledger = Ledger::new();
-        ledger.begin_generation(1, 0, members(1)).unwrap();
+        ledger.begin_generation(1, 0, members(1), Shares::even(1)).unwrap();
         ledger.commit_through(1, first - 1).unwrap();
         let second = second.min(first);
-        ledger.begin_generation(2, second, members(1)).unwrap();
+        ledger.begin_generation(2, second, members(1), Shares::even(1)).unwrap();
         ledger.commit_through(2, second).unwrap();
         let third = third.min(second + 1);
-        ledger.begin_generation(3, third, members(1)).unwrap();
+        ledger.begin_generation(3, third, members(1), Shares::even(1)).unwrap();
         let counted: u64 = ledger
             .generations()
             .iter()

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::ending::Ending;
 use super::forming::{Opening, Source};
 use crate::membership::WorkerId;
+use crate::shares::Shares;
 
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +45,10 @@ pub enum Effect {
         source: Source,
         /// What comes before the first step.
         opening: Opening,
+        /// How micro-batches are shared out.
+        shares: Shares,
+        /// Into how many parts, each with a forward pass of its own, every micro-batch is cut.
+        forward_parts: u32,
     },
     /// Tell members that their generation is over: they leave its process group and say where they stand.
     Regroup {
@@ -62,6 +67,13 @@ pub enum Effect {
         step: u64,
         /// Who reported it first.
         worker: WorkerId,
+    },
+    /// Record that a committed step changed nothing, because its loss or gradient was not finite.
+    PassOver {
+        /// By which generation.
+        generation: u64,
+        /// The step's number in the run.
+        step: u64,
     },
     /// Ask all ranks to stop at the next step boundary, with a snapshot.
     Stop {

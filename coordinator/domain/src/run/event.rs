@@ -180,6 +180,12 @@ pub struct StepReport {
     /// Hash of the state in hexadecimal, at the steps at which replicas are compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_hash: Option<String>,
+    /// Nanoseconds that this rank's forward passes took per sample; 0: it had none. Its other passes wait for peers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pace: u64,
+    /// The loss or the gradient was not finite: the step changed nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passed_over: bool,
 }
 
 /// What kind of fault a worker reports.

@@ -172,12 +172,16 @@ impl State {
             finish: self.stop.is_some(),
         };
         self.opening = opening;
+        let shares = self.next_shares(&members);
+        self.shares = shares.clone();
         vec![Effect::BeginGeneration {
             number: self.generation,
             members,
             begins_at_step,
             source,
             opening,
+            shares,
+            forward_parts: self.forward_parts,
         }]
     }
 

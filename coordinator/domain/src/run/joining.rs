@@ -205,7 +205,6 @@ impl State {
     /// Someone waits to come in, and there is room: the members are asked to the next step boundary.
     pub(super) fn ask_for_a_boundary(&mut self) -> Vec<Effect> {
         if !matches!(self.phase, Phase::Training | Phase::Evaluating { .. })
-            || self.boundary.is_some()
             || self.world_size() >= self.config.workers
         {
             return Vec::new();
@@ -217,7 +216,14 @@ impl State {
             return Vec::new();
         }
         let verb = if waiting.len() == 1 { "comes" } else { "come" };
-        let reason = format!("{} {verb} in", Names(&waiting));
+        self.meet_at_a_boundary(format!("{} {verb} in", Names(&waiting)))
+    }
+
+    /// All members are asked to leave the generation at the next step boundary they agree on.
+    pub(super) fn meet_at_a_boundary(&mut self, reason: String) -> Vec<Effect> {
+        if self.boundary.is_some() {
+            return Vec::new();
+        }
         self.boundary = Some(reason.clone());
         vec![Effect::Regroup {
             workers: self.roster.which(|member| member.is_member()),

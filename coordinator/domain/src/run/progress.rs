@@ -15,6 +15,8 @@ pub(super) struct Reports(BTreeMap<u64, BTreeMap<u32, (WorkerId, StepReport)>>);
 const STATE_HASH: &str = "state hash";
 /// How often a worker may differ from the others before it is shut out.
 const OFFENCES: u32 = 2;
+/// Steps in a row that may change nothing: after more of them it is the state that is at fault, not the samples.
+const PASSED_OVER: u32 = 10;
 
 /// An evaluation that has no figures yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,9 @@ fn compare(reports: &BTreeMap<u32, (WorkerId, StepReport)>) -> Result<(), Disagr
         report.samples_in_step.to_string()
     })?;
     differ("loss", |report| report.loss_bits.to_string())?;
+    differ("verdict on the step", |report| {
+        report.passed_over.to_string()
+    })?;
     differ(STATE_HASH, |report| {
         report.state_hash.clone().unwrap_or_default()
     })
@@ -142,11 +147,47 @@ impl State {
             });
             self.note_place(next + 1);
             self.note_pace(now);
+            effects.extend(self.note_passed_over(generation, report, now));
         }
+        effects.extend(self.note_rank_pace(worker, report.pace));
         let world_size = self.world_size();
         let compared = self.reports.insert(rank, worker, report, world_size);
         if let Some(Err(disagreement)) = compared {
             effects.extend(self.on_disagreement(next, disagreement, now));
+        }
+        effects
+    }
+
+    /// A step whose loss or gradient was not finite has changed nothing: that is recorded, and too many in a row end the
+    /// run.
+    fn note_passed_over(
+        &mut self,
+        generation: u64,
+        report: &StepReport,
+        now: Millis,
+    ) -> Vec<Effect> {
+        if !report.passed_over {
+            self.passed_over_in_a_row = 0;
+            return Vec::new();
+        }
+        self.passed_over_in_a_row += 1;
+        let step = report.step;
+        let epoch = self.plan.epoch_plan(self.plan.epoch_of(step));
+        let samples = epoch.samples_of_step(self.plan.step_in_epoch(step));
+        let text = format!(
+            "step {step} was passed over: its loss or gradient is not finite, and its update was not applied; its samples: \
+             {samples:?}"
+        );
+        let mut effects = vec![
+            Effect::PassOver { generation, step },
+            Effect::Warn { text: text.clone() },
+        ];
+        if self.passed_over_in_a_row > PASSED_OVER {
+            let reason = format!(
+                "{text}; so were the {PASSED_OVER} steps before it: lower train.learning_rate_* or set train.clip_norm, and \
+                 resume from a checkpoint before them"
+            );
+            effects.extend(self.fail(65, reason, None, Vec::new(), now));
         }
         effects
     }
@@ -181,7 +222,7 @@ impl State {
             let offences = member.offences;
             if offences > OFFENCES {
                 let text = format!(
-                    "{text}, for the {offences}th time: {worker} is shut out, look at its device"
+                    "{text}, {offences} times now: {worker} is shut out, look at its device"
                 );
                 if let Some(member) = self.roster.get_mut(&worker) {
                     member.quarantined = true;

@@ -50,7 +50,7 @@ impl State {
                 self.fail(code, text, Some(worker.clone()), Vec::new(), now)
             }
             FaultClass::Internal => self.give_up_on(worker, LossClass::Crash, text, now),
-            FaultClass::Memory => self.give_up_on(worker, LossClass::Memory, text, now),
+            FaultClass::Memory => self.on_out_of_memory(worker, text, now),
         }
     }
 

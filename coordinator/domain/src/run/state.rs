@@ -8,6 +8,7 @@ use super::{
 use crate::membership::{Place, Roster, Session, WorkerId};
 use crate::plan::PlanError;
 use crate::run_plan::RunPlan;
+use crate::shares::Shares;
 
 impl State {
     /// A run that has not begun. Its first event is [`Event::Started`].
@@ -41,6 +42,9 @@ impl State {
             stop: None,
             boundary: None,
             losses: restart::Losses::default(),
+            shares: Shares::even(0),
+            forward_parts: 1,
+            passed_over_in_a_row: 0,
             witness: None,
             explained: false,
             unexplained: 0,

@@ -2,6 +2,7 @@ use super::*;
 use crate::membership::Process;
 
 mod cluster;
+mod degraded;
 mod properties;
 mod recovery;
 mod scenarios;
@@ -20,6 +21,8 @@ pub(super) fn config(workers: u32, local: bool) -> Config {
             preemption: 2,
             memory: 0,
         },
+        balance: false,
+        halve_when_out_of_memory: false,
         local,
         shape: RunShape {
             seed: 1,
@@ -275,6 +278,8 @@ pub(super) fn report(step: u64) -> StepReport {
         samples_in_step: 4,
         samples_digest: 0,
         state_hash: None,
+        pace: 0,
+        passed_over: false,
     }
 }
 

@@ -92,6 +92,49 @@ pub(crate) fn identity(tensor: &Tensor) -> usize {
     unsafe { sys::nrs_tensor_identity(tensor_pointer(tensor)) }
 }
 
+/// The most return addresses that [`thread_stack`] gives: the shim's own limit.
+const FRAMES: usize = 128;
+
+/// The return addresses of a thread of this process, innermost first.
+pub(crate) fn thread_stack(thread: i64, timeout: Duration) -> Result<Vec<u64>, Failure> {
+    let (mut frames, mut count) = ([0u64; FRAMES], 0);
+    // SAFETY: `frames` has room for `FRAMES` words, which the shim is told, and both outlive the call. The signal that
+    // the shim sends is handled by code that is async-signal-safe and ends before the call does (`csrc/stacks.hpp`).
+    check(unsafe {
+        sys::nrs_thread_stack(
+            thread,
+            milliseconds(timeout),
+            frames.as_mut_ptr(),
+            FRAMES,
+            &raw mut count,
+        )
+    })?;
+    Ok(frames[..count.min(FRAMES)].to_vec())
+}
+
+/// The function that exports an address, and its library; empty where unknown.
+pub(crate) fn symbol(address: u64) -> (String, String) {
+    let (mut name, mut library) = ([0u8; 1024], [0u8; 256]);
+    // SAFETY: the sizes told are those of the buffers, which outlive the call; the shim ends what it writes with NUL.
+    let found = check(unsafe {
+        sys::nrs_symbol(
+            address,
+            name.as_mut_ptr().cast(),
+            name.len(),
+            library.as_mut_ptr().cast(),
+            library.len(),
+        )
+    });
+    if found.is_err() {
+        return Default::default();
+    }
+    let text = |bytes: &[u8]| {
+        let text = CStr::from_bytes_until_nul(bytes).unwrap_or_default();
+        text.to_string_lossy().into_owned()
+    };
+    (text(&name), text(&library))
+}
+
 /// A process group. Freeing it ends its collectives first, so it takes bounded time.
 #[derive(Debug)]
 pub(crate) struct Group(NonNull<sys::Group>);

@@ -128,10 +128,12 @@ impl Cluster {
                     begins_at_step,
                     source,
                     opening,
+                    shares,
+                    ..
                 } => {
                     let names = members.iter().map(ToString::to_string).collect();
                     self.ledger
-                        .begin_generation(*number, *begins_at_step, names)
+                        .begin_generation(*number, *begins_at_step, names, shares.clone())
                         .unwrap();
                     let world = World {
                         members: members.clone(),

@@ -94,6 +94,7 @@ fn check(sim: &Sim) -> Result<(), TestCaseError> {
                 begins_at_step,
                 source,
                 opening,
+                ..
             } => {
                 prop_assert!(*number > newest, "generation {number} after {newest}");
                 let distinct: BTreeSet<_> = members.iter().collect();

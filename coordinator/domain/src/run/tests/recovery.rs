@@ -355,9 +355,7 @@ fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_e
         "replicas differ after step 0: the state hash of worker-0 is not that of worker-1 and worker-2: \
          it takes the state from them"
     );
-    assert!(
-        sim.warnings()[2].ends_with("for the 3th time: worker-0 is shut out, look at its device")
-    );
+    assert!(sim.warnings()[2].ends_with("3 times now: worker-0 is shut out, look at its device"));
     sim.exited(0, ProcessEnd::Signal(9));
     assert_eq!(sim.decided(), None);
 }

@@ -1,0 +1,189 @@
+//! Runs that go on, if less well: without memory, with figures that are no numbers, with a rank that lags.
+
+use super::*;
+use crate::shares::Shares;
+
+/// Six micro-batches of four a step, three workers.
+fn wide() -> Config {
+    let shape = RunShape {
+        samples: 24 * 40,
+        global_batch: 24,
+        micro_batch: 4,
+        ..config(3, true).shape
+    };
+    Config {
+        shape,
+        ..elastic(3)
+    }
+}
+
+/// How the generations of `effects` cut and share out micro-batches.
+fn begun(effects: &[Effect]) -> Vec<(Shares, u32)> {
+    let of = |effect: &Effect| match effect {
+        Effect::BeginGeneration {
+            shares,
+            forward_parts,
+            ..
+        } => Some((shares.clone(), *forward_parts)),
+        _ => None,
+    };
+    effects.iter().filter_map(of).collect()
+}
+
+#[test]
+fn without_memory_micro_batches_are_halved_until_nothing_is_left_to_halve() {
+    let mut sim = Sim::training_as(Config {
+        halve_when_out_of_memory: true,
+        ..wide()
+    });
+    sim.all_do(3, 0);
+    sim.fault(1, FaultClass::Memory, "no memory");
+    for n in 0..3 {
+        sim.standby(n, 1);
+    }
+    assert_eq!(begun(&sim.effects).last(), Some(&(Shares::even(3), 2)));
+    assert!(
+        sim.warnings()[0].contains("every micro-batch of 4 goes forward in 2 parts"),
+        "{:?}",
+        sim.warnings()
+    );
+    for n in 0..3 {
+        sim.ready(n);
+    }
+    assert_eq!(sim.decided(), None);
+
+    // Parts of two samples are the smallest that batch normalisation can do with.
+    sim.fault(1, FaultClass::Memory, "no memory");
+    let warned = sim.warnings().pop().unwrap().to_owned();
+    assert!(
+        warned.ends_with("parts of 2 samples do not fit either: use a smaller data.size or model.backbone, or another device"),
+        "{warned}"
+    );
+    assert_eq!(begun(&sim.effects).len(), 2);
+}
+
+#[test]
+fn without_memory_a_run_that_may_not_halve_says_what_would_fit() {
+    let mut sim = Sim::training_as(wide());
+    sim.all_do(3, 0);
+    sim.fault(1, FaultClass::Memory, "no memory");
+    assert!(
+        sim.warnings()[0].contains("would fit with train.micro_batch = 2"),
+        "{:?}",
+        sim.warnings()
+    );
+}
+
+#[test]
+fn a_step_that_is_not_finite_is_recorded_with_its_samples_and_the_run_goes_on() {
+    let mut sim = Sim::training_as(wide());
+    let over = |step| StepReport {
+        passed_over: true,
+        ..report(step)
+    };
+    for n in 0..3 {
+        sim.progress_of(n, over(0));
+    }
+    let generation = sim.state().generation();
+    let recorded = Effect::PassOver {
+        generation,
+        step: 0,
+    };
+    assert_eq!(
+        sim.effects
+            .iter()
+            .filter(|effect| **effect == recorded)
+            .count(),
+        1
+    );
+    let samples = sim.state().plan.epoch_plan(0).samples_of_step(0).to_vec();
+    assert!(sim.warnings()[0].ends_with(&format!("its samples: {samples:?}")));
+    sim.all_do(3, 1);
+    assert_eq!((sim.decided(), sim.state().steps_done()), (None, 2));
+}
+
+#[test]
+fn steps_that_are_not_finite_one_after_the_other_end_the_run() {
+    let mut sim = Sim::training_as(wide());
+    for step in 0..11 {
+        assert_eq!(sim.decided(), None, "{step}");
+        for n in 0..3 {
+            let passed_over = true;
+            sim.progress_of(
+                n,
+                StepReport {
+                    passed_over,
+                    ..report(step)
+                },
+            );
+            if sim.decided().is_some() {
+                break;
+            }
+        }
+    }
+    assert_eq!(sim.ending().exit_code, 65);
+}
+
+/// All workers report steps at these paces.
+fn at_paces(sim: &mut Sim, steps: std::ops::Range<u64>, paces: [u64; 3]) {
+    for step in steps {
+        for (n, pace) in (0..).zip(paces) {
+            sim.progress_of(
+                n,
+                StepReport {
+                    pace,
+                    ..report(step)
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn a_straggler_is_named_once() {
+    let mut sim = Sim::training_as(wide());
+    at_paces(&mut sim, 0..35, [100, 110, 350]);
+    assert_eq!(
+        sim.warnings(),
+        [
+            "worker-2 (rank 2) is a straggler: a sample's forward pass takes it 3.1 times as long as the others; look at \
+          what else its machine does; train.balance = \"speed\" would give it fewer micro-batches"
+        ]
+    );
+    assert_eq!(begun(&sim.effects).len(), 1, "and nothing else is done");
+}
+
+#[test]
+fn by_speed_a_straggler_is_given_fewer_micro_batches_at_the_next_boundary() {
+    let mut sim = Sim::training_as(Config {
+        balance: true,
+        ..wide()
+    });
+    at_paces(&mut sim, 0..10, [100, 100, 400]);
+    let asked: Vec<_> = sim
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Regroup {
+                at_boundary,
+                reason,
+                ..
+            } => Some((*at_boundary, reason.as_str())),
+            _ => None,
+        })
+        .collect();
+    let reason = "micro-batches are shared out anew, [3, 2, 1] by rank instead of [2, 2, 2]: a step then takes 50 % of the time";
+    assert_eq!(asked, [(true, reason)]);
+    for n in 0..3 {
+        sim.standby(n, 10);
+    }
+    let (shares, _) = begun(&sim.effects).pop().unwrap();
+    assert_eq!(shares.weights(), [3, 2, 1]);
+
+    // What suits is kept.
+    for n in 0..3 {
+        sim.ready(n);
+    }
+    at_paces(&mut sim, 10..38, [100, 100, 400]);
+    assert_eq!(begun(&sim.effects).len(), 2);
+}

@@ -1,0 +1,290 @@
+//! Real runs that go on, if less well: with a bit flipped in a worker's memory, with too little memory, with a worker that
+//! lags.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::disturbed::{all_holds, as_if_nothing_had_happened, ledger, start};
+use support::{Place, Run, Watched, distance, signal};
+use tch::Tensor;
+
+/// A conv weight, its momentum, and a batch norm's running mean.
+const WEIGHT: &str = "model/features.0.weight";
+const MOMENTUM: &str = "optimizer/momentum_buffer/features.0.weight";
+const RUNNING_MEAN: &str = "model/features.1.running_mean";
+/// Of a tensor: enough that nothing else in a process looks like it.
+const ELEMENTS: i64 = 48;
+
+/// Flips bits of the fifth value wherever the stretch lies in the process's memory; says whether it was found.
+fn flip(pid: u32, stretch: &[u8], bits: u32) -> std::io::Result<bool> {
+    let memory = File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))?;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let mut found = false;
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let range = line.split(' ').next().unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        let at = |text| u64::from_str_radix(text, 16).unwrap();
+        let mut bytes = vec![0; (at(to) - at(from)) as usize];
+        // Not everything that is mapped can be read.
+        let Ok(()) = memory.read_exact_at(&mut bytes, at(from)) else {
+            continue;
+        };
+        for place in (0..bytes.len().saturating_sub(stretch.len())).step_by(4) {
+            if bytes[place..].starts_with(stretch) {
+                let value = u32::from_le_bytes(stretch[16..20].try_into().unwrap()) ^ bits;
+                memory.write_all_at(&value.to_le_bytes(), at(from) + place as u64 + 16)?;
+                found = true;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The beginning of a tensor of the newest checkpoint.
+fn stretch(checkpoints: &Path, tensor: &str) -> Option<Vec<u8>> {
+    let (file, name) = tensor.split_once('/').unwrap();
+    let path = checkpoints.join(format!("last/{file}.safetensors"));
+    let tensors = Tensor::read_safetensors(path).ok()?;
+    let (_, values) = tensors.into_iter().find(|(known, _)| known == name)?;
+    let values: Vec<f32> = values
+        .flatten(0, -1)
+        .narrow(0, 0, ELEMENTS)
+        .try_into()
+        .unwrap();
+    Some(values.into_iter().flat_map(f32::to_le_bytes).collect())
+}
+
+/// Stops a worker before a step, flips bits of what it holds, and lets it go on.
+fn corrupt(
+    place: &Place,
+    run: &Watched,
+    worker: &str,
+    tensor: &str,
+    bits: u32,
+) -> std::io::Result<()> {
+    let pid = run.newest_pid(worker);
+    let faults = place.path("run-faults");
+    std::fs::create_dir_all(&faults).unwrap();
+    let fault = format!("{worker}.step-begun");
+    let _ = std::fs::remove_file(faults.join(format!("{fault}.taken")));
+    std::fs::write(faults.join("new"), "stop").unwrap();
+    std::fs::rename(faults.join("new"), faults.join(&fault)).unwrap();
+    let stopped = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.contains("T (stopped)")
+    };
+    while !stopped() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // The others wait for it, and the checkpoint of exactly this state is on its way to disk.
+    loop {
+        let there = stretch(&place.path("run/checkpoints"), tensor);
+        if let Some(there) = there
+            && flip(pid, &there, bits)?
+        {
+            break;
+        }
+    }
+    signal("-CONT", pid);
+    Ok(())
+}
+
+#[test]
+fn a_bit_flipped_in_memory_is_caught_and_healed() {
+    let place = Place::with(36, 10);
+    let settings = &[
+        "train.epochs=40",
+        "run.snapshot_every_steps=1",
+        "fault.sentinel_steps=3",
+        "fault.timeout=60",
+        "train.on_not_finite=skip",
+    ];
+    let mut run = start(&place, "run", 3, settings);
+    // A mantissa's highest bit thrice; and an exponent's, which makes a weight so large that no loss is finite.
+    let flips = [
+        ("worker-1", WEIGHT, 0x0040_0000),
+        ("worker-2", MOMENTUM, 0x0040_0000),
+        ("worker-1", RUNNING_MEAN, 0x0040_0000),
+        ("worker-2", WEIGHT, 0x4000_0000),
+    ];
+    for (count, (worker, tensor, bits)) in (1..).zip(flips) {
+        let step = run.status().unwrap()["step"].as_u64().unwrap();
+        run.wait_for_step(step + 3);
+        if let Err(problem) = corrupt(&place, &run, worker, tensor, bits) {
+            println!("skipped: the memory of another process cannot be written ({problem})");
+            return;
+        }
+        let healed = |status: &serde_json::Value| {
+            let warnings = status["warnings"].as_array().unwrap().iter();
+            let healed = warnings.filter(|text| {
+                let text = text.as_str().unwrap();
+                text.contains("replicas differ") && text.ends_with("it takes the state from them")
+            });
+            healed.count() == count && status["phase"] == "training"
+        };
+        let status = run.wait_until(healed);
+        let of = format!("the state hash of {worker} is not that of");
+        assert!(status["warnings"].to_string().contains(&of), "{status:#}");
+    }
+    let run = run.end();
+
+    as_if_nothing_had_happened(&place, &run);
+    let over = ledger(&run.dir)["passed_over"].clone();
+    let over = over.as_array().unwrap();
+    assert!(
+        !over.is_empty() && over.len() <= 3,
+        "at most until replicas are compared: {over:?}"
+    );
+    assert_eq!(over[0]["samples"].as_array().unwrap().len(), 12);
+    assert!(
+        run.err
+            .contains("was passed over: its loss or gradient is not finite"),
+        "{}",
+        run.err
+    );
+    let finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 1;
+    assert!(run.tensors().values().all(finite));
+}
+
+/// The most address space that a worker of such a run has used, in KiB.
+fn peak(place: &Place, name: &str, settings: &[&str]) -> u64 {
+    let mut run = start(place, name, 1, settings);
+    run.wait_for_step(3);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", run.newest_pid("worker-0")));
+    let status = status.unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmPeak:"))
+        .unwrap();
+    signal("-TERM", run.pid());
+    run.end();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A worker that `worker-1` runs with so many KiB of address space.
+fn starved(place: &Place, kib: u64) -> PathBuf {
+    let script = place.path("starved-worker");
+    let worker = support::worker().display();
+    let text = format!(
+        "#!/bin/bash\ncase \"$*\" in *worker-1*) ulimit -v {kib} ;; esac\nexec '{worker}' \"$@\"\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+fn run_starved(place: &Place, name: &str, script: &Path, settings: &[&str]) -> Run {
+    let mut command = place.command(name, 2, settings);
+    command.arg("--worker-binary").arg(script);
+    let output = command.output().unwrap();
+    Run::new(place.path(name), &output)
+}
+
+#[test]
+fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
+    let place = Place::with(192, 4);
+    let whole: &[&str] = &[
+        "data.size=96",
+        "data.resize=96",
+        "train.global_batch=96",
+        "train.micro_batch=48",
+        "train.epochs=3",
+    ];
+    let half: Vec<_> = whole
+        .iter()
+        .copied()
+        .filter(|key| !key.contains("micro"))
+        .chain(["train.micro_batch=24"])
+        .collect();
+    let (most, less) = (peak(&place, "whole", whole), peak(&place, "half", &half));
+    assert!(most > less + 50_000, "{most} {less}");
+    let script = starved(&place, less + (most - less) / 2);
+
+    let halve = [whole, &["train.on_out_of_memory=halve"]].concat();
+    let run = run_starved(&place, "halved", &script, &halve);
+    assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
+    assert!(
+        run.err
+            .contains("every micro-batch of 48 goes forward in 2 parts"),
+        "{}",
+        run.err
+    );
+    assert_eq!(ledger(&run.dir)["holds"], true);
+
+    let run = run_starved(&place, "stopped", &script, whole);
+    assert_eq!(run.code, Some(75), "{run:#?}\n{}", run.logs());
+    assert!(
+        run.err.contains("would fit with train.micro_batch = 24"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn by_speed_a_slow_worker_does_less_and_the_result_is_the_same_to_rounding() {
+    let place = Place::with(36, 10);
+    let settings: &[&str] = &[
+        "train.precision=float64",
+        "train.epochs=24",
+        "fault.timeout=10",
+    ];
+    let even = start(&place, "even", 3, settings).end();
+    as_if_nothing_had_happened(&place, &even);
+
+    let mut run = start(
+        &place,
+        "run",
+        3,
+        &[settings, &["train.balance=speed"]].concat(),
+    );
+    run.wait_for_step(1);
+    let pid = run.newest_pid("worker-2");
+    let over = Arc::new(AtomicBool::new(false));
+    let throttle = std::thread::spawn({
+        let over = Arc::clone(&over);
+        // It runs for a third of the time.
+        move || {
+            while !over.load(Ordering::Relaxed) && Path::new(&format!("/proc/{pid}/stat")).exists()
+            {
+                for (name, millis) in [("-STOP", 20), ("-CONT", 10)] {
+                    let sent = std::process::Command::new("kill")
+                        .args([name, &pid.to_string()])
+                        .output();
+                    sent.unwrap();
+                    std::thread::sleep(Duration::from_millis(millis));
+                }
+            }
+        }
+    });
+    let run = run.end();
+    over.store(true, Ordering::Relaxed);
+    throttle.join().unwrap();
+
+    all_holds(&place, &run);
+    let ledger = ledger(&run.dir);
+    let generations = ledger["generations"].as_array().unwrap();
+    let shares: Vec<_> = generations
+        .iter()
+        .filter_map(|one| one["shares"].as_array())
+        .collect();
+    let less = |shares: &&Vec<serde_json::Value>| shares[2].as_u64() < shares[0].as_u64();
+    assert!(shares.iter().any(less), "{ledger:#}");
+    assert!(
+        run.err.contains("worker-2 (rank 2) is a straggler"),
+        "{}",
+        run.err
+    );
+    let (far, name) = distance(&run.tensors(), &even.tensors());
+    assert!(far < 1e-9, "{name} differs by {far}");
+}

@@ -1,0 +1,180 @@
+//! Deaths and stops at every named point of the protocol, one after the other in a run that must take them all.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use support::disturbed::{again, all_holds, start};
+use support::{Place, Watched, signal};
+
+/// Points that a worker comes by at the latest with the next epoch.
+const ON_ITS_WAY: &[(&str, &str)] = &[
+    ("worker-1", "step-begun"),
+    ("worker-2", "reduced"),
+    ("worker-1", "committed"),
+    ("worker-2", "reported"),
+    ("worker-1", "scoring"),
+    ("worker-0", "scoring"),
+    ("worker-0", "snapshot"),
+    ("worker-0", "uploading"),
+];
+/// Points that it comes by only when a generation begins: another worker is killed to have one.
+const WITH_ANOTHERS_DEATH: &[(&str, &str)] = &[
+    ("worker-1", "standing-by"),
+    ("worker-1", "announced"),
+    ("worker-1", "group-formed"),
+    ("worker-0", "levelling"),
+    ("worker-1", "levelled"),
+    ("worker-0", "state-compared"),
+    ("worker-1", "state-in-place"),
+];
+const COORDINATORS: &[&str] = &[
+    "committed",
+    "scored",
+    "evaluated",
+    "checkpoint-written",
+    "checkpoint-in-place",
+    "checkpoint-answered",
+];
+/// The same, of which some worker's death makes sure that they are come by.
+const COORDINATORS_IN_RECOVERY: &[&str] = &["regroup-told", "generation-durable", "announcing"];
+
+const SETTINGS: &[&str] = &[
+    "train.epochs=10000",
+    "run.snapshot_every_epochs=1",
+    "fault.timeout=2",
+    "fault.crashes=10000",
+    "fault.hangs=10000",
+];
+
+/// A run with faults to come, and where they are laid.
+struct Faulty {
+    place: Place,
+    run: Option<Watched>,
+    faults: PathBuf,
+}
+
+impl Faulty {
+    fn new() -> Self {
+        let place = Place::with(36, 10);
+        let faults = place.path("run-faults");
+        std::fs::create_dir_all(&faults).unwrap();
+        let run = Some(start(&place, "run", 3, SETTINGS));
+        Self { place, run, faults }
+    }
+
+    fn run(&mut self) -> &mut Watched {
+        self.run.as_mut().unwrap()
+    }
+
+    /// Waits until three ranks have trained two steps together.
+    fn whole_again(&mut self) {
+        let whole = |status: &serde_json::Value| {
+            let workers = status["workers"].as_array().unwrap();
+            let ranks = workers.iter().filter(|worker| worker["rank"].is_u64());
+            status["phase"] == "training" && ranks.count() == 3
+        };
+        let status = self.run().wait_until(whole);
+        let step = status["step"].as_u64().unwrap() + 2;
+        self.run()
+            .wait_until(|status| whole(status) && status["step"].as_u64() >= Some(step));
+    }
+
+    /// Lays a fault; returns the file by which it is known that someone met it.
+    fn lay(&self, who: &str, point: &str, action: &str) -> PathBuf {
+        let name = format!("{who}.{point}");
+        let taken = self.faults.join(format!("{name}.taken"));
+        let _ = std::fs::remove_file(&taken);
+        // Whole when it appears.
+        std::fs::write(self.faults.join("new"), action).unwrap();
+        std::fs::rename(self.faults.join("new"), self.faults.join(name)).unwrap();
+        taken
+    }
+
+    /// Stops the run and checks it.
+    fn end(mut self) {
+        self.whole_again();
+        signal("-TERM", self.run().pid());
+        let run = self.run.take().unwrap().end();
+        all_holds(&self.place, &run);
+    }
+}
+
+fn until_there(file: &Path) {
+    let give_up = Instant::now() + Duration::from_secs(120);
+    while !file.exists() {
+        assert!(
+            Instant::now() < give_up,
+            "nobody came by {}",
+            file.display()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Every point of a worker, with this action.
+fn at_every_point_of_a_worker(action: &str) {
+    let mut faulty = Faulty::new();
+    for (who, point) in ON_ITS_WAY {
+        faulty.whole_again();
+        until_there(&faulty.lay(who, point, action));
+    }
+    for (who, point) in WITH_ANOTHERS_DEATH {
+        faulty.whole_again();
+        let met = faulty.lay(who, point, action);
+        signal("-KILL", faulty.run().newest_pid("worker-2"));
+        until_there(&met);
+    }
+    // The one that comes in its place is met as soon as it is let in.
+    faulty.whole_again();
+    let met = faulty.lay("worker-2", "welcomed", action);
+    signal("-KILL", faulty.run().newest_pid("worker-2"));
+    until_there(&met);
+    faulty.end();
+}
+
+#[test]
+fn a_worker_may_be_killed_at_every_point() {
+    at_every_point_of_a_worker("kill");
+}
+
+#[test]
+fn a_worker_may_be_stopped_at_every_point() {
+    at_every_point_of_a_worker("stop");
+}
+
+#[test]
+fn the_coordinator_may_be_killed_at_every_point() {
+    let mut faulty = Faulty::new();
+    let all = COORDINATORS.iter().map(|point| (point, false));
+    let all = all.chain(COORDINATORS_IN_RECOVERY.iter().map(|point| (point, true)));
+    for (point, in_recovery) in all {
+        faulty.whole_again();
+        let met = faulty.lay("coordinator", point, "kill");
+        if in_recovery {
+            signal("-KILL", faulty.run().newest_pid("worker-1"));
+        }
+        until_there(&met);
+        let killed = faulty.run.take().unwrap().end();
+        assert_eq!(killed.code, None, "{point}: {killed:#?}");
+        faulty.run = Some(again(&faulty.place, "run"));
+    }
+    faulty.end();
+}
+
+#[test]
+fn the_coordinator_may_be_stopped_for_a_while() {
+    let mut faulty = Faulty::new();
+    for point in COORDINATORS {
+        faulty.whole_again();
+        let met = faulty.lay("coordinator", point, "stop");
+        until_there(&met);
+        // Longer than a worker's silence would be allowed to be: it is the coordinator that did not listen.
+        std::thread::sleep(Duration::from_millis(2500));
+        signal("-CONT", faulty.run().pid());
+    }
+    faulty.end();
+}

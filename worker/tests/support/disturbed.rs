@@ -1,0 +1,118 @@
+//! Runs that are disturbed, and the one check that they are as good as if they had not been.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{Place, Run, Watched, coordinator, processes_with};
+
+/// Long enough to be disturbed, short enough to wait for: 36 samples, three steps an epoch.
+const EPOCHS: &[&str] = &["train.epochs=12", "run.snapshot_every_epochs=4"];
+/// In an epoch.
+const STEPS: u64 = 3;
+
+/// A run whose workers keep a witness each.
+pub(crate) fn start(place: &Place, name: &str, workers: usize, more: &[&str]) -> Watched {
+    let witness = place.path(&format!("{name}-witness"));
+    std::fs::create_dir_all(&witness).unwrap();
+    let arguments: Vec<_> = EPOCHS.iter().chain(more).copied().collect();
+    let mut command = place.command(name, workers, &arguments);
+    command.env("HGAT_WITNESS", witness);
+    command.env("HGAT_FAULTS", place.path(&format!("{name}-faults")));
+    Watched::start(command, place.path(name))
+}
+
+/// That a run which was disturbed is as good as one that was not: exactly once by its own ledger and by what every
+/// worker wrote down for itself, its decisions can be replayed, and nothing is left of it.
+pub(crate) fn as_if_nothing_had_happened(place: &Place, run: &Run) {
+    assert_eq!(run.summary()["ended"], "finished", "{run:#?}");
+    all_holds(place, run);
+}
+
+/// The same for a run that was stopped, and may have an epoch that is not complete.
+pub(crate) fn all_holds(place: &Place, run: &Run) {
+    assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
+    let ledger = ledger(&run.dir);
+    assert_eq!(ledger["holds"], true, "{ledger:#}");
+    let name = run.dir.file_name().unwrap().to_string_lossy().into_owned();
+    let (trained, applied) = witnessed(&place.path(&format!("{name}-witness")), &ledger);
+    let steps_done = ledger["steps_done"].as_u64().unwrap();
+    assert_eq!(
+        applied.into_iter().collect::<Vec<_>>(),
+        (0..steps_done).collect::<Vec<_>>()
+    );
+    for (epoch, mut samples) in trained {
+        samples.sort_unstable();
+        if (epoch + 1) * STEPS <= steps_done {
+            assert_eq!(samples, (0..36).collect::<Vec<_>>(), "epoch {epoch}");
+        } else {
+            samples.dedup();
+            assert_eq!(
+                samples.len() as u64,
+                steps_done % STEPS * 12,
+                "epoch {epoch}"
+            );
+        }
+    }
+    let replayed = std::process::Command::new(coordinator())
+        .arg("replay")
+        .arg(run.dir.join("events.jsonl"))
+        .output()
+        .unwrap();
+    assert!(replayed.status.success(), "{replayed:?}");
+    let folder = run.dir.display().to_string();
+    assert_eq!(processes_with(&folder), Vec::<String>::new());
+}
+
+/// By epoch, the samples that went into the lineage's steps; and the steps of it that somebody applied.
+fn witnessed(
+    folder: &Path,
+    ledger: &serde_json::Value,
+) -> (BTreeMap<u64, Vec<u64>>, BTreeSet<u64>) {
+    let owner = |step: u64| {
+        let of = |generation: &&serde_json::Value| {
+            let (first, last) = (
+                generation["committed"]["first"].as_u64(),
+                generation["committed"]["last"].as_u64(),
+            );
+            first.is_some_and(|first| first <= step) && last.is_some_and(|last| step <= last)
+        };
+        let generations = ledger["generations"].as_array().unwrap();
+        generations.iter().find(of)?["number"].as_u64()
+    };
+    let mut trained: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let mut applied = BTreeSet::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let step = line["step"].as_u64().unwrap();
+            if owner(step) != line["generation"].as_u64() {
+                continue; // tried, and void or cut off
+            }
+            if let Some(samples) = line["samples"].as_array() {
+                let samples = samples.iter().filter_map(serde_json::Value::as_u64);
+                trained.entry(step / STEPS).or_default().extend(samples);
+            } else {
+                applied.insert(step);
+            }
+        }
+    }
+    (trained, applied)
+}
+
+pub(crate) fn ledger(run_dir: &Path) -> serde_json::Value {
+    let output = std::process::Command::new(coordinator())
+        .args(["ledger", "--json", "--run-dir"])
+        .arg(run_dir)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// The same run, resumed, with the same witness.
+pub(crate) fn again(place: &Place, name: &str) -> Watched {
+    let mut command = place.command(name, 3, &["--resume"]);
+    command.env("HGAT_WITNESS", place.path(&format!("{name}-witness")));
+    command.env("HGAT_FAULTS", place.path(&format!("{name}-faults")));
+    Watched::start(command, place.path(name))
+}
