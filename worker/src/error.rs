@@ -147,6 +147,7 @@ impl WorkerError {
         match self {
             Self::Collective { source, .. } => {
                 matches!(source, nccl_rs::Error::OutOfMemory { .. })
+                    || says_out_of_memory(&source.to_string())
             }
             // Only the text tells: tch keeps nothing else of libtorch's exceptions.
             Self::Torch { source, .. } => says_out_of_memory(&source.to_string()),
@@ -161,11 +162,15 @@ impl WorkerError {
     }
 }
 
-/// What libtorch's allocators say on CPU and on CUDA.
+/// What libtorch's allocators say on CPU and on CUDA, and all that oneDNN says when it gets no memory for its code.
 fn says_out_of_memory(text: &str) -> bool {
-    ["DefaultCPUAllocator", "out of memory", "bad_alloc"]
-        .iter()
-        .any(|words| text.contains(words))
+    const WORDS: [&str; 4] = [
+        "DefaultCPUAllocator",
+        "out of memory",
+        "bad_alloc",
+        "could not create a primitive",
+    ];
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 impl From<Break> for WorkerError {

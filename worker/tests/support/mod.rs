@@ -76,13 +76,24 @@ impl Place {
 
     /// `coordinator start` with the small recipe; `more` are further arguments, `--set` values with a `=` and no dash.
     pub(crate) fn command(&self, name: &str, workers: usize, more: &[&str]) -> Command {
+        self.command_with(worker(), name, workers, more)
+    }
+
+    /// The same with workers that this program starts.
+    pub(crate) fn command_with(
+        &self,
+        worker_binary: &Path,
+        name: &str,
+        workers: usize,
+        more: &[&str],
+    ) -> Command {
         let mut command = Command::new(coordinator());
         command
             .arg("start")
             .arg("--run-dir")
             .arg(self.path(name))
             .arg("--worker-binary")
-            .arg(worker());
+            .arg(worker_binary);
         if !more.contains(&"--resume") {
             command
                 .arg("--workers")
@@ -169,16 +180,7 @@ impl Run {
 
     /// All tensors of the last checkpoint, optimizer's included.
     pub(crate) fn tensors(&self) -> BTreeMap<String, Tensor> {
-        ["model", "optimizer"]
-            .into_iter()
-            .flat_map(|file| {
-                let path = self.last().join(format!("{file}.safetensors"));
-                let tensors = Tensor::read_safetensors(path).unwrap();
-                tensors
-                    .into_iter()
-                    .map(move |(name, tensor)| (format!("{file}/{name}"), tensor))
-            })
-            .collect()
+        tensors_of(&self.last())
     }
 
     pub(crate) fn logs(&self) -> String {
@@ -188,6 +190,20 @@ impl Run {
         logs.filter_map(|log| std::fs::read_to_string(log.ok()?.path()).ok())
             .collect()
     }
+}
+
+/// All tensors of a checkpoint, optimizer's included.
+pub(crate) fn tensors_of(checkpoint: &Path) -> BTreeMap<String, Tensor> {
+    ["model", "optimizer"]
+        .into_iter()
+        .flat_map(|file| {
+            let path = checkpoint.join(format!("{file}.safetensors"));
+            let tensors = Tensor::read_safetensors(path).unwrap();
+            tensors
+                .into_iter()
+                .map(move |(name, tensor)| (format!("{file}/{name}"), tensor))
+        })
+        .collect()
 }
 
 /// How long something that must come is waited for.
