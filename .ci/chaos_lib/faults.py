@@ -15,6 +15,8 @@ from .run import send
 
 # Some end before they are noticed, some last longer than any deadline.
 SPELLS = [0.3, 1.0, 2 * FAULT_TIMEOUT, 4 * FAULT_TIMEOUT]
+# A step that never ends is given up only after a minute, so some links between workers stay cut for longer.
+LONG_SPELL = 75.0
 RATES = ["20mbit", "100mbit", "500mbit"]
 MOMENTS = {"any time": 28, "in evaluation": 24, "in a checkpoint": 24, "in recovery": 24}
 # An epoch, which ends in an evaluation and a checkpoint, takes about as long.
@@ -98,7 +100,7 @@ def hold_back(run, chance):
 def part_two_workers(run, chance):
     one, other = chance.sample(range(run.workers), 2)
     run.network.part(one, other, refuse=chance.random() < 0.3)
-    run.undo.later(chance.choice(SPELLS), lambda: run.network.join(one, other))
+    run.undo.later(chance.choice([*SPELLS, SPELLS[-1], LONG_SPELL]), lambda: run.network.join(one, other))
 
 
 def slow_link(run, chance):
