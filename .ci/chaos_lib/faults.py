@@ -120,13 +120,19 @@ def jump_clocks(run, chance):
         set_clock(clock, chance.choice(JUMPS))
 
 
+KILL_A_WORKER = Fault("kill a worker", "worker kill", 9, kill_worker)
+KILL_THE_COORDINATOR = Fault("kill the coordinator", "coordinator kill", 16, kill_coordinator)
+# Those that a recovery follows at once.
+FIRST = [KILL_A_WORKER, KILL_A_WORKER, KILL_THE_COORDINATOR]
+
+
 def faults(network, clocks, disk):
     """Those that this machine allows."""
     known = [
-        Fault("kill a worker", "worker kill", 9, kill_worker),
+        KILL_A_WORKER,
         Fault("kill the leader", "worker kill", 5, kill_leader),
-        Fault("tell a worker to end (SIGTERM)", "SIGTERM", 6, terminate_worker),
-        Fault("kill the coordinator", "coordinator kill", 21, kill_coordinator),
+        Fault("tell a worker to end (SIGTERM)", "SIGTERM", 8, terminate_worker),
+        KILL_THE_COORDINATOR,
         Fault("stop a worker (SIGSTOP)", "SIGSTOP", 13, stop_worker),
         Fault("stop the coordinator (SIGSTOP)", "SIGSTOP", 8, stop_coordinator),
         Fault("cut a worker off from the coordinator", "network", 5, cut_off),
@@ -136,9 +142,9 @@ def faults(network, clocks, disk):
         known.append(Fault("part two workers for a while", "network", 7, part_two_workers))
         known.append(Fault("slow link of a worker for a while", "network", 6, slow_link))
     if disk:
-        known.append(Fault("full disk for a while", "full disk", 7, fill_disk))
+        known.append(Fault("full disk for a while", "full disk", 9, fill_disk))
     if clocks:
-        known.append(Fault("clock jump", "clock jump", 7, jump_clocks))
+        known.append(Fault("clock jump", "clock jump", 8, jump_clocks))
     return known
 
 
@@ -164,8 +170,7 @@ class Disturber:
             if not run.wait(lambda status: status.get("phase") == "TRAINING", MOMENT_SECONDS):
                 return
             time.sleep(pause / 4)
-            first = [fault for fault in self.known if fault.name in ("kill a worker", "kill the coordinator")]
-            self.apply(run, [self.chance.choice(first)], "any time")
+            self.apply(run, [self.chance.choice(FIRST)], "any time")
             if not run.wait(lambda status: status.get("phase") in ("REGROUPING", "FORMING"), 3, 0.005):
                 return
         elif moment == "in evaluation":

@@ -69,7 +69,7 @@ class Run:
         self.wrapper = folder / "worker"
         self.wrapper.write_text(self.wrapper_script())
         self.wrapper.chmod(0o755)
-        self.process, self.seconds, self.stopped, self.resumes = None, 0.0, False, 0
+        self.process, self.seconds, self.stopped, self.went_on = None, 0.0, False, 0
         self.output = self.left.output.open("ab")
 
     def wrapper_script(self):
@@ -97,7 +97,6 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
         command = [self.recipe.coordinator, "start", "--run-dir", self.run_dir, "--worker-binary", self.wrapper]
         if resume:
             command.append("--resume")
-            self.resumes += 1
         else:
             command += ["--workers", str(self.workers), "--data", self.recipe.data, "--device", "cpu"]
             for setting in self.recipe.settings(self.world):
@@ -147,6 +146,7 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
         if code != RESUMABLE:
             problems.append(f"with a full disk it ended with exit code {code} and not {RESUMABLE}")
         self.disk.free()
+        self.went_on += 1
         self.start(resume=True)
         return True
 
