@@ -15,7 +15,7 @@ from .run import send
 
 # Some end before they are noticed, some last longer than any deadline.
 SPELLS = [0.3, 1.0, 2 * FAULT_TIMEOUT, 4 * FAULT_TIMEOUT]
-# A step that never ends is given up only after a minute, so some links between workers stay cut for longer.
+# A step that never ends is given up only after a minute, so a few links between workers stay cut for longer.
 LONG_SPELL = 75.0
 RATES = ["20mbit", "100mbit", "500mbit"]
 MOMENTS = {"any time": 28, "in evaluation": 24, "in a checkpoint": 24, "in recovery": 24}
@@ -100,7 +100,8 @@ def hold_back(run, chance):
 def part_two_workers(run, chance):
     one, other = chance.sample(range(run.workers), 2)
     run.network.part(one, other, refuse=chance.random() < 0.3)
-    run.undo.later(chance.choice([*SPELLS, SPELLS[-1], LONG_SPELL]), lambda: run.network.join(one, other))
+    spell = LONG_SPELL if chance.random() < 0.08 else chance.choice(SPELLS)
+    run.undo.later(spell, lambda: run.network.join(one, other))
 
 
 def slow_link(run, chance):

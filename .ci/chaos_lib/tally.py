@@ -31,7 +31,7 @@ class Tally:
         return weight * 4 if name in shares and self.behind(counter[name], shares[name]) else weight
 
     def pair_is_due(self, chance):
-        return chance.random() < (0.4 if self.behind(self.pairs, PAIRS) else 0.08)
+        return chance.random() < (0.5 if self.behind(self.pairs, PAIRS) else 0.1)
 
     def lines(self, minutes):
         whole = max(1, self.faults)
