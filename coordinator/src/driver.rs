@@ -275,6 +275,9 @@ impl Driver {
                     self.keep_ledger();
                     let problem = self.parts.recorder.flush();
                     self.warn_if(problem);
+                    if let Some(launcher) = &mut self.parts.launcher {
+                        launcher.catch_up();
+                    }
                 }
             }
         }

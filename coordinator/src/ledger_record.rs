@@ -17,15 +17,14 @@ use crate::store::{DIGESTS, LEDGER, META, RUN_ID, SHAPE};
 
 /// Mismatches that a check names; counts are whole.
 const NAMED: usize = 10;
+/// How often a database that is being written is copied until a copy is whole.
+const COPIES: usize = 20;
 
 /// Why the record cannot be read. Texts say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file is not there, or another process writes it.
-    #[error(
-        "{path} cannot be read ({problem}): name the directory of a run whose coordinator has ended \
-         (coordinator stop --run-dir ends one)"
-    )]
+    /// The file is not there, or is no record.
+    #[error("{path} cannot be read ({problem}): name the directory of a run that has begun")]
     Open {
         /// `run.redb`.
         path: PathBuf,
@@ -44,6 +43,31 @@ pub enum RecordError {
         /// What is wrong.
         problem: String,
     },
+}
+
+/// The database as it is at this moment. One that a coordinator writes, or left behind when it was killed, is copied
+/// first: the copy is put right as a coordinator would, and what is read was whole at some moment.
+fn database(path: &Path) -> Result<Box<dyn ReadableDatabase>, redb::Error> {
+    let problem = match ReadOnlyDatabase::open(path) {
+        Ok(database) => return Ok(Box::new(database)),
+        Err(problem) => problem,
+    };
+    for _ in 0..COPIES {
+        let copy = std::env::temp_dir().join(format!("hgat-ledger-{}.redb", std::process::id()));
+        let copied = std::fs::copy(path, &copy);
+        let whole = copied.map_err(redb::Error::from).and_then(|_| {
+            let mut database = redb::Database::open(&copy)?;
+            // A copy taken in the middle of a write may hold pages of two moments; their checksums tell.
+            database.check_integrity()?;
+            Ok(Box::new(database) as Box<dyn ReadableDatabase>)
+        });
+        // The open file stays readable.
+        let _ = std::fs::remove_file(&copy);
+        if whole.is_ok() {
+            return whole;
+        }
+    }
+    Err(problem.into())
 }
 
 /// What was recorded.
@@ -103,7 +127,7 @@ pub struct PassedOver {
 }
 
 impl LedgerRecord {
-    /// Reads `run.redb` of a run whose coordinator is not running.
+    /// Reads `run.redb` of a run, whether its coordinator runs, has ended, or was killed.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -118,7 +142,7 @@ impl LedgerRecord {
             what,
             problem,
         };
-        let database = ReadOnlyDatabase::open(&path).map_err(|e| open(e.into()))?;
+        let database = database(&path).map_err(&open)?;
         let transaction = database.begin_read().map_err(|e| open(e.into()))?;
         let meta = transaction.open_table(META).map_err(|e| open(e.into()))?;
         let value = |key: &'static str| -> Result<Vec<u8>, RecordError> {

@@ -184,6 +184,9 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Io { problem, .. } if crate::run_dir::is_full(problem) => 75,
+            Self::Checkpoints(CheckpointError::Io { .. } | CheckpointError::NoSpace { .. })
+            | Self::Store(StoreError::Write { .. }) => 75,
             Self::Plan(_) | Self::Io { .. } | Self::Store(_) | Self::Checkpoints(_) => 64,
             Self::Labels(_) => 65,
             Self::Internal(_) => 1,
@@ -303,12 +306,20 @@ pub async fn serve(
     if let Some(launcher) = over.launcher {
         launcher.end_all().await;
     }
+    let (mut exit_code, mut reason) = (over.ending.exit_code, over.ending.reason);
     if let Err(problem) = over.store.end().await {
         observer.tell(RunEvent::Warning(problem.to_string()));
+        if exit_code == 0 {
+            // Its checkpoints are good; what lacks is the record of who trained what.
+            (exit_code, reason) = (
+                75,
+                format!("{reason}, but its record is not whole: {problem}"),
+            );
+        }
     }
     Ok(Outcome {
-        exit_code: over.ending.exit_code,
-        reason: over.ending.reason,
+        exit_code,
+        reason,
         status: over.status,
         evaluations: history.evaluations(),
         epoch_losses: history.epoch_losses(),

@@ -51,7 +51,7 @@ pub enum RunDirError {
         problem: String,
     },
     /// Anything the operating system refuses.
-    #[error("{}: cannot {action} ({source}): choose another --run-dir", .path.display())]
+    #[error("{}: cannot {action} ({source}): {}", .path.display(), advice(.source))]
     Io {
         /// What was attempted.
         action: &'static str,
@@ -60,6 +60,20 @@ pub enum RunDirError {
         /// What the operating system says.
         source: io::Error,
     },
+}
+
+/// Whether there is no room, which passes, and not a mistake, which does not.
+pub(crate) fn is_full(problem: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(problem.kind(), StorageFull | QuotaExceeded)
+}
+
+fn advice(problem: &io::Error) -> &'static str {
+    if is_full(problem) {
+        "make room on this disk and start again with --resume"
+    } else {
+        "choose another --run-dir"
+    }
 }
 
 /// `coordinator.json`: where the coordinator of a run listens.

@@ -188,7 +188,7 @@ impl Store {
         let own_path = path.to_owned();
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write_batches(&database, &queue, &own_path))
+            .spawn(move || write_batches(database, &queue, &own_path))
             .map_err(|e| StoreError::Open {
                 path: path.to_owned(),
                 problem: e.to_string(),
@@ -207,7 +207,11 @@ impl Store {
     /// [`StoreError::Write`].
     pub async fn begin_generation(&self, number: u64, ledger: &Ledger) -> Result<(), StoreError> {
         let (done, wait) = oneshot::channel();
-        self.send(Write::Generation(number, Box::new(ledger.clone()), done));
+        self.send(Write::Generation(
+            number,
+            Box::new(ledger.clone()),
+            Some(done),
+        ));
         wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
     }
 
@@ -258,7 +262,7 @@ impl Store {
     /// Waits until everything recorded so far is on disk.
     ///
     /// # Errors
-    /// The first [`StoreError::Write`] since the last flush.
+    /// [`StoreError::Write`] if something could not be written; it is tried again with what follows.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let wait = self.flush_later();
         wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
@@ -268,7 +272,7 @@ impl Store {
     #[must_use]
     pub fn flush_later(&self) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, wait) = oneshot::channel();
-        self.send(Write::Flush(done));
+        self.send(Write::Flush(Some(done)));
         wait
     }
 

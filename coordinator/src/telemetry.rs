@@ -22,5 +22,7 @@ pub fn init(rust_log: Option<&str>, no_color: bool) {
         .with_env_filter(filter)
         .with_ansi(ansi)
         .with_writer(std::io::stderr)
+        // A log on a full disk is no reason to die, and saying so on the same disk would be one.
+        .log_internal_errors(false)
         .try_init();
 }

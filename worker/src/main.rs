@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false)
+        // A log on a full disk is no reason to die, and saying so on the same disk would be one.
+        .log_internal_errors(false)
         .init();
     let mut out = std::io::stdout().lock();
     let done = match &cli.command {

@@ -28,6 +28,7 @@ mod effect;
 mod ending;
 mod event;
 mod forming;
+mod handover;
 mod hang;
 mod joining;
 mod memory;
@@ -175,6 +176,10 @@ pub struct State {
     shares: Shares,
     /// Into how many parts micro-batches are cut, because they did not fit the memory of a device.
     forward_parts: u32,
+    /// Why the newest checkpoint is not in place, if it is not.
+    checkpoint_problem: Option<String>,
+    /// How often the last checkpoint was handed over again.
+    handovers: u32,
     /// Steps in a row that changed nothing.
     passed_over_in_a_row: u32,
     /// Who first reported a failed collective since the last generation began.

@@ -62,6 +62,7 @@ impl From<RunDirError> for Failure {
     fn from(error: RunDirError) -> Self {
         let exit_code = match &error {
             RunDirError::NoAddress { .. } => LOST,
+            RunDirError::Io { source, .. } if crate::run_dir::is_full(source) => LOST,
             _ => USAGE,
         };
         Self::new(exit_code, error.to_string())

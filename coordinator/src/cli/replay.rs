@@ -36,12 +36,9 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
                 format!("{}, line {number}: {problem}", args.events.display()),
             )
         })?;
-        // A process that was killed may have left a line unfinished.
-        if line.ends_with('}') {
-            replay
-                .line(number, &line)
-                .map_err(|text| Failure::new(DATA, format!("{}, {text}", args.events.display())))?;
-        }
+        replay
+            .line(number, &line)
+            .map_err(|text| Failure::new(DATA, format!("{}, {text}", args.events.display())))?;
     }
     let Replay { parts, events, .. } = replay;
     answer(&format!(
@@ -61,20 +58,31 @@ struct Replay {
     state: Option<State>,
     parts: u64,
     events: u64,
+    /// A line that cannot be read: only a part that was killed may end with one.
+    torn: Option<String>,
 }
 
 impl Replay {
     /// Takes one line; an error says where the decision differs.
     fn line(&mut self, number: u64, line: &str) -> Result<(), String> {
-        let value: serde_json::Value =
-            serde_json::from_str(line).map_err(|problem| format!("line {number}: {problem}"))?;
+        let value: serde_json::Value = match serde_json::from_str(line) {
+            Ok(value) => value,
+            Err(problem) => {
+                self.torn.get_or_insert(format!("line {number}: {problem}"));
+                return Ok(());
+            }
+        };
         if value.get("part").is_some() {
+            self.torn = None;
             let Head { part } = serde_json::from_value(value)
                 .map_err(|problem| format!("line {number}: {problem}"))?;
             let state = State::new(part).map_err(|problem| format!("line {number}: {problem}"))?;
             self.state = Some(state);
             self.parts += 1;
             return Ok(());
+        }
+        if let Some(torn) = self.torn.take() {
+            return Err(torn);
         }
         if value.get("event").is_none() {
             return Ok(()); // a note for people

@@ -1,7 +1,7 @@
 //! `events.jsonl`: what happened and when, so that a run's decisions can be replayed through the same function.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use domain::run::{Config, Effect, Event, Millis, Reason};
@@ -49,31 +49,58 @@ fn unix_millis() -> u64 {
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Lines are handed to the operating system at the latest when there are so many bytes of them.
+const BUFFER_BYTES: usize = 64 << 10;
+/// What may wait for a full disk; then the record is given up.
+const KEPT_BYTES: usize = 64 << 20;
+
 /// Appends events to the file; buffered, flushed by the driver every second and at the end.
+///
+/// What cannot be written waits until it can: a record with a hole could not be replayed.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    file: Option<BufWriter<File>>,
+    file: Option<File>,
+    /// Lines, the first of which may be written in part.
+    kept: Vec<u8>,
+    /// Whether people were told that lines wait.
+    told: bool,
     path: PathBuf,
 }
 
 impl Recorder {
     /// Opens the file and begins a part.
     pub(crate) fn open(path: &Path, run_id: &str, config: &Config) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(path)?;
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(path)?;
         let mut recorder = Self {
-            file: Some(BufWriter::new(file)),
+            kept: Vec::new(),
+            told: false,
             path: path.to_owned(),
+            file: None,
         };
+        // A coordinator that was killed may have left a line unfinished.
+        let mut last = [b'\n'];
+        if file.metadata()?.len() > 0 {
+            file.seek(io::SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            recorder.kept.push(b'\n');
+        }
+        recorder.file = Some(file);
         recorder.line(&Head {
             part: config,
             run_id,
             began_unix_ms: unix_millis(),
         })?;
+        recorder.write()?;
         Ok(recorder)
     }
 
-    /// Records an event and a digest of what was decided about it. After a failure, which is returned once, nothing more is recorded: a record with a hole could
-    /// not be replayed.
+    /// Records an event and a digest of what was decided about it.
     pub(crate) fn event(
         &mut self,
         event: &Event,
@@ -86,7 +113,7 @@ impl Recorder {
             event,
             decided: digest(effects, reason),
         });
-        self.stop_on(result)
+        self.after(result)
     }
 
     /// Lists a sample that was left out; `reason` names its file. A replay passes over lines without an `event`.
@@ -103,29 +130,96 @@ impl Recorder {
             sample,
             reason,
         });
-        self.stop_on(result)
+        self.after(result)
     }
 
     /// Hands what is buffered to the operating system.
     pub(crate) fn flush(&mut self) -> Option<String> {
-        let result = self.file.as_mut().map_or(Ok(()), Write::flush);
-        self.stop_on(result)
+        let result = self.write();
+        self.after(result)
     }
 
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        serde_json::to_writer(&mut self.kept, line)?;
+        self.kept.push(b'\n');
+        if self.kept.len() >= BUFFER_BYTES && !self.told {
+            return self.write();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        serde_json::to_writer(&mut *file, line)?;
-        file.write_all(b"\n")
+        let (mut done, mut result) = (0, Ok(()));
+        while done < self.kept.len() && result.is_ok() {
+            match file.write(&self.kept[done..]) {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(more) => done += more,
+                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
+                Err(problem) => result = Err(problem),
+            }
+        }
+        self.kept.drain(..done);
+        result
     }
 
-    fn stop_on(&mut self, result: io::Result<()>) -> Option<String> {
-        let problem = result.err()?;
-        self.file = None;
+    /// What people are to be told, if anything.
+    fn after(&mut self, result: io::Result<()>) -> Option<String> {
+        let Err(problem) = result else {
+            self.told &= !self.kept.is_empty();
+            return None;
+        };
+        let path = self.path.display();
+        if self.kept.len() > KEPT_BYTES {
+            self.file = None;
+            self.kept = Vec::new();
+            return Some(format!(
+                "events are no longer recorded in {path}, since too many of them waited: {problem}"
+            ));
+        }
+        if std::mem::replace(&mut self.told, true) {
+            return None;
+        }
         Some(format!(
-            "events are no longer recorded in {}: {problem}",
-            self.path.display()
+            "events wait to be recorded in {path}: {problem}; make room on this disk"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_swallow_the_next_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        std::fs::write(
+            &path,
+            "{\"at_ms\":1,\"event\":\"started\"}\n{\"at_ms\":2,\"ev",
+        )
+        .unwrap();
+        let config: Config = serde_json::from_value(serde_json::json!({
+            "workers": 1, "min_workers": 1, "world": "elastic", "local": true,
+            "budgets": { "crash": 1, "hang": 1, "preemption": 1, "memory": 0 },
+            "shape": { "seed": 0, "samples": 8, "val_samples": 2, "global_batch": 4, "micro_batch": 2, "epochs": 1,
+                "evaluate_every_epochs": 1, "snapshot_every_steps": null, "snapshot_every_epochs": 1 },
+            "begins_at_step": 0, "from_checkpoint": false, "evaluate_first": false, "last_generation": 0,
+            "stop_after": null,
+            "timeouts": domain::run::Timeouts::from_fault_timeout(Millis(5000)),
+        }))
+        .unwrap();
+
+        Recorder::open(&path, "run", &config).unwrap();
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("{\"part\":"), "{text}");
     }
 }

@@ -158,6 +158,11 @@ impl LocalWorkers {
         Ok(Started { pid, device, log })
     }
 
+    /// Records what a full disk kept from being recorded.
+    pub(crate) fn catch_up(&mut self) {
+        self.processes.catch_up();
+    }
+
     /// Tells a worker process to end.
     pub(crate) fn terminate(&self, worker: &WorkerId) {
         self.signal(worker, Signal::TERM);

@@ -1,7 +1,8 @@
 //! The thread that writes: whatever has gathered, in one transaction.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use domain::ledger::Ledger;
 use domain::run_plan::RunShape;
@@ -16,9 +17,12 @@ use super::{
 };
 use crate::evaluation::Evaluated;
 
+/// Who waits for a write to be on disk.
+type Done = oneshot::Sender<Result<(), StoreError>>;
+
 /// Something to be written.
 pub(super) enum Write {
-    Generation(u64, Box<Ledger>, oneshot::Sender<Result<(), StoreError>>),
+    Generation(u64, Box<Ledger>, Option<Done>),
     Step(StepPoint),
     Ledger(Box<Ledger>),
     Evaluation(Box<Evaluated>),
@@ -27,37 +31,94 @@ pub(super) enum Write {
     Shape(RunShape),
     Scores(Box<Scores>),
     End,
-    Flush(oneshot::Sender<Result<(), StoreError>>),
+    Flush(Option<Done>),
+}
+
+/// How long after a failure a further try waits: it opens the file anew, which reads it.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+impl Write {
+    /// Whether somebody waits for it to be on disk.
+    fn is_waited_for(&self) -> bool {
+        matches!(self, Self::Generation(_, _, Some(_)) | Self::Flush(Some(_)))
+    }
+
+    /// Who waits for it to be on disk, once.
+    fn waiting(&mut self) -> Option<Done> {
+        match self {
+            Self::Generation(_, _, done) | Self::Flush(done) => done.take(),
+            _ => None,
+        }
+    }
 }
 
 /// The writer's life: one transaction for whatever has gathered.
-pub(super) fn write_batches(database: &Database, queue: &mpsc::Receiver<Write>, path: &Path) {
-    let mut first_problem: Option<String> = None;
-    while let Ok(first) = queue.recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH {
+///
+/// After a failure, such as a full disk, the database is opened anew (redb refuses to go on) and what could not be
+/// written is tried again with what follows: nothing of the record is lost for good while this process lives. Whoever
+/// waits is told of the failure at once.
+pub(super) fn write_batches(database: Database, queue: &mpsc::Receiver<Write>, path: &Path) {
+    let mut database = Some(database);
+    let mut kept: Vec<Write> = Vec::new();
+    let mut failed_at: Option<Instant> = None;
+    loop {
+        let next = if kept.is_empty() {
+            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            queue.recv_timeout(TRY_AGAIN)
+        };
+        let over = matches!(next, Err(RecvTimeoutError::Disconnected));
+        kept.extend(next.ok());
+        while kept.len() < BATCH {
             match queue.try_recv() {
-                Ok(write) => batch.push(write),
+                Ok(write) => kept.push(write),
                 Err(_) => break,
             }
         }
-        if let Err(problem) = write_batch(database, &batch) {
-            tracing::warn!(path = %path.display(), %problem, "the store cannot be written");
-            first_problem.get_or_insert(problem.to_string());
-        }
-        for write in batch {
-            if let Write::Generation(_, _, done) | Write::Flush(done) = write {
-                let result = match first_problem.take() {
-                    Some(problem) => Err(StoreError::Write {
-                        path: path.to_owned(),
-                        problem,
-                    }),
-                    None => Ok(()),
-                };
-                let _ = done.send(result);
+        let wanted = over || kept.iter().any(Write::is_waited_for);
+        let rested = failed_at.is_none_or(|at| at.elapsed() >= TRY_AGAIN);
+        if kept.is_empty() || !(wanted || rested) {
+            if over {
+                return;
             }
+            continue;
+        }
+        let written = reopen(&mut database, path).and_then(|database| write_batch(database, &kept));
+        if let Err(problem) = &written {
+            tracing::warn!(path = %path.display(), %problem, "the store cannot be written");
+            database = None;
+        }
+        failed_at = written.is_err().then(Instant::now);
+        for done in kept.iter_mut().filter_map(Write::waiting) {
+            let _ = done.send(written.as_ref().map_or_else(
+                |problem| {
+                    Err(StoreError::Write {
+                        path: path.to_owned(),
+                        problem: problem.to_string(),
+                    })
+                },
+                |()| Ok(()),
+            ));
+        }
+        if written.is_ok() {
+            kept.clear();
+        }
+        if over {
+            return;
         }
     }
+}
+
+/// The database, opened if it is not.
+fn reopen<'a>(
+    database: &'a mut Option<Database>,
+    path: &Path,
+) -> Result<&'a Database, redb::Error> {
+    let open = match database.take() {
+        Some(open) => open,
+        None => Database::create(path)?,
+    };
+    Ok(database.insert(open))
 }
 
 fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {

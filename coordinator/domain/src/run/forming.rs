@@ -44,6 +44,8 @@ impl State {
         }
         let formation = match self.phase {
             Phase::Waiting => self.first_formation(now),
+            // Between two tries the disk is given time to become free.
+            Phase::Regrouping { .. } if self.deadlines.contains_key(&Deadline::Handover) => None,
             Phase::Regrouping { .. } => self.next_formation(),
             _ => None,
         };
@@ -161,6 +163,7 @@ impl State {
         self.reports.clear();
         self.deadlines.remove(&Deadline::Join);
         self.deadlines.remove(&Deadline::Regroup);
+        self.deadlines.remove(&Deadline::Handover);
         self.set(Deadline::Forming, now.after(self.config.timeouts.forming));
         self.roster.assign_ranks(&members, begins_at_step);
         // What was done beyond is void, and done again.

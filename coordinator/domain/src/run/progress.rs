@@ -366,6 +366,9 @@ impl State {
         let total = self.total_steps();
         let epochs = self.plan.shape().epochs;
         if step == total && self.steps_done == total && !self.opening.finish {
+            if self.checkpointed != Some(total) {
+                return self.hand_over_again(now);
+            }
             let reason = format!("finished: {total} steps, {epochs} epochs");
             let ending = Ending {
                 kind: EndKind::Finished,
@@ -395,6 +398,18 @@ impl State {
                 return self.fail(1, reason, None, Vec::new(), now);
             }
         };
+        let safe = self.checkpointed.unwrap_or(0);
+        if safe != step {
+            let problem = self
+                .checkpoint_problem
+                .as_deref()
+                .unwrap_or("it never came in whole");
+            let reason = format!(
+                "stopped after {step} of {total} steps ({by}), but its checkpoint is not in place ({problem}): --resume \
+                 goes on from step {safe}"
+            );
+            return self.stopped(75, reason, now);
+        }
         self.stopped(
             0,
             format!("stopped after {step} of {total} steps ({by}): resume with --resume"),

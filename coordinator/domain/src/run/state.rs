@@ -44,6 +44,8 @@ impl State {
             losses: restart::Losses::default(),
             shares: Shares::even(0),
             forward_parts: 1,
+            checkpoint_problem: None,
+            handovers: 0,
             passed_over_in_a_row: 0,
             witness: None,
             explained: false,

@@ -218,6 +218,14 @@ impl Sim {
         })
     }
 
+    /// A checkpoint is in place.
+    pub(super) fn checkpointed(&mut self, step: u64) -> Vec<Effect> {
+        self.happen(Event::CheckpointEnded {
+            step,
+            problem: None,
+        })
+    }
+
     pub(super) fn stream_lost(&mut self, n: u32) -> Vec<Effect> {
         self.happen(Event::StreamLost {
             worker: WorkerId::local(n),

@@ -53,6 +53,8 @@ pub enum Deadline {
     Respawn(WorkerId),
     /// Until a worker that was started again has set up.
     Arrival(WorkerId),
+    /// Until the last checkpoint is handed over again.
+    Handover,
     /// Until all ranks have stopped and left.
     Stop,
     /// Until the figures of the last evaluation are known.
@@ -78,6 +80,7 @@ impl fmt::Display for Deadline {
             Self::Exit(worker) => write!(f, "process of {worker} must end"),
             Self::Respawn(worker) => write!(f, "{worker} is started again"),
             Self::Arrival(worker) => write!(f, "{worker} must set up"),
+            Self::Handover => f.write_str("the last checkpoint is handed over again"),
             Self::Stop => f.write_str("ranks must stop"),
             Self::Evaluation => f.write_str("figures of the evaluation"),
             Self::Checkpoint(step) => write!(f, "checkpoint of step {step}"),

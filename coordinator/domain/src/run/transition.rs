@@ -54,6 +54,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             state.deadlines.remove(&Deadline::Checkpoint(*step));
             match problem {
                 Some(problem) => {
+                    state.checkpoint_problem = Some(problem.clone());
                     let text = format!("no checkpoint of step {step}, training goes on: {problem}");
                     vec![Effect::Warn { text }]
                 }
@@ -128,6 +129,8 @@ impl State {
         // One that is ahead of what is committed could not be gone on from.
         if step <= self.steps_done {
             self.checkpointed = self.checkpointed.max(Some(step));
+            self.checkpoint_problem = None;
+            self.handovers = 0;
         }
     }
 

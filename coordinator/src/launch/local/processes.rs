@@ -38,6 +38,8 @@ impl Process {
 pub(super) struct Processes {
     path: PathBuf,
     known: BTreeMap<String, Process>,
+    /// Whether the file lacks something, because it could not be written.
+    behind: bool,
 }
 
 impl Processes {
@@ -46,7 +48,11 @@ impl Processes {
         let path = run_dir.join("workers.json");
         let text = std::fs::read(&path).unwrap_or_default();
         let known = serde_json::from_slice(&text).unwrap_or_default();
-        Self { path, known }
+        Self {
+            path,
+            known,
+            behind: false,
+        }
     }
 
     /// Notes that a worker has this process now.
@@ -54,10 +60,23 @@ impl Processes {
         if let Some(process) = Process::of(pid) {
             self.known.insert(worker.to_string(), process);
         }
+        self.write();
+    }
+
+    /// Writes what could not be written before.
+    pub(super) fn catch_up(&mut self) {
+        if self.behind {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
         let text = serde_json::to_vec(&self.known).unwrap_or_default();
         let next = self.path.with_extension("json.new");
         let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &self.path));
+        self.behind = written.is_err();
         if let Err(problem) = written {
+            let _ = std::fs::remove_file(&next);
             tracing::warn!(path = %self.path.display(), %problem, "worker processes are not recorded");
         }
     }

@@ -124,6 +124,76 @@ fn steps_that_are_not_finite_one_after_the_other_end_the_run() {
     assert_eq!(sim.ending().exit_code, 65);
 }
 
+#[test]
+fn a_run_does_not_finish_without_its_last_checkpoint() {
+    let mut sim = Sim::training(2);
+    for step in 0..4 {
+        sim.all_do(2, step);
+    }
+    let no_room = |sim: &mut Sim| {
+        let problem = Some("no space left".to_owned());
+        sim.happen(Event::CheckpointEnded { step: 4, problem });
+        for n in 0..2 {
+            sim.leave(n, 4, LeaveReason::Finished);
+        }
+    };
+    no_room(&mut sim);
+    assert!(sim.warnings().iter().any(|text| text.ends_with(
+        "the checkpoint of step 4 is not in place: no space left; it is handed over again every 5 s"
+    )));
+    let again = |sim: &mut Sim| {
+        for n in 0..2 {
+            sim.standby(n, 4);
+        }
+        while matches!(sim.state().phase(), Phase::Regrouping { .. }) {
+            assert!(sim.state().deadlines().contains_key(&Deadline::Handover));
+            for n in 0..2 {
+                sim.beat(n, "", false);
+            }
+            sim.pass(1_000);
+        }
+        for n in 0..2 {
+            sim.ready(n);
+        }
+    };
+    for _ in 0..3 {
+        again(&mut sim);
+        no_room(&mut sim);
+        assert_eq!(sim.decided(), None);
+    }
+
+    // Then there is room.
+    again(&mut sim);
+    sim.checkpointed(4);
+    for n in 0..2 {
+        sim.leave(n, 4, LeaveReason::Finished);
+    }
+    assert_eq!(
+        (sim.ending().kind, sim.ending().exit_code),
+        (EndKind::Finished, 0)
+    );
+}
+
+#[test]
+fn a_stop_whose_checkpoint_is_not_in_place_says_so() {
+    let mut sim = Sim::training(2);
+    sim.all_do(2, 0);
+    sim.happen(Event::StopAsked {
+        by: "me".to_owned(),
+    });
+    let problem = Some("no space left".to_owned());
+    sim.happen(Event::CheckpointEnded { step: 1, problem });
+    for n in 0..2 {
+        sim.leave(n, 1, LeaveReason::Stopped);
+    }
+    assert_eq!(sim.ending().exit_code, 75);
+    assert!(
+        sim.ending()
+            .reason
+            .ends_with("(no space left): --resume goes on from step 0")
+    );
+}
+
 /// All workers report steps at these paces.
 fn at_paces(sim: &mut Sim, steps: std::ops::Range<u64>, paces: [u64; 3]) {
     for step in steps {

@@ -271,8 +271,9 @@ proptest! {
             let steps = (0..4).map(|step| {
                 Event::Progress { worker: WorkerId::local(n), generation: 7, report: report(step) }
             });
+            let in_place = Event::CheckpointEnded { step: 4, problem: None };
             let leaving = Event::Leaving { worker, generation: 7, step: 4, reason: LeaveReason::Finished };
-            [joined, set_up, ready].into_iter().chain(steps).chain([leaving]).collect()
+            [joined, set_up, ready].into_iter().chain(steps).chain([in_place, leaving]).collect()
         };
         // A worker speaks of a generation only once there is one: when all have joined.
         let rest = (0..WORKERS).cycle().take(40);

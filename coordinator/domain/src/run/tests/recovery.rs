@@ -262,6 +262,7 @@ fn a_stop_while_regrouping_still_hands_over_a_checkpoint() {
     .unwrap();
     assert_eq!((next.1, next.3.snapshot, next.3.finish), (1, true, true));
     sim.ready(0);
+    sim.checkpointed(1);
     sim.leave(0, 1, LeaveReason::Finished);
     assert_eq!(
         sim.ending().reason,

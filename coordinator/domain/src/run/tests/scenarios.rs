@@ -66,6 +66,7 @@ fn a_whole_run_goes_through_its_phases_and_ends_finished() {
         scored: VAL,
         samples: VAL,
     });
+    sim.checkpointed(4);
     sim.leave(0, 4, LeaveReason::Finished);
     assert!(
         !sim.effects
@@ -197,6 +198,7 @@ fn a_stop_waits_for_all_ranks_and_is_resumable() {
         sim.reason,
         "stopping (asked by Ctrl-C): waiting for worker-1 to reach a step boundary, hand over a checkpoint and leave"
     );
+    sim.checkpointed(2);
     sim.leave(1, 2, LeaveReason::Stopped);
     sim.all_go(2);
     // The evaluation that was due after step 2 is not waited for: nobody scores it.
