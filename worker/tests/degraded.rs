@@ -33,9 +33,9 @@ fn change(pid: u32, stretch: &[u8], to: fn(u32) -> u32) -> std::io::Result<bool>
     let mut found = false;
     for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
         let range = line.split(' ').next().unwrap();
-        let (from, to) = range.split_once('-').unwrap();
+        let (from, end) = range.split_once('-').unwrap();
         let at = |text| u64::from_str_radix(text, 16).unwrap();
-        let mut bytes = vec![0; (at(to) - at(from)) as usize];
+        let mut bytes = vec![0; (at(end) - at(from)) as usize];
         // Not everything that is mapped can be read.
         let Ok(()) = memory.read_exact_at(&mut bytes, at(from)) else {
             continue;
