@@ -6,7 +6,7 @@ use proto::v1::{self, Activity, Deadline, Heartbeat, Join, Status, WorkerStatus}
 
 /// Bounds on what a status repeats of strings from outside, in bytes, so that it stays below the message limit.
 const TEXT_LIMIT: usize = 256;
-/// Workers listed in one status; more are counted in its reason.
+/// Workers listed in one status; more are counted.
 const WORKERS_LIMIT: usize = 512;
 
 /// What a status shows beyond the domain's state.
@@ -73,6 +73,8 @@ pub(crate) fn view<'a>(
             .take(WORKERS_LIMIT)
             .map(|(worker, member)| worker_view(worker, member, introduced(worker), now))
             .collect(),
+        workers_joined: state.roster().joined(),
+        workers_unlisted: state.roster().len().saturating_sub(WORKERS_LIMIT) as u32,
         deadlines: state
             .deadlines()
             .iter()

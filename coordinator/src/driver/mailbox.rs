@@ -1,0 +1,101 @@
+//! What others tell the driver, and when each of it came in.
+
+use std::time::Instant;
+
+use domain::membership::WorkerId;
+use domain::run::Event;
+use proto::v1::{Join, SessionResponse, session_request};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use crate::checkpoint::Committed;
+use crate::evaluation::Evaluated;
+use crate::store::Scores;
+
+/// Messages that may wait for the driver; senders beyond that wait with them.
+const MAILBOX: usize = 4096;
+
+/// The receiving side: messages in the order in which they came, each with the time at which it did.
+pub(crate) type Mailbox = mpsc::Receiver<(Instant, Message)>;
+
+/// The sending side.
+#[derive(Debug, Clone)]
+pub(crate) struct Mail(mpsc::Sender<(Instant, Message)>);
+
+/// The driver is gone: the run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Over;
+
+/// A driver's mailbox.
+pub(crate) fn mailbox() -> (Mail, Mailbox) {
+    let (sender, receiver) = mpsc::channel(MAILBOX);
+    (Mail(sender), receiver)
+}
+
+impl Mail {
+    /// Tells the driver; waits while too much waits for it already.
+    pub(crate) async fn send(&self, message: Message) -> Result<(), Over> {
+        let came = Instant::now();
+        self.0.send((came, message)).await.map_err(|_| Over)
+    }
+}
+
+/// What others tell the driver.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Something that the domain understands as it is.
+    Event(Event),
+    /// A worker's first message.
+    Joining {
+        join: Box<Join>,
+        connection: Connection,
+    },
+    /// A worker's further messages.
+    Said {
+        worker: WorkerId,
+        session: u64,
+        what: Box<session_request::Message>,
+    },
+    /// The end of a session's stream.
+    Gone {
+        worker: WorkerId,
+        session: u64,
+        detail: String,
+    },
+    /// Scores came in.
+    Scored {
+        step: u64,
+        scored: u32,
+        samples: u32,
+        began: bool,
+        skipped: Vec<(u32, String)>,
+        scores: Box<Scores>,
+    },
+    /// An evaluation is done, or has no figures.
+    Evaluated {
+        step: u64,
+        outcome: Result<Box<Evaluated>, String>,
+    },
+    /// A checkpoint of `step` is about to be committed: `done` once every step before it is on disk. A checkpoint that
+    /// is ahead of the ledger could not be gone on from.
+    Settle {
+        step: u64,
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// A checkpoint is in place, or is not.
+    Checkpoint {
+        step: u64,
+        outcome: Result<Committed, String>,
+    },
+}
+
+/// The way to a worker.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Tells this session from others of the same worker.
+    pub(crate) session: u64,
+    /// Messages down; dropping it ends the stream.
+    pub(crate) down: mpsc::Sender<Result<SessionResponse, Status>>,
+    /// Dropping it ends the session's reading half.
+    pub(crate) _reading: oneshot::Sender<()>,
+}
