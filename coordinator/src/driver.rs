@@ -41,7 +41,7 @@ pub(crate) use recorder::{Recorder, digest};
 /// Messages handled before the status is shown again, so that a flood does not hide it.
 const BATCH: usize = 256;
 /// The shortest time between two statuses: with thousands of workers making one costs as much as hundreds of messages.
-const SHOW: Duration = Duration::from_millis(20);
+const SHOW: Duration = Duration::from_millis(50);
 /// How often ages and remaining times in the status are renewed while nothing happens.
 const REFRESH: Duration = Duration::from_secs(1);
 /// Warnings that the status repeats; the events have them all.

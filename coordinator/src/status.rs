@@ -76,9 +76,7 @@ pub(crate) fn view<'a>(
         workers_joined: state.roster().joined(),
         workers_unlisted: state.roster().len().saturating_sub(WORKERS_LIMIT) as u32,
         deadlines: state
-            .deadlines()
-            .iter()
-            .filter(|(deadline, _)| !matches!(deadline, domain::run::Deadline::Heartbeat(_)))
+            .deadlines_but_heartbeats()
             .map(|(deadline, at)| Deadline {
                 name: deadline.to_string(),
                 remaining_millis: at.since(now).0,

@@ -11,17 +11,23 @@ use serde::{Deserialize, Serialize, Serializer};
 /// Cheap to clone: a worker is named in its session, its deadlines and its groups.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(from = "String")]
-pub struct WorkerId(Arc<str>);
+pub struct WorkerId {
+    name: Arc<str>,
+    /// The trailing number, and how much of the name comes before it. Known beforehand, since names are compared far more
+    /// often than made. A number of 20 digits or more counts as text.
+    number: Option<u64>,
+    text: usize,
+}
 
 impl From<String> for WorkerId {
     fn from(name: String) -> Self {
-        Self(name.into())
+        Self::new(name)
     }
 }
 
 impl Serialize for WorkerId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.name)
     }
 }
 
@@ -29,36 +35,35 @@ impl WorkerId {
     /// The worker of this name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into().into())
+        let name: String = name.into();
+        let before = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let number = name[before..].parse().ok();
+        Self {
+            text: if number.is_some() { before } else { name.len() },
+            number,
+            name: name.into(),
+        }
     }
 
     /// The name that a local launcher gives its worker number `index`.
     #[must_use]
     pub fn local(index: u32) -> Self {
-        Self(format!("worker-{index}").into())
+        Self::new(format!("worker-{index}"))
     }
 
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The name without its trailing number, and that number; a number of 20 digits or more counts as text.
-    fn parts(&self) -> (&str, Option<u64>) {
-        let text = self.0.trim_end_matches(|c: char| c.is_ascii_digit());
-        match self.0[text.len()..].parse() {
-            Ok(number) => (text, Some(number)),
-            Err(_) => (&self.0, None),
-        }
+        &self.name
     }
 }
 
 impl Ord for WorkerId {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.parts()
-            .cmp(&other.parts())
-            .then_with(|| self.0.cmp(&other.0))
+        self.name.as_bytes()[..self.text]
+            .cmp(&other.name.as_bytes()[..other.text])
+            .then_with(|| self.number.cmp(&other.number))
+            .then_with(|| self.name.cmp(&other.name))
     }
 }
 
@@ -70,7 +75,7 @@ impl PartialOrd for WorkerId {
 
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 

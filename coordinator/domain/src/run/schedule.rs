@@ -62,6 +62,14 @@ impl Schedule {
         self.by_time.first().map(|(at, deadline)| (deadline, *at))
     }
 
+    /// Those that are no worker's heartbeat, without a look at the thousands that are.
+    pub(super) fn but_heartbeats(&self) -> impl Iterator<Item = (&Deadline, Millis)> {
+        // Heartbeats are between these two in the order of deadlines.
+        let before = self.by_name.range(..=Deadline::Forming);
+        let after = self.by_name.range(Deadline::Regroup..);
+        before.chain(after).map(|(deadline, at)| (deadline, *at))
+    }
+
     /// All of them.
     pub(super) fn by_name(&self) -> &BTreeMap<Deadline, Millis> {
         &self.by_name
@@ -85,8 +93,12 @@ mod tests {
         schedule.set(heartbeat(1), Millis(11));
         schedule.set_unless_running(Deadline::Join, Millis(1));
         assert_eq!(schedule.next(), Some((&Deadline::Join, Millis(9))));
+        schedule.set(Deadline::Kill, Millis(50));
         schedule.remove(&Deadline::Join);
         assert!(!schedule.runs(&Deadline::Join));
+        let names: Vec<_> = schedule.but_heartbeats().collect();
+        assert_eq!(names, [(&Deadline::Kill, Millis(50))]);
+        schedule.remove(&Deadline::Kill);
         schedule.retain(|deadline| *deadline != heartbeat(0));
         assert_eq!(schedule.next(), Some((&heartbeat(1), Millis(11))));
         assert_eq!((schedule.by_name.len(), schedule.by_time.len()), (1, 1));

@@ -132,6 +132,11 @@ impl State {
         self.deadlines.by_name()
     }
 
+    /// The deadlines that people are told of: whose heartbeat is late shows in its age.
+    pub fn deadlines_but_heartbeats(&self) -> impl Iterator<Item = (&Deadline, Millis)> {
+        self.deadlines.but_heartbeats()
+    }
+
     /// When the run wants to be woken, and for which deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(&Deadline, Millis)> {
