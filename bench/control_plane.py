@@ -115,9 +115,11 @@ def in_steady_state(address, run_dir, pid, simulated_pid):
     time.sleep(3)
     events = run_dir / "events.jsonl"
     before, spent, written = time.monotonic(), [processor(p) for p in (pid, simulated_pid)], events.stat().st_size
+    everyone = machine_busy()
     queries = ask(address, QUERY_COUNT, QUERY_PAUSE_MS)
     seconds = time.monotonic() - before
     spent = [processor(p) - was for p, was in zip((pid, simulated_pid), spent, strict=True)]
+    others = machine_busy() - everyone - sum(spent)
     latencies = sorted(1000 * latency for latency in queries["seconds"])
     return {
         "window_s": round(seconds, 1),
@@ -125,6 +127,8 @@ def in_steady_state(address, run_dir, pid, simulated_pid):
         "coordinator_cpu": round(spent[0] / seconds, 4),
         "simulating_mib": memory(simulated_pid)["VmRSS"],
         "simulating_cpu": round(spent[1] / seconds, 4),
+        # Whoever else was at work on this machine, the status queries included.
+        "others_cpu": round(others / seconds, 3),
         "status_ms": {
             "median": round(statistics.median(latencies), 3),
             "p95": round(latencies[int(0.95 * len(latencies))], 3),
@@ -192,6 +196,12 @@ def processor(pid):
     """Seconds of processor time so far, in the kernel and out of it."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def machine_busy():
+    """Seconds of processor time of everything on this machine so far."""
+    user, nice, system, _, _, irq, softirq, *_ = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq))) / TICKS
 
 
 def curves(rows):

@@ -242,7 +242,9 @@ impl Driver {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.clock.duration_since(self.started).as_millis()).unwrap_or(u64::MAX))
+        Millis(
+            u64::try_from(self.clock.duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
+        )
     }
 
     /// When the next deadline is over; far away if none runs.

@@ -177,3 +177,62 @@ pub(crate) fn cut(text: &str) -> String {
     }
     text[..end].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::run::{Budgets, Config, Timeouts, World};
+    use domain::run_plan::RunShape;
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn the_status_of_ten_thousand_workers_lists_some_counts_all_and_is_a_small_message() {
+        let config = Config {
+            workers: 10_000,
+            min_workers: 1,
+            world: World::Elastic,
+            budgets: Budgets {
+                crash: 1,
+                hang: 1,
+                preemption: 1,
+                memory: 0,
+            },
+            local: true,
+            shape: RunShape {
+                seed: 1,
+                samples: 8,
+                val_samples: 4,
+                global_batch: 4,
+                micro_batch: 2,
+                epochs: 1,
+                evaluate_every_epochs: 1,
+                snapshot_every_steps: None,
+                snapshot_every_epochs: None,
+            },
+            begins_at_step: 0,
+            from_checkpoint: false,
+            evaluate_first: false,
+            last_generation: 0,
+            adopted: None,
+            stop_after: None,
+            timeouts: Timeouts::from_fault_timeout(Millis(5000)),
+        };
+        let state = State::new(config).unwrap();
+        let long = Introduced {
+            join: Join {
+                host: "h".repeat(1000),
+                device: "d".repeat(1000),
+                ..Join::default()
+            },
+            heartbeat: Some(Heartbeat {
+                collective: "c".repeat(10_000),
+                ..Heartbeat::default()
+            }),
+        };
+        let status = view(&state, &Shown::default(), |_| Some(&long), Millis(0));
+        assert_eq!(status.workers.len(), WORKERS_LIMIT);
+        assert_eq!(status.workers_unlisted as usize, 10_000 - WORKERS_LIMIT);
+        assert!(status.encoded_len() < proto::MAX_MESSAGE_BYTES / 2);
+    }
+}

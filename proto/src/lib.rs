@@ -72,6 +72,9 @@ mod tests {
         }
         let all: Vec<u32> = (0..10_000).collect();
         assert_eq!(v1::Holders::of(&all).ranges.len(), 1);
-        assert_eq!(v1::Holders::of(&[3, 4, 5]).ranks(5).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(
+            v1::Holders::of(&[3, 4, 5]).ranks(5).collect::<Vec<_>>(),
+            [3, 4]
+        );
     }
 }

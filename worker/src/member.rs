@@ -166,7 +166,9 @@ impl Member {
         let first = BTreeSet::from([0]);
         Ok(match &generation.state {
             Some(State::FromPeers(holders)) => {
-                let ranks = holders.ranks(generation.world_size).map(|rank| rank as usize);
+                let ranks = holders
+                    .ranks(generation.world_size)
+                    .map(|rank| rank as usize);
                 (ranks.collect(), String::new())
             }
             Some(State::FromCheckpoint(from)) => {

@@ -241,7 +241,12 @@ impl Feeder {
     fn forget_old_epochs(&mut self) {
         let slowest = self.ranks_at.keys().next().copied();
         let epoch = slowest.unwrap_or(u32::MAX);
-        if self.epochs.keys().next().is_some_and(|known| *known < epoch) {
+        if self
+            .epochs
+            .keys()
+            .next()
+            .is_some_and(|known| *known < epoch)
+        {
             self.epochs.retain(|known, _| *known >= epoch);
         }
     }

@@ -34,7 +34,10 @@ impl Figures {
         self.ranks = ranks.max(1) as usize;
         self.waits.truncate(WINDOW * self.ranks);
         let sums = |(waited, wall): (u64, u64), report: &(u64, u64)| {
-            (waited.saturating_add(report.0), wall.saturating_add(report.1))
+            (
+                waited.saturating_add(report.0),
+                wall.saturating_add(report.1),
+            )
         };
         self.wait_sums = self.waits.iter().fold((0, 0), sums);
     }

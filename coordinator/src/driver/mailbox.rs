@@ -99,3 +99,33 @@ pub(crate) struct Connection {
     /// Dropping it ends the session's reading half.
     pub(crate) _reading: oneshot::Sender<()>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_carries_the_time_at_which_it_came_and_not_at_which_it_was_taken() {
+        // Given a full mailbox, and one more who waits to put something in
+        let (mail, mut mailbox) = mailbox();
+        for _ in 0..MAILBOX {
+            mail.send(Message::Event(Event::Tick)).await.unwrap();
+        }
+        let late =
+            tokio::spawn(async move { mail.send(Message::Event(Event::SnapshotAsked)).await });
+        tokio::task::yield_now().await;
+
+        // When it is emptied at last
+        let emptied = Instant::now();
+        let mut came = Vec::new();
+        while let Some((at, _)) = mailbox.recv().await {
+            came.push(at);
+        }
+
+        // Then all of it had come before, in order
+        assert_eq!(late.await.unwrap(), Ok(()));
+        assert_eq!(came.len(), MAILBOX + 1);
+        assert!(came.is_sorted());
+        assert!(came.iter().all(|at| *at <= emptied));
+    }
+}

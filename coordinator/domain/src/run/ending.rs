@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Deadline, Effect, Millis, Phase, State};
 use super::schedule::Schedule;
+use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Process, Session, WorkerId};
 
 /// In which of three ways a run ended.

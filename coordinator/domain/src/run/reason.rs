@@ -165,11 +165,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Stopping { by, missing } => {
-                write!(
-                    f,
-                    "stopping (asked by {by}): waiting for {} ",
-                    missing
-                )?;
+                write!(f, "stopping (asked by {by}): waiting for {} ", missing)?;
                 f.write_str("to reach a step boundary, hand over a checkpoint and leave")
             }
             Self::Ending {
@@ -184,11 +180,7 @@ impl fmt::Display for Reason {
                 waiting,
                 measure,
             } => {
-                write!(
-                    f,
-                    "ending ({ending}): waiting for {}, {measure}",
-                    waiting
-                )
+                write!(f, "ending ({ending}): waiting for {}, {measure}", waiting)
             }
             Self::Over { ending } => f.write_str(ending),
         }

@@ -5,6 +5,7 @@ mod cluster;
 mod properties;
 mod recovery;
 mod scenarios;
+mod thousands;
 
 pub(super) const VAL: u32 = 4;
 
