@@ -87,11 +87,12 @@ def with_workers(workers, changes, address, run_dir, pid):
             steady = in_steady_state(address, run_dir, pid, simulated.pid)
             told = []
             for _ in range(changes):
+                began, spent = time.monotonic(), processor(pid)
                 simulated.stdin.write("break\n")
-                began = time.monotonic()
                 told.append(answer_of(simulated))
                 until_training(address)
                 told[-1]["training_seconds"] = time.monotonic() - began
+                told[-1]["coordinator_seconds"] = processor(pid) - spent
             peak = memory(pid)["VmHWM"]
         finally:
             simulated.kill()
@@ -104,6 +105,8 @@ def with_workers(workers, changes, address, run_dir, pid):
         "changes": {
             "regroup_s": [round(change["regroup_seconds"], 4) for change in told],
             "generation_s": [round(change["generation_seconds"], 4) for change in told],
+            # Processor time, which does not depend on who else is at work.
+            "coordinator_cpu_s": [round(change["coordinator_seconds"], 3) for change in told],
             "training_s": [round(change["training_seconds"], 4) for change in told],
         },
     }
