@@ -2,7 +2,7 @@
 
 A bench is a module `bench/NAME.py` with
     needs() -> str | None       why it cannot run here, or None
-    run(quick: bool) -> Result  measures ours and peers, in turn, in this one process
+    run(quick: bool) -> Result  measures ours and peers, in turn, in this one process; or ours alone where nobody has the like
 and `bench/run` finds it by its name. Ratios above 1 always mean that ours is better.
 """
 
@@ -22,22 +22,24 @@ BINARIES = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 
 @dataclasses.dataclass
 class Result:
-    """One headline: the same quantity of ours and of a peer, repeated in turn."""
+    """One headline: the same quantity of ours and of a peer, repeated in turn; without a peer, of ours."""
 
     name: str  # the file's name in bench/results
     measured: str  # one sentence: what, on what, how
     unit: str
     higher_is_better: bool
     ours: list[float]
-    peer: list[float]
-    peer_name: str
-    peer_command: str
+    peer: list[float] | None = None
+    peer_name: str = ""
+    peer_command: str = ""
     # Further rows of the same bench, by name: {"value": …, "unit": …}.
     details: dict = dataclasses.field(default_factory=dict)
     quick: bool = False
 
     def ratios(self) -> list[float]:
         """Per repeat, so that what slows both down cancels."""
+        if self.peer is None:
+            return []
         pairs = zip(self.ours, self.peer, strict=True)
         return [o / p if self.higher_is_better else p / o for o, p in pairs]
 
@@ -49,10 +51,11 @@ class Result:
             "measured": self.measured,
             "unit": self.unit,
             "ours": statistics.median(self.ours),
-            "peer": statistics.median(self.peer),
-            "ratio": statistics.median(ratios),
-            "spread": [min(ratios), max(ratios)],
-            "repeats": len(ratios),
+            "peer": statistics.median(self.peer) if ratios else None,
+            "ratio": statistics.median(ratios) if ratios else None,
+            # Without ratios, of ours.
+            "spread": [min(ratios or self.ours), max(ratios or self.ours)],
+            "repeats": len(self.ours),
             "quick": self.quick,
             "peer_name": self.peer_name,
             # As it is typed at the root of any clone, in a shell with `make env`'s exports.
@@ -84,6 +87,9 @@ def table(records: list[dict]) -> str:
     rows = ["| what | ours | peer | ratio | spread | peer is |", "|---|---|---|---|---|---|"]
     for r in records:
         low, high = r["spread"]
+        if r["peer"] is None:
+            rows.append(f"| {r['name']} | {r['ours']:.4g} {r['unit']} | | | {low:.4g} to {high:.4g} {r['unit']} | nobody |")
+            continue
         rows.append(
             f"| {r['name']} | {r['ours']:.4g} {r['unit']} | {r['peer']:.4g} {r['unit']} "
             f"| **{r['ratio']:.2f}** | {low:.2f} to {high:.2f} | {r['peer_name']} |"

@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 use domain::ledger::Ledger;
 use domain::membership::WorkerId;
 use domain::run::{Ending, Event, Millis, Phase, State};
-use proto::v1::{Join, SessionResponse, Status as RunStatus, session_request};
+use proto::v1::Status as RunStatus;
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::Status;
 
-use crate::checkpoint::{Checkpoints, Committed};
-use crate::evaluation::{Evaluated, Evaluations};
+use crate::checkpoint::Checkpoints;
+use crate::evaluation::Evaluations;
 use crate::grpc::rendezvous::Rendezvous;
 use crate::history::History;
 use crate::launch::local::LocalWorkers;
 use crate::observer::{Observer, RunEvent};
 use crate::run::Shutdown;
 use crate::status::{self, Introduced, Shown};
-use crate::store::{Scores, Store};
+use crate::store::Store;
 
 mod effects;
 mod evaluated;
 mod feeder;
 mod figures;
+mod mailbox;
 mod messages;
 mod recorder;
 mod skipped;
@@ -36,13 +36,14 @@ mod stacks;
 
 use feeder::Feeder;
 use figures::Figures;
+pub(crate) use mailbox::{Connection, Mail, Mailbox, Message, mailbox};
 pub(crate) use recorder::{Recorder, digest};
 pub(crate) use stacks::{Asked as StacksAsked, Of as StacksOf};
 
-/// Messages that may wait for the driver; senders beyond that wait with them.
-pub(crate) const MAILBOX: usize = 4096;
 /// Messages handled before the status is shown again, so that a flood does not hide it.
 const BATCH: usize = 256;
+/// The shortest time between two statuses: with thousands of workers making one costs as much as hundreds of messages.
+const SHOW: Duration = Duration::from_millis(50);
 /// How often ages and remaining times in the status are renewed while nothing happens.
 const REFRESH: Duration = Duration::from_secs(1);
 /// Warnings that the status repeats; the events have them all.
@@ -51,68 +52,6 @@ const WARNINGS: usize = 20;
 /// Reaches a named point of the protocol, at which a test may let this process die or stop.
 fn reach(point: &str) {
     fault_points::reach("coordinator", point);
-}
-
-/// What others tell the driver.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// Something that the domain understands as it is.
-    Event(Event),
-    /// A worker's first message.
-    Joining {
-        join: Box<Join>,
-        connection: Connection,
-    },
-    /// A worker's further messages.
-    Said {
-        worker: WorkerId,
-        session: u64,
-        what: Box<session_request::Message>,
-    },
-    /// The end of a session's stream.
-    Gone {
-        worker: WorkerId,
-        session: u64,
-        detail: String,
-    },
-    /// Scores came in.
-    Scored {
-        step: u64,
-        scored: u32,
-        samples: u32,
-        began: bool,
-        skipped: Vec<(u32, String)>,
-        scores: Box<Scores>,
-    },
-    /// An evaluation is done, or has no figures.
-    Evaluated {
-        step: u64,
-        outcome: Result<Box<Evaluated>, String>,
-    },
-    /// Someone wants to know where every worker's threads are.
-    Stacks(stacks::Asked),
-    /// A checkpoint of `step` is about to be committed: `done` once every step before it is on disk. A checkpoint that
-    /// is ahead of the ledger could not be gone on from.
-    Settle {
-        step: u64,
-        done: oneshot::Sender<Result<(), String>>,
-    },
-    /// A checkpoint is in place, or is not.
-    Checkpoint {
-        step: u64,
-        outcome: Result<Committed, String>,
-    },
-}
-
-/// The way to a worker.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    /// Tells this session from others of the same worker.
-    pub(crate) session: u64,
-    /// Messages down; dropping it ends the stream.
-    pub(crate) down: mpsc::Sender<Result<SessionResponse, Status>>,
-    /// Dropping it ends the session's reading half.
-    pub(crate) _reading: oneshot::Sender<()>,
 }
 
 /// A worker that was welcomed.
@@ -146,6 +85,9 @@ pub(crate) struct Driver {
     /// Always there, but for the moment in which the domain works on it.
     state: Option<State>,
     started: Instant,
+    /// When what is being handled came in. What waits in the mailbox came in after it: a worker whose heartbeat waits there
+    /// has been heard from, however long the driver takes to get to it.
+    clock: Instant,
     parts: Rest,
     guests: BTreeMap<WorkerId, Guest>,
     /// The connection whose Join is being decided on.
@@ -209,6 +151,7 @@ impl Driver {
             figures: Figures::new(parts.state.config().workers),
             state: Some(parts.state),
             started: Instant::now(),
+            clock: Instant::now(),
             parts: Rest {
                 welcome: parts.welcome,
                 ledger: parts.ledger,
@@ -244,33 +187,53 @@ impl Driver {
     /// Drives the run from its beginning to its end.
     pub(crate) async fn run(
         mut self,
-        mut mailbox: mpsc::Receiver<Message>,
+        mut mailbox: Mailbox,
         mut shutdown: mpsc::Receiver<Shutdown>,
     ) -> Ended {
         let mut refresh = tokio::time::interval(REFRESH);
         let mut listening = true;
+        let mut show_again = Instant::now();
+        let mut changed = true;
         self.happen(Event::Started).await;
         loop {
-            self.show();
+            if mailbox.is_empty() {
+                self.clock = Instant::now();
+            }
             if let Some(ending) = self.ended.take() {
+                self.show();
                 return self.close(ending);
+            }
+            if changed && show_again <= Instant::now() {
+                self.show();
+                changed = false;
+                show_again = Instant::now() + SHOW;
             }
             let wake = self.wake();
             tokio::select! {
-                Some(message) = mailbox.recv() => {
+                Some((came, message)) = mailbox.recv() => {
+                    self.clock = self.clock.max(came);
                     self.take(message).await;
                     for _ in 1..BATCH {
-                        match mailbox.try_recv() {
-                            Ok(message) => self.take(message).await,
-                            Err(_) => break,
-                        }
+                        let Ok((came, message)) = mailbox.try_recv() else { break };
+                        self.clock = self.clock.max(came);
+                        self.take(message).await;
                     }
+                    changed = true;
                 }
                 request = shutdown.recv(), if listening => match request {
-                    Some(request) => self.happen(request.into_event()).await,
+                    Some(request) => {
+                        self.happen(request.into_event()).await;
+                        changed = true;
+                    }
                     None => listening = false,
                 },
-                () = tokio::time::sleep_until(wake.into()) => self.happen(Event::Tick).await,
+                // What waits in the mailbox came in before the deadline was over.
+                () = tokio::time::sleep_until(wake.into()), if mailbox.is_empty() => {
+                    self.clock = Instant::now();
+                    self.happen(Event::Tick).await;
+                    changed = true;
+                }
+                () = tokio::time::sleep_until(show_again.into()), if changed => {}
                 _ = refresh.tick() => {
                     self.keep_ledger();
                     let problem = self.parts.recorder.flush();
@@ -278,6 +241,7 @@ impl Driver {
                     if let Some(launcher) = &mut self.parts.launcher {
                         launcher.catch_up();
                     }
+                    changed = true;
                 }
             }
         }
@@ -291,7 +255,9 @@ impl Driver {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Millis(
+            u64::try_from(self.clock.duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
+        )
     }
 
     /// When the next deadline is over; far away if none runs.

@@ -18,6 +18,7 @@ mod baseline;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 mod driver;
 pub mod evaluation;
 mod grpc;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::config::{Config, DeviceChoice};
+use crate::config::{Config, DeviceChoice, LaunchChoice};
 
 /// What this machine offers to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +67,9 @@ fn cuda_devices(root: &Path, visible: Option<&str>) -> u32 {
 /// Where the workers of a run compute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// `Cpu` or `Cuda`.
+    /// `Cpu` or `Cuda`; for workers that someone else starts what `run.device` says.
     pub device: DeviceChoice,
-    /// One per worker: `cpu` or `cuda:K`.
+    /// One per worker: `cpu` or `cuda:K`; or `its own` where that is up to whoever starts it.
     pub devices: Vec<String>,
     /// Compute threads of each worker.
     pub threads: u32,
@@ -102,6 +102,9 @@ pub struct TooFewDevices {
 pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevices> {
     let found = machine.cuda_devices;
     let asked = config.run.workers;
+    if config.run.launch == LaunchChoice::External {
+        return Ok(place_elsewhere(config, machine));
+    }
     let refused = || TooFewDevices {
         workers: asked.unwrap_or(1),
         origin: config.origin("run.workers").to_owned(),
@@ -152,6 +155,22 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
         device_reason,
         threads_reason,
     })
+}
+
+/// Workers that someone else starts compute where they are.
+fn place_elsewhere(config: &Config, machine: &Machine) -> Placement {
+    let workers = config.run.workers.unwrap_or(1);
+    let (threads, threads_reason) = match config.train.threads {
+        Some(threads) => (threads, "train.threads"),
+        None => (machine.cpus.max(1), "the processors of this machine"),
+    };
+    Placement {
+        device: config.run.device,
+        devices: vec!["its own".to_owned(); workers as usize],
+        threads,
+        device_reason: "run.launch = external".to_owned(),
+        threads_reason: threads_reason.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +249,14 @@ mod tests {
                 "auto: 1 CUDA devices are too few for 3 workers".into()
             )
         );
+    }
+
+    #[test]
+    fn workers_that_someone_else_starts_are_not_placed_on_this_machine() {
+        let set = ["run.launch=external", "run.workers=4", "run.device=cuda"];
+        let placement = place(&config(&set), &machine(2, 0)).unwrap();
+        assert_eq!((placement.devices.len(), placement.threads), (4, 2));
+        assert_eq!(placement.devices[0], "its own");
     }
 
     #[test]

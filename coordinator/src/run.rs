@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::CheckpointError;
-use crate::driver::{Driver, MAILBOX, Parts, Recorder};
+use crate::driver::{Driver, Parts, Recorder, mailbox};
 use crate::evaluation::{Evaluated, Evaluations, labels_of};
 use crate::grpc::rendezvous::Rendezvous;
 use crate::grpc::{self, Context};
@@ -211,7 +211,7 @@ pub async fn serve(
     observer: Observer,
 ) -> Result<Outcome, RunError> {
     let address = address_of(&listener)?;
-    let (messages, mailbox) = mpsc::channel(MAILBOX);
+    let (messages, mailbox) = mailbox();
     let (live, live_seen) = watch::channel(None);
     let opened = open(&setup).await?;
     let state = State::new(opened.config)?;

@@ -6,7 +6,7 @@ use proto::v1::{self, Activity, Deadline, Heartbeat, Join, Status, WorkerStatus}
 
 /// Bounds on what a status repeats of strings from outside, in bytes, so that it stays below the message limit.
 const TEXT_LIMIT: usize = 256;
-/// Workers listed in one status; more are counted in its reason.
+/// Workers listed in one status; more are counted.
 const WORKERS_LIMIT: usize = 512;
 
 /// What a status shows beyond the domain's state.
@@ -73,10 +73,10 @@ pub(crate) fn view<'a>(
             .take(WORKERS_LIMIT)
             .map(|(worker, member)| worker_view(worker, member, introduced(worker), now))
             .collect(),
+        workers_joined: state.roster().joined(),
+        workers_unlisted: state.roster().len().saturating_sub(WORKERS_LIMIT) as u32,
         deadlines: state
-            .deadlines()
-            .iter()
-            .filter(|(deadline, _)| !matches!(deadline, domain::run::Deadline::Heartbeat(_)))
+            .deadlines_but_heartbeats()
             .map(|(deadline, at)| Deadline {
                 name: deadline.to_string(),
                 remaining_millis: at.since(now).0,
@@ -177,4 +177,65 @@ pub(crate) fn cut(text: &str) -> String {
         end -= 1;
     }
     text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::run::{Budgets, Config, Timeouts, World};
+    use domain::run_plan::RunShape;
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn the_status_of_ten_thousand_workers_lists_some_counts_all_and_is_a_small_message() {
+        let config = Config {
+            balance: false,
+            halve_when_out_of_memory: false,
+            workers: 10_000,
+            min_workers: 1,
+            world: World::Elastic,
+            budgets: Budgets {
+                crash: 1,
+                hang: 1,
+                preemption: 1,
+                memory: 0,
+            },
+            local: true,
+            shape: RunShape {
+                seed: 1,
+                samples: 8,
+                val_samples: 4,
+                global_batch: 4,
+                micro_batch: 2,
+                epochs: 1,
+                evaluate_every_epochs: 1,
+                snapshot_every_steps: None,
+                snapshot_every_epochs: None,
+            },
+            begins_at_step: 0,
+            from_checkpoint: false,
+            evaluate_first: false,
+            last_generation: 0,
+            adopted: None,
+            stop_after: None,
+            timeouts: Timeouts::from_fault_timeout(Millis(5000)),
+        };
+        let state = State::new(config).unwrap();
+        let long = Introduced {
+            join: Join {
+                host: "h".repeat(1000),
+                device: "d".repeat(1000),
+                ..Join::default()
+            },
+            heartbeat: Some(Heartbeat {
+                collective: "c".repeat(10_000),
+                ..Heartbeat::default()
+            }),
+        };
+        let status = view(&state, &Shown::default(), |_| Some(&long), Millis(0));
+        assert_eq!(status.workers.len(), WORKERS_LIMIT);
+        assert_eq!(status.workers_unlisted as usize, 10_000 - WORKERS_LIMIT);
+        assert!(status.encoded_len() < proto::MAX_MESSAGE_BYTES / 2);
+    }
 }

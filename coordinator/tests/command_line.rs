@@ -16,7 +16,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use support::collective::Collective;
-use support::worker::{Misbehaviour, spawn};
+use support::worker::{Misbehaviour, fates, spawn, spawn_all};
 use support::{CLASSES, TRAIN, VAL, dataset};
 
 /// The least that passes for a JPEG file: a header of 16 × 16 grey pixels and an end marker.
@@ -178,6 +178,61 @@ fn sigterm_stops_a_run_with_a_checkpoint_and_status_answers_meanwhile() {
         (&json!("stopped"), &json!(0))
     );
     assert!(Path::new(summary["checkpoint"].as_str().unwrap()).exists());
+}
+
+#[tokio::test]
+async fn a_run_waits_for_workers_that_someone_else_starts() {
+    // Given a run that starts none, and so needs no worker binary
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let mut running = at
+        .command(&[
+            "start",
+            "--run-dir",
+            "run",
+            "--data",
+            "coco",
+            "--workers",
+            "2",
+            "--set",
+            "run.launch=external",
+            "--set",
+            "train.global_batch=6",
+            "--set",
+            "train.micro_batch=3",
+            "--set",
+            "train.epochs=1",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let placed = lines.find(|line| line.contains("workers")).unwrap();
+    assert!(
+        placed.contains("2 workers on a device of its own each (run.launch = external)"),
+        "{placed}"
+    );
+
+    // When two come
+    assert!(lines.any(|line| line.contains("gRPC")));
+    let address: Value =
+        serde_json::from_slice(&fs::read(folder.path().join("run/coordinator.json")).unwrap())
+            .unwrap();
+    let workers = spawn_all(address["address"].as_str().unwrap(), 2);
+    let rest = tokio::task::spawn_blocking(move || lines.collect::<Vec<_>>())
+        .await
+        .unwrap();
+
+    // Then they are all it needs
+    assert_eq!(running.wait().unwrap().code(), Some(0), "{rest:?}");
+    assert!(
+        fates(workers)
+            .await
+            .iter()
+            .all(|seen| seen.exit_code == Some(0))
+    );
 }
 
 #[test]

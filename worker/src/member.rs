@@ -55,6 +55,10 @@ impl Member {
                 Err(error) if self.link.inbox.is_over() && error.is_of_generation() => {}
                 // Without memory it can go on where less is asked of it; whether that is so the coordinator says.
                 Err(error) if error.is_of_peers() || error.is_of_memory() => {
+                    if error.is_of_memory() {
+                        self.feed.begin(1);
+                        nccl_rs::release_unused_memory();
+                    }
                     self.report(last, &error);
                 }
                 // The coordinator is lost, and its successor will end this generation.
@@ -174,7 +178,9 @@ impl Member {
         let first = BTreeSet::from([0]);
         Ok(match &generation.state {
             Some(State::FromPeers(holders)) => {
-                let ranks = holders.ranks.iter().map(|&rank| rank as usize);
+                let ranks = holders
+                    .ranks(generation.world_size)
+                    .map(|rank| rank as usize);
                 (ranks.collect(), String::new())
             }
             Some(State::FromCheckpoint(from)) => {

@@ -115,35 +115,43 @@ fn until_there(file: &Path) {
     }
 }
 
-/// Every point of a worker, with this action.
-fn at_every_point_of_a_worker(action: &str) {
+#[test]
+fn a_worker_may_be_killed_at_every_point() {
     let mut faulty = Faulty::new();
     for (who, point) in ON_ITS_WAY {
         faulty.whole_again();
-        until_there(&faulty.lay(who, point, action));
+        until_there(&faulty.lay(who, point, "kill"));
     }
     for (who, point) in WITH_ANOTHERS_DEATH {
         faulty.whole_again();
-        let met = faulty.lay(who, point, action);
+        let met = faulty.lay(who, point, "kill");
         signal("-KILL", faulty.run().newest_pid("worker-2"));
         until_there(&met);
     }
     // The one that comes in its place is met as soon as it is let in.
     faulty.whole_again();
-    let met = faulty.lay("worker-2", "welcomed", action);
+    let met = faulty.lay("worker-2", "welcomed", "kill");
     signal("-KILL", faulty.run().newest_pid("worker-2"));
     until_there(&met);
     faulty.end();
 }
 
 #[test]
-fn a_worker_may_be_killed_at_every_point() {
-    at_every_point_of_a_worker("kill");
-}
-
-#[test]
-fn a_worker_may_be_stopped_at_every_point() {
-    at_every_point_of_a_worker("stop");
+fn a_worker_may_be_stopped_in_a_step_in_evaluation_in_a_checkpoint_and_in_levelling() {
+    let mut faulty = Faulty::new();
+    for (who, point) in [
+        ("worker-1", "reduced"),
+        ("worker-1", "scoring"),
+        ("worker-0", "uploading"),
+    ] {
+        faulty.whole_again();
+        until_there(&faulty.lay(who, point, "stop"));
+    }
+    faulty.whole_again();
+    let met = faulty.lay("worker-1", "levelling", "stop");
+    signal("-KILL", faulty.run().newest_pid("worker-2"));
+    until_there(&met);
+    faulty.end();
 }
 
 #[test]
@@ -168,7 +176,7 @@ fn the_coordinator_may_be_killed_at_every_point() {
 #[test]
 fn the_coordinator_may_be_stopped_for_a_while() {
     let mut faulty = Faulty::new();
-    for point in COORDINATORS {
+    for point in ["committed", "checkpoint-written"] {
         faulty.whole_again();
         let met = faulty.lay("coordinator", point, "stop");
         until_there(&met);

@@ -3,13 +3,15 @@
 //! A *member* is a worker the run counts on. What decides its fate are facts (its process ended, its stream broke, it
 //! said so itself); not being heard from is a fact too, but never by itself a death.
 
-use std::collections::BTreeMap;
-
 use crate::run::{LeaveReason, LossClass, Millis, ProcessEnd};
 
+mod groups;
+mod roster;
 mod worker_id;
 
-pub use worker_id::{Names, WorkerId};
+pub use groups::Group;
+pub use roster::Roster;
+pub use worker_id::{Crowd, Names, WorkerId};
 
 /// A worker's session stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -171,207 +173,6 @@ impl JoinRefusal {
         match self {
             Self::NameTaken(_) | Self::Stranger(_) | Self::ShutOut(_) => 64,
             Self::Full(..) | Self::Stale(_) | Self::Ending => 75,
-        }
-    }
-}
-
-/// All workers of a run.
-#[derive(Debug, Clone)]
-pub struct Roster {
-    members: BTreeMap<WorkerId, Member>,
-    wanted: u32,
-    /// Whether the run starts its workers itself, and so knows their names beforehand.
-    local: bool,
-}
-
-impl Roster {
-    /// A roster for `wanted` workers; `local` ones are known by name before they join.
-    #[must_use]
-    pub fn new(wanted: u32, local: bool) -> Self {
-        let members = if local {
-            (0..wanted)
-                .map(|index| {
-                    let member = Member {
-                        index: Some(index),
-                        process: Process::Here,
-                        ..Member::default()
-                    };
-                    (WorkerId::local(index), member)
-                })
-                .collect()
-        } else {
-            BTreeMap::new()
-        };
-        Self {
-            members,
-            wanted,
-            local,
-        }
-    }
-
-    /// How many workers the run wants.
-    #[must_use]
-    pub fn wanted(&self) -> u32 {
-        self.wanted
-    }
-
-    /// Whether the run starts its workers itself.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        self.local
-    }
-
-    /// One worker.
-    #[must_use]
-    pub fn get(&self, worker: &WorkerId) -> Option<&Member> {
-        self.members.get(worker)
-    }
-
-    /// One worker, to change.
-    pub(crate) fn get_mut(&mut self, worker: &WorkerId) -> Option<&mut Member> {
-        self.members.get_mut(worker)
-    }
-
-    /// All workers in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&WorkerId, &Member)> {
-        self.members.iter()
-    }
-
-    /// The names of the workers for which `predicate` holds, in order.
-    pub fn which(&self, predicate: impl Fn(&Member) -> bool) -> Vec<WorkerId> {
-        self.members
-            .iter()
-            .filter(|(_, member)| predicate(member))
-            .map(|(id, _)| id.clone())
-            .collect()
-    }
-
-    /// The members of the newest generation by rank.
-    pub(crate) fn by_rank(&self) -> Vec<WorkerId> {
-        let ranked = self.members.iter();
-        let mut ranked: Vec<_> = ranked
-            .filter_map(|(id, member)| Some((member.rank?, id)))
-            .collect();
-        ranked.sort_unstable();
-        ranked.into_iter().map(|(_, id)| id.clone()).collect()
-    }
-
-    /// Workers beyond those wanted that may wait as spares.
-    #[must_use]
-    pub fn spares(&self) -> u32 {
-        self.wanted.max(8)
-    }
-
-    /// How many have an open session.
-    #[must_use]
-    pub fn joined(&self) -> u32 {
-        // A roster never holds more members than `wanted` and its spares, each a u32.
-        self.members
-            .values()
-            .filter(|member| member.session == Session::Open)
-            .count() as u32
-    }
-
-    /// Takes a worker in.
-    pub(crate) fn join(&mut self, worker: &WorkerId, now: Millis) -> Result<(), JoinRefusal> {
-        match self.members.get(worker) {
-            Some(member) if member.session == Session::Open => {
-                return Err(JoinRefusal::NameTaken(worker.clone()));
-            }
-            Some(member) if member.quarantined => {
-                return Err(JoinRefusal::ShutOut(worker.clone()));
-            }
-            None if self.local => return Err(JoinRefusal::Stranger(worker.clone())),
-            None if u64::from(self.joined())
-                >= u64::from(self.wanted) + u64::from(self.spares()) =>
-            {
-                return Err(JoinRefusal::Full(self.wanted, self.spares()));
-            }
-            _ => {}
-        }
-        let member = self.members.entry(worker.clone()).or_default();
-        // Whatever was known of an earlier process of this name is of no use.
-        *member = Member {
-            index: member.index,
-            process: member.process.clone(),
-            session: Session::Open,
-            heard: now,
-            offences: member.offences,
-            losses_in_a_row: member.losses_in_a_row,
-            ..Member::default()
-        };
-        Ok(())
-    }
-
-    /// The members of a generation whose coordinator was lost: they may be training still.
-    pub(crate) fn adopt(&mut self, members: &[WorkerId], steps_done: u64) {
-        for worker in members {
-            self.members.entry(worker.clone()).or_default();
-        }
-        self.assign_ranks(members, steps_done);
-        for worker in members {
-            if let Some(member) = self.members.get_mut(worker) {
-                member.adopted = true;
-            }
-        }
-    }
-
-    /// A member of the generation under way comes back to a coordinator that was started again.
-    pub(crate) fn reopen(&mut self, worker: &WorkerId, now: Millis) {
-        if let Some(member) = self.members.get_mut(worker) {
-            member.session = Session::Open;
-            member.heard = now;
-            member.silent = false;
-        }
-    }
-
-    /// Forgets a worker that was started elsewhere and is gone.
-    pub(crate) fn forget(&mut self, worker: &WorkerId) {
-        self.members.remove(worker);
-    }
-
-    /// A process of this machine is started again.
-    pub(crate) fn expect(&mut self, worker: &WorkerId) {
-        if let Some(member) = self.members.get_mut(worker) {
-            *member = Member {
-                index: member.index,
-                process: Process::Here,
-                offences: member.offences,
-                losses_in_a_row: member.losses_in_a_row,
-                ..Member::default()
-            };
-        }
-    }
-
-    /// Takes the rank from those who are not here any more. One that had done its part and gone is wanted again.
-    pub(crate) fn drop_the_gone(&mut self, now: Millis) {
-        for member in self.members.values_mut() {
-            if member.session == Session::Open {
-                continue;
-            }
-            member.rank = None;
-            if member.leaving.take().is_some() && matches!(member.process, Process::Ended(_)) {
-                member.again = Some(now);
-            }
-        }
-    }
-
-    /// Gives each of `members` its rank, in that order, for a generation that begins at `begins_at_step`.
-    pub(crate) fn assign_ranks(&mut self, members: &[WorkerId], begins_at_step: u64) {
-        for member in self.members.values_mut() {
-            member.rank = None;
-        }
-        for (rank, worker) in (0u32..).zip(members) {
-            if let Some(member) = self.members.get_mut(worker) {
-                member.rank = Some(rank);
-                member.place = Place::InGeneration;
-                member.ready = false;
-                member.next_step = begins_at_step;
-                member.steps_when_heard = begins_at_step;
-                member.in_collective = false;
-                member.leaving = None;
-                member.paced = 0;
-            }
         }
     }
 }

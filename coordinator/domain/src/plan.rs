@@ -154,6 +154,18 @@ impl EpochShape {
     /// The step `step_in_epoch` (from 0), or `None` past the epoch's end.
     #[must_use]
     pub fn step(&self, step_in_epoch: u32) -> Option<StepShape> {
+        let samples = self.samples_of(step_in_epoch)?;
+        let pieces = pieces(&samples, self.micro_batch);
+        Some(StepShape {
+            step_in_epoch,
+            micro_batches: (0..pieces)
+                .map(|index| piece(&samples, self.micro_batch, index))
+                .collect(),
+        })
+    }
+
+    /// Where the step's samples lie in the epoch's permutation, or `None` past the epoch's end.
+    fn samples_of(&self, step_in_epoch: u32) -> Option<Range<u32>> {
         let steps = self.steps_per_epoch();
         if step_in_epoch >= steps {
             return None;
@@ -164,10 +176,7 @@ impl EpochShape {
         } else {
             start + self.global_batch
         };
-        Some(StepShape {
-            step_in_epoch,
-            micro_batches: cut(start..end, self.micro_batch),
-        })
+        Some(start..end)
     }
 
     /// All steps of the epoch in order.
@@ -176,57 +185,41 @@ impl EpochShape {
     }
 }
 
-/// Cuts a step of at least two samples into micro-batches; one sample left over joins the last.
-fn cut(step: Range<u32>, micro_batch: u32) -> Vec<Range<u32>> {
+/// Into how many micro-batches a step of at least two samples is cut; one sample left over joins the last.
+fn pieces(step: &Range<u32>, micro_batch: u32) -> u32 {
     let len = step.end - step.start;
-    let pieces = len / micro_batch + u32::from(len % micro_batch >= 2);
-    (0..pieces)
-        .map(|piece| {
-            let start = step.start + piece * micro_batch;
-            let end = if piece + 1 == pieces {
-                step.end
-            } else {
-                start + micro_batch
-            };
-            start..end
-        })
-        .collect()
+    len / micro_batch + u32::from(len % micro_batch >= 2)
 }
 
-/// Hands `count` things in order to `world_size` ranks: contiguous ranges whose lengths differ by
-/// at most one, the longer ones first. Ranks beyond `count` get an empty range.
-#[must_use]
-pub fn assign(count: usize, world_size: u32) -> Vec<Range<usize>> {
-    let world = world_size as usize;
-    let (each, longer) = match world {
-        0 => (0, 0),
-        _ => (count / world, count % world),
+/// The micro-batch `index` of a step.
+fn piece(step: &Range<u32>, micro_batch: u32, index: u32) -> Range<u32> {
+    let start = step.start + index * micro_batch;
+    let end = if index + 1 == pieces(step, micro_batch) {
+        step.end
+    } else {
+        start + micro_batch
     };
-    (0..world)
-        .map(|rank| {
-            let start = rank * each + rank.min(longer);
-            start..start + each + usize::from(rank < longer)
-        })
-        .collect()
+    start..end
 }
 
-/// Which validation samples each rank scores: contiguous ranges of `0..samples`.
+/// What `rank` is handed of `count` things that `world_size` ranks share in order: contiguous ranges whose lengths differ
+/// by at most one, the longer ones first. Ranks beyond `count` get an empty range.
 #[must_use]
-pub fn assign_evaluation(samples: u32, world_size: u32) -> Vec<Range<u32>> {
-    assign(samples as usize, world_size)
-        .into_iter()
-        .map(|range| range.start as u32..range.end as u32)
-        .collect()
+pub fn share(count: usize, world_size: u32, rank: u32) -> Range<usize> {
+    let (world, rank) = (world_size as usize, rank as usize);
+    if rank >= world {
+        return 0..0;
+    }
+    let (each, longer) = (count / world, count % world);
+    let start = rank * each + rank.min(longer);
+    start..start + each + usize::from(rank < longer)
 }
 
-/// Which of the samples that still lack a score each rank scores, for when ranks were lost in the
-/// middle of an evaluation.
+/// Which validation samples `rank` scores: a contiguous range of `0..samples`.
 #[must_use]
-pub fn assign_evaluation_of(unscored: &[u32], world_size: u32) -> Vec<&[u32]> {
-    assign(unscored.len(), world_size)
-        .into_iter()
-        .map(|range| &unscored[range])
-        .collect()
+pub fn share_of_evaluation(samples: u32, world_size: u32, rank: u32) -> Range<u32> {
+    let share = share(samples as usize, world_size, rank);
+    share.start as u32..share.end as u32
 }
 
 /// Samples that one rank takes through forward and backward in one go.
@@ -286,12 +279,9 @@ impl EpochPlan {
     /// The sample ids of one step over all ranks in order; empty past the epoch's end.
     #[must_use]
     pub fn samples_of_step(&self, step_in_epoch: u32) -> &[u32] {
-        let Some(step) = self.shape.step(step_in_epoch) else {
-            return &[];
-        };
-        match (step.micro_batches.first(), step.micro_batches.last()) {
-            (Some(first), Some(last)) => &self.permutation[first.start as usize..last.end as usize],
-            _ => &[],
+        match self.shape.samples_of(step_in_epoch) {
+            Some(samples) => &self.permutation[samples.start as usize..samples.end as usize],
+            None => &[],
         }
     }
 
@@ -321,28 +311,29 @@ impl EpochPlan {
         }
         Ok(steps
             .filter_map(|step| {
-                let shape = self.shape.step((step - from) as u32)?;
-                Some(self.rank_step(step, &shape, rank, shares))
+                let samples = self.shape.samples_of((step - from) as u32)?;
+                Some(self.rank_step(step, &samples, rank, shares))
             })
             .collect())
     }
 
-    fn rank_step(&self, step: u64, shape: &StepShape, rank: u32, shares: &Shares) -> RankStep {
-        let mine = shares.assign(shape.micro_batches.len())[rank as usize].clone();
-        let first = mine.start as u32;
-        let micro_batches = shape.micro_batches[mine]
-            .iter()
-            .zip(first..)
-            .map(|(range, index)| MicroBatch {
-                index,
-                sample_ids: self.permutation[range.start as usize..range.end as usize].to_vec(),
+    fn rank_step(&self, step: u64, samples: &Range<u32>, rank: u32, shares: &Shares) -> RankStep {
+        let micro_batch = self.shape.micro_batch;
+        let mine = shares.share(pieces(samples, micro_batch) as usize, rank);
+        let micro_batches = (mine.start as u32..mine.end as u32)
+            .map(|index| {
+                let range = piece(samples, micro_batch, index);
+                MicroBatch {
+                    index,
+                    sample_ids: self.permutation[range.start as usize..range.end as usize].to_vec(),
+                }
             })
             .collect();
         RankStep {
             step,
             epoch: self.epoch,
             micro_batches,
-            samples_in_step: shape.samples(),
+            samples_in_step: samples.end - samples.start,
         }
     }
 }

@@ -37,6 +37,7 @@ mod reason;
 mod recovery;
 mod replace;
 mod restart;
+mod schedule;
 mod state;
 mod timing;
 mod transition;
@@ -192,7 +193,7 @@ pub struct State {
     waited_until: Option<Millis>,
     last_commit: Option<Millis>,
     longest_step: Millis,
-    deadlines: BTreeMap<Deadline, Millis>,
+    deadlines: schedule::Schedule,
 }
 
 /// That a run is to stop.

@@ -7,28 +7,57 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::assign;
+use crate::plan::share;
 
 /// Every rank's weight in sharing out micro-batches: with unequal ones, how many of a full step's it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Shares(Vec<u32>);
+#[serde(from = "Vec<u32>", into = "Vec<u32>")]
+pub struct Shares {
+    world_size: u32,
+    /// By rank; none where all are alike, so that a world of thousands costs nothing.
+    weights: Vec<u32>,
+}
+
+impl From<Vec<u32>> for Shares {
+    fn from(weights: Vec<u32>) -> Self {
+        // A world's ranks are counted in u32.
+        let world_size = weights.len() as u32;
+        let alike = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        Self {
+            world_size,
+            weights: if alike { Vec::new() } else { weights },
+        }
+    }
+}
+
+impl From<Shares> for Vec<u32> {
+    fn from(shares: Shares) -> Self {
+        if shares.is_even() {
+            vec![1; shares.world_size as usize]
+        } else {
+            shares.weights
+        }
+    }
+}
 
 impl Shares {
     /// All ranks alike.
     #[must_use]
     pub fn even(world_size: u32) -> Self {
-        Self(vec![1; world_size as usize])
+        Self {
+            world_size,
+            weights: Vec::new(),
+        }
     }
 
     /// The shares of `micro_batches` with which the slowest rank is done earliest; `paces` are the ranks' times for one
     /// micro-batch, in any unit. Every rank keeps at least one where there are enough, so that its pace stays known.
-    /// Ranks of equal pace get what [`assign`] gives them.
+    /// Ranks of equal pace get what [`share`] gives them.
     #[must_use]
     pub fn by_pace(micro_batches: u32, paces: &[u64]) -> Self {
         let alike = paces.windows(2).all(|pair| pair[0] == pair[1]);
         if alike || micro_batches as usize <= paces.len() {
-            return Self(vec![1; paces.len()]);
+            return Self::even(paces.len() as u32);
         }
         // Handing each to the rank that would be done with it first is optimal for pieces of equal size.
         let mut shares = vec![1u32; paces.len()];
@@ -38,47 +67,47 @@ impl Shares {
                 shares[rank] += 1;
             }
         }
-        Self(shares)
+        shares.into()
     }
 
     /// How many ranks share.
     #[must_use]
     pub fn world_size(&self) -> u32 {
-        // Made from a u32 or from a world's ranks.
-        self.0.len() as u32
+        self.world_size
     }
 
     /// Whether all ranks are alike.
     #[must_use]
     pub fn is_even(&self) -> bool {
-        self.0.windows(2).all(|pair| pair[0] == pair[1])
+        self.weights.is_empty()
     }
 
-    /// By rank.
+    /// By rank; none where all are alike.
     #[must_use]
     pub fn weights(&self) -> &[u32] {
-        &self.0
+        &self.weights
     }
 
-    /// Hands `count` things in order to the ranks: contiguous ranges, by weight; even shares are those of [`assign`].
+    /// What `rank` is handed of `count` things that the ranks share in order, by weight: contiguous ranges; even shares are
+    /// those of [`share`]. Ranks that do not exist get nothing.
+    #[must_use]
+    pub fn share(&self, count: usize, rank: u32) -> Range<usize> {
+        let at = rank as usize;
+        if self.is_even() || at >= self.weights.len() {
+            return share(count, self.world_size(), rank);
+        }
+        let sum = |weights: &[u32]| weights.iter().copied().map(u64::from).sum::<u64>();
+        let total = sum(&self.weights);
+        // Rounded; the last one ends at `count` exactly.
+        let end = |passed: u64| ((count as u64 * passed * 2 + total) / (total * 2)) as usize;
+        end(sum(&self.weights[..at]))..end(sum(&self.weights[..=at]))
+    }
+
+    /// What every rank is handed, by rank.
     #[must_use]
     pub fn assign(&self, count: usize) -> Vec<Range<usize>> {
-        if self.is_even() {
-            return assign(count, self.world_size());
-        }
-        let total: u64 = self.0.iter().copied().map(u64::from).sum();
-        let mut passed = 0;
-        let mut start = 0;
-        self.0
-            .iter()
-            .map(|&weight| {
-                passed += u64::from(weight);
-                // Rounded; the last one ends at `count` exactly.
-                let end = ((count as u64 * passed * 2 + total) / (total * 2)) as usize;
-                let range = start..end;
-                start = end;
-                range
-            })
+        (0..self.world_size())
+            .map(|rank| self.share(count, rank))
             .collect()
     }
 
@@ -118,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_rank_keeps_one_so_that_its_pace_stays_known() {
-        assert_eq!(Shares::by_pace(3, &[1, 1, 1_000]).weights(), [1, 1, 1]);
+        assert!(Shares::by_pace(3, &[1, 1, 1_000]).is_even());
         assert_eq!(Shares::by_pace(4, &[1, 1, 1_000]).weights(), [2, 1, 1]);
         assert!(Shares::by_pace(2, &[1, 1, 1_000]).is_even());
     }

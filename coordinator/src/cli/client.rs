@@ -208,6 +208,16 @@ fn to_text(status: &Status) -> String {
         lines.push(row("checkpoint", &status.last_checkpoint));
     }
     lines.extend(status.workers.iter().map(worker));
+    if status.workers_unlisted > 0 {
+        lines.push(row(
+            "workers",
+            &format!(
+                "{} are connected; {} are not listed here",
+                figures::grouped(status.workers_joined.into()),
+                figures::grouped(status.workers_unlisted.into())
+            ),
+        ));
+    }
     lines.extend(status.deadlines.iter().map(|deadline| {
         row(
             "deadline",
@@ -288,6 +298,8 @@ fn to_json(status: &Status) -> Value {
         "reason": status.reason,
         "generation": status.generation,
         "workers_wanted": status.workers_wanted,
+        "workers_joined": status.workers_joined,
+        "workers_unlisted": status.workers_unlisted,
         "step": status.step,
         "total_steps": status.total_steps,
         "epoch": status.epoch,

@@ -17,7 +17,8 @@ use super::pictures::PictureCheck;
 use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE};
 use crate::baseline;
 use crate::checkpoint::Checkpoints;
-use crate::config::{Config, Sources};
+use crate::config::{Config, LaunchChoice, Sources};
+use crate::descriptors;
 use crate::evaluation::labels_of;
 use crate::machine::{Machine, Placement, place};
 use crate::observer::Observer;
@@ -40,7 +41,8 @@ pub(super) struct Prepared {
     check: PictureCheck,
     plan: RunPlan,
     listener: TcpListener,
-    worker_binary: PathBuf,
+    /// Where workers come from.
+    launch: Launch,
     adopt: bool,
     resume: Option<ResumePoint>,
     stop_after: Option<u64>,
@@ -61,7 +63,8 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
     let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
     config.record_placement(placement.device, workers, placement.threads);
     check_listen(&config, args.insecure)?;
-    let worker_binary = worker_binary(args.worker_binary.as_deref())?;
+    descriptors::make_room(workers).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+    let launch = launch(args, &config, &placement)?;
     let dataset = Arc::new(open_data(&config, &terminal)?);
     let check = PictureCheck::begin(
         Arc::clone(&dataset),
@@ -83,7 +86,7 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
         check,
         plan,
         listener,
-        worker_binary,
+        launch,
         adopt: args.resume,
         resume,
         stop_after: args.stop_after,
@@ -147,11 +150,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         adopt: prepared.adopt,
         resume: prepared.resume,
         stop_after: prepared.stop_after,
-        launch: Launch::Local {
-            worker_binary: prepared.worker_binary,
-            devices: prepared.placement.devices.clone(),
-            threads: prepared.placement.threads,
-        },
+        launch: prepared.launch,
     };
     let listener = listener
         .set_nonblocking(true)
@@ -257,6 +256,18 @@ fn listen(config: &Config) -> Result<TcpListener, Failure> {
             "run.listen = {address} ({}) cannot be listened at: {error}: choose another port, or port 0 for any free one",
             config.origin("run.listen")
         ))
+    })
+}
+
+fn launch(args: &StartArgs, config: &Config, placement: &Placement) -> Result<Launch, Failure> {
+    let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
+    Ok(match config.run.launch {
+        LaunchChoice::External => Launch::External { workers },
+        LaunchChoice::Local => Launch::Local {
+            worker_binary: worker_binary(args.worker_binary.as_deref())?,
+            devices: placement.devices.clone(),
+            threads: placement.threads,
+        },
     })
 }
 

@@ -102,6 +102,8 @@ const fn free(name: &'static str, kind: Kind, default: &'static str, doc: &'stat
     }
 }
 
+/// Workers of one run. The control plane was measured at 10,000 (docs/reliability.md); a run far beyond has not been seen.
+const WORKERS: Kind = Kind::Whole(1, 16_384);
 const COUNT: Kind = Kind::Whole(1, UNBOUNDED);
 /// The least value of what must be above 0.
 const POSITIVE: f64 = 1e-16;
@@ -176,8 +178,9 @@ pub const KEYS: &[Key] = &[
     free("train.on_out_of_memory", Kind::Choice(&["stop", "halve"]), "'stop'", "end the run and say what would fit, or halve the micro-batches of its passes, which is what batch normalisation then sees"),
 
     key("run.seed", Kind::Whole(0, i64::MAX as u64), "0", "of initial weights, sample order and augmentation"),
-    free("run.workers", Kind::Whole(1, 10_000), "", "worker processes; not set: one per CUDA device, or one"),
-    free("run.min_workers", Kind::Whole(1, 10_000), "1", "an elastic run goes on with no fewer workers than this"),
+    free("run.workers", WORKERS, "", "worker processes; not set: one per CUDA device, or one"),
+    free("run.launch", Kind::Choice(&["local", "external"]), "'local'", "who starts them: this coordinator on its machine, or someone else with `worker join` wherever they like"),
+    free("run.min_workers", WORKERS, "1", "an elastic run goes on with no fewer workers than this"),
     free("run.device", Kind::Choice(&["auto", "cpu", "cuda"]), "'auto'", "what workers compute on; auto: CUDA if there is a device for each, else cpu"),
     free("run.keep_checkpoints", Kind::Whole(1, UNBOUNDED), "3", "how many of the newest checkpoints stay, beside the best"),
     key("run.snapshot_every_steps", COUNT, "", "a checkpoint whenever this many more steps are done"),

@@ -24,7 +24,7 @@ use domain::plan::EpochShape;
 pub use keys::{KEYS, Key, Kind, SECTIONS};
 pub use layers::Sources;
 pub use mistake::{Mistake, Mistakes};
-pub use sections::{Data, DeviceChoice, Fault, Model, Run, Train};
+pub use sections::{Data, DeviceChoice, Fault, LaunchChoice, Model, Run, Train};
 pub use settings::Setting;
 use settings::{Settings, refuse};
 pub use text::reference;

@@ -153,6 +153,15 @@ impl DeviceChoice {
     }
 }
 
+/// `run.launch`: who starts the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchChoice {
+    /// This coordinator, on its own machine.
+    Local,
+    /// Someone else: they are waited for, wherever they come from.
+    External,
+}
+
 /// `run.*`: how the run is carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
@@ -160,9 +169,11 @@ pub struct Run {
     pub seed: u64,
     /// `run.workers`; `None` until [`Config::record_placement`] has fixed it.
     pub workers: Option<u32>,
+    /// `run.launch`: whether this coordinator starts its workers itself.
+    pub launch: LaunchChoice,
     /// `run.min_workers`: an elastic run goes on with no fewer.
     pub min_workers: u32,
-    /// `run.device`; never `Auto` once [`Config::record_placement`] has fixed it.
+    /// `run.device`; once [`Config::record_placement`] has fixed it, `Auto` only for workers that someone else starts.
     pub device: DeviceChoice,
     /// `run.keep_checkpoints`: how many of the newest stay, beside the best.
     pub keep_checkpoints: NonZeroU32,
@@ -294,6 +305,10 @@ impl Run {
         Self {
             seed: settings.whole("run.seed"),
             workers: settings.optional_whole("run.workers"),
+            launch: match settings.text("run.launch").as_str() {
+                "external" => LaunchChoice::External,
+                _ => LaunchChoice::Local,
+            },
             min_workers: settings.whole("run.min_workers"),
             device: match settings.text("run.device").as_str() {
                 "cpu" => DeviceChoice::Cpu,

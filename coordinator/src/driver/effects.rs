@@ -208,20 +208,18 @@ impl Driver {
             begins_at_step,
             wanted: config.workers,
         });
+        let state = match &source {
+            Source::Seed => generation::State::FromSeed(true),
+            Source::Checkpoint => generation::State::FromCheckpoint(begins_at_step),
+            Source::Peers(ranks) => generation::State::FromPeers(Holders::of(ranks)),
+        };
         for (rank, worker) in (0u32..).zip(&members) {
-            let state = match &source {
-                Source::Seed => generation::State::FromSeed(true),
-                Source::Checkpoint => generation::State::FromCheckpoint(begins_at_step),
-                Source::Peers(ranks) => generation::State::FromPeers(Holders {
-                    ranks: ranks.clone(),
-                }),
-            };
             let announcement = Generation {
                 number,
                 rank,
                 world_size,
                 begins_at_step,
-                state: Some(state),
+                state: Some(state.clone()),
                 collective_timeout_millis: config.timeouts.collective.0,
                 forward_parts,
             };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::plan::{EpochPlan, RankStep, assign_evaluation, assign_evaluation_of};
+use domain::plan::{EpochPlan, RankStep, share, share_of_evaluation};
 use domain::run::Opening;
 use domain::run_plan::{Item, RunPlan};
 use domain::shares::Shares;
@@ -29,6 +29,8 @@ pub(crate) struct Feeder {
     stop_after: Option<u64>,
     /// By rank: the next item to hand out, `None` once everything was.
     next: Vec<Option<Item>>,
+    /// How many ranks are at each epoch, of those that have something left to hand out.
+    ranks_at: BTreeMap<u32, u32>,
     /// The permutations in use; at most those of two or three epochs.
     epochs: BTreeMap<u32, EpochPlan>,
 }
@@ -53,6 +55,7 @@ impl Feeder {
             unscored,
             stop_after,
             next: Vec::new(),
+            ranks_at: BTreeMap::new(),
             epochs: BTreeMap::new(),
         };
         let evaluated = plan.evaluated_epoch(begins_at_step);
@@ -63,7 +66,11 @@ impl Feeder {
             },
             None => feeder.after_opening_evaluation(),
         };
-        feeder.next = (0..feeder.world_size()).map(|_| Some(first)).collect();
+        let world_size = feeder.world_size();
+        feeder.next = (0..world_size).map(|_| Some(first)).collect();
+        if let Some(epoch) = feeder.epoch_at(0) {
+            feeder.ranks_at.insert(epoch, world_size);
+        }
         feeder
     }
 
@@ -120,6 +127,34 @@ impl Feeder {
         }
     }
 
+    /// The epoch of the next item of a rank.
+    fn epoch_at(&self, rank: u32) -> Option<u32> {
+        self.place(rank).map(|step| self.plan.epoch_of(step))
+    }
+
+    /// `item` is what comes next for a rank.
+    fn go_to(&mut self, rank: u32, item: Option<Item>) {
+        let before = self.epoch_at(rank);
+        if let Some(next) = self.next.get_mut(rank as usize) {
+            *next = item;
+        }
+        let after = self.epoch_at(rank);
+        if before == after {
+            return;
+        }
+        if let Some(epoch) = after {
+            *self.ranks_at.entry(epoch).or_default() += 1;
+        }
+        if let Some(epoch) = before
+            && let Some(ranks) = self.ranks_at.get_mut(&epoch)
+        {
+            *ranks -= 1;
+            if *ranks == 0 {
+                self.ranks_at.remove(&epoch);
+            }
+        }
+    }
+
     /// The items of one message: always at least one.
     fn message(&mut self, rank: u32, until: u64) -> Vec<PlanItem> {
         let mut items = Vec::new();
@@ -150,7 +185,7 @@ impl Feeder {
                 }
                 Item::Finish => items.push(item_of(plan_item::Item::Finish(FinishPlan {}))),
             }
-            self.next[rank as usize] = self.following(item);
+            self.go_to(rank, self.following(item));
             if bytes >= BYTES_PER_MESSAGE {
                 break;
             }
@@ -187,16 +222,11 @@ impl Feeder {
 
     /// The samples that `rank` scores of the state after `steps_done` steps.
     fn evaluation_share(&self, steps_done: u64, rank: u32) -> Vec<u32> {
-        let rank = rank as usize;
         if steps_done == self.begins_at_step {
-            let shares = assign_evaluation_of(&self.unscored, self.world_size());
-            return shares
-                .get(rank)
-                .map(|share| share.to_vec())
-                .unwrap_or_default();
+            let mine = share(self.unscored.len(), self.world_size(), rank);
+            return self.unscored[mine].to_vec();
         }
-        let shares = assign_evaluation(self.plan.shape().val_samples, self.world_size());
-        shares.get(rank).cloned().unwrap_or(0..0).collect()
+        share_of_evaluation(self.plan.shape().val_samples, self.world_size(), rank).collect()
     }
 
     fn rank_step(&mut self, step: u64, rank: u32) -> Option<RankStep> {
@@ -215,11 +245,16 @@ impl Feeder {
 
     /// Drops the permutations that every rank has been handed to the end.
     fn forget_old_epochs(&mut self) {
-        let slowest = (0..self.world_size())
-            .filter_map(|rank| self.place(rank))
-            .min();
-        let epoch = slowest.map_or(u32::MAX, |step| self.plan.epoch_of(step));
-        self.epochs.retain(|known, _| *known >= epoch);
+        let slowest = self.ranks_at.keys().next().copied();
+        let epoch = slowest.unwrap_or(u32::MAX);
+        if self
+            .epochs
+            .keys()
+            .next()
+            .is_some_and(|known| *known < epoch)
+        {
+            self.epochs.retain(|known, _| *known >= epoch);
+        }
     }
 }
 

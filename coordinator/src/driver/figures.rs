@@ -14,6 +14,8 @@ pub(crate) struct Figures {
     steps: VecDeque<(f64, u32, u64)>,
     /// (waiting in µs, wall time in µs) of every rank.
     waits: VecDeque<(u64, u64)>,
+    /// Of `waits`: with thousands of ranks it is too long to be added up at every step.
+    wait_sums: (u64, u64),
     images: u64,
     ranks: usize,
 }
@@ -31,11 +33,18 @@ impl Figures {
     pub(crate) fn begin_generation(&mut self, ranks: u32) {
         self.ranks = ranks.max(1) as usize;
         self.waits.truncate(WINDOW * self.ranks);
+        let sums = |(waited, wall): (u64, u64), report: &(u64, u64)| {
+            (
+                waited.saturating_add(report.0),
+                wall.saturating_add(report.1),
+            )
+        };
+        self.wait_sums = self.waits.iter().fold((0, 0), sums);
     }
 
     /// A step was committed, as its first reporter saw it.
     pub(crate) fn commit(&mut self, progress: &Progress) {
-        push(
+        let _ = push(
             &mut self.steps,
             (
                 progress.loss,
@@ -49,11 +58,15 @@ impl Figures {
 
     /// A rank reported a step.
     pub(crate) fn report(&mut self, progress: &Progress) {
-        push(
-            &mut self.waits,
-            (progress.data_wait_micros, progress.step_micros),
-            WINDOW * self.ranks,
+        // What a worker says is bounded, so that no sum of it overflows.
+        let bounded = |micros: u64| micros.min(u64::from(u32::MAX));
+        let report = (
+            bounded(progress.data_wait_micros),
+            bounded(progress.step_micros),
         );
+        let gone = push(&mut self.waits, report, WINDOW * self.ranks).unwrap_or_default();
+        self.wait_sums.0 = self.wait_sums.0 + report.0 - gone.0;
+        self.wait_sums.1 = self.wait_sums.1 + report.1 - gone.1;
     }
 
     /// Mean loss; 0 before the first step.
@@ -81,8 +94,7 @@ impl Figures {
 
     /// The fraction of step time that ranks waited for data.
     pub(crate) fn data_wait(&self) -> f64 {
-        let waited: u64 = self.waits.iter().map(|(waited, _)| waited).sum();
-        let micros: u64 = self.waits.iter().map(|(_, micros)| micros).sum();
+        let (waited, micros) = self.wait_sums;
         if micros == 0 {
             0.0
         } else {
@@ -96,9 +108,37 @@ impl Figures {
     }
 }
 
-fn push<T>(window: &mut VecDeque<T>, value: T, limit: usize) {
-    if window.len() >= limit {
-        window.pop_front();
-    }
+/// Gives back what has left the window.
+fn push<T>(window: &mut VecDeque<T>, value: T, limit: usize) -> Option<T> {
+    let gone = (window.len() >= limit)
+        .then(|| window.pop_front())
+        .flatten();
     window.push_back(value);
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waited(data_wait_micros: u64) -> Progress {
+        Progress {
+            data_wait_micros,
+            step_micros: 100,
+            ..Progress::default()
+        }
+    }
+
+    #[test]
+    fn the_wait_for_data_is_that_of_the_window_whatever_left_it() {
+        let mut figures = Figures::new(2);
+        (0..100).for_each(|_| figures.report(&waited(90)));
+        (0..WINDOW).for_each(|_| figures.report(&waited(10)));
+        assert_eq!(figures.data_wait(), 0.5);
+        // With one rank the newest of its window go, as many as are too many.
+        figures.begin_generation(1);
+        assert_eq!(figures.data_wait(), 0.9);
+        (0..WINDOW).for_each(|_| figures.report(&waited(10)));
+        assert_eq!(figures.data_wait(), 0.1);
+    }
 }

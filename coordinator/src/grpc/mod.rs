@@ -11,14 +11,14 @@ use proto::v1::store_service_server::StoreServiceServer;
 use proto::v1::worker_service_server::WorkerServiceServer;
 use proto::v1::{self, Split};
 use tokio::net::TcpListener;
-use tokio::sync::{OnceCell, mpsc, watch};
+use tokio::sync::{OnceCell, watch};
 use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
 use crate::checkpoint::Checkpoints;
-use crate::driver::Message;
+use crate::driver::{Mail, Message};
 use crate::evaluation::Evaluations;
 use crate::history::History;
 
@@ -36,7 +36,7 @@ use rendezvous::{Live, Rendezvous};
 /// What the services share.
 pub(crate) struct Context {
     pub(crate) run_id: String,
-    pub(crate) driver: mpsc::Sender<Message>,
+    pub(crate) driver: Mail,
     /// The generation that may speak, if one is live.
     pub(crate) live: watch::Receiver<Option<u64>>,
     pub(crate) status: watch::Receiver<v1::Status>,
@@ -60,7 +60,7 @@ impl Context {
     )]
     pub(crate) fn new(
         run_id: String,
-        driver: mpsc::Sender<Message>,
+        driver: Mail,
         live: watch::Receiver<Option<u64>>,
         status: watch::Receiver<v1::Status>,
         rendezvous: Arc<Rendezvous>,

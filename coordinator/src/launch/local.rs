@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::processes::Processes;
-use crate::driver::Message;
+use crate::driver::{Mail, Message};
 
 mod adopted;
 mod processes;
@@ -73,12 +73,12 @@ pub(crate) struct LocalWorkers {
     signals: BTreeMap<WorkerId, mpsc::UnboundedSender<Signal>>,
     processes: Processes,
     watchers: JoinSet<()>,
-    messages: mpsc::Sender<Message>,
+    messages: Mail,
 }
 
 impl LocalWorkers {
     /// None yet. Their ends are reported to `messages`.
-    pub(crate) fn new(spec: LocalSpec, messages: mpsc::Sender<Message>) -> Self {
+    pub(crate) fn new(spec: LocalSpec, messages: Mail) -> Self {
         Self {
             processes: Processes::read(&spec.run_dir),
             spec,
@@ -195,7 +195,7 @@ async fn watch(
     worker: WorkerId,
     log: PathBuf,
     mut signals: mpsc::UnboundedReceiver<Signal>,
-    messages: mpsc::Sender<Message>,
+    messages: Mail,
 ) {
     let status = loop {
         tokio::select! {

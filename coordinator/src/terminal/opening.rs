@@ -62,6 +62,7 @@ impl Opening<'_> {
             [] => "nothing".to_owned(),
             [one] => one.clone(),
             [first, ..] if first == "cpu" => "cpu".to_owned(),
+            [first, .., last] if first == last => format!("a device of {first} each"),
             [first, .., last] => format!("{first} to {last}"),
         };
         let workers = count(self.placement.devices.len() as u64, "worker", "workers");

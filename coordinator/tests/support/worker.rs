@@ -644,6 +644,7 @@ fn file(session: &Session, message: Down) {
                 .extend(plan.items.into_iter().filter_map(|item| item.item)),
             Down::Stop(_) => inbox.stop = true,
             Down::Snapshot(_) => inbox.snapshot = true,
+            Down::Stacks(_) => {}
             Down::Regroup(regroup) => {
                 inbox.regroup = Some((regroup.generation, regroup.at_boundary));
             }

@@ -2,6 +2,10 @@
 // exceptions into values; no other file exports anything.
 
 #include <ATen/ATen.h>
+#ifdef USE_C10D_NCCL
+#include <c10/cuda/CUDACachingAllocator.h>
+#endif
+#include <malloc.h>
 
 #include "failure.hpp"
 #include "group.hpp"
@@ -53,6 +57,17 @@ nrs_failure* nrs_thread_stack(
     size_t* count) {
   return guarded([&] {
     *count = nrs::thread_stack(thread, std::chrono::milliseconds(timeout_ms), frames, capacity);
+  });
+}
+
+nrs_failure* nrs_release_unused_memory() {
+  return guarded([] {
+    ::malloc_trim(0);
+#ifdef USE_C10D_NCCL
+    if (at::hasCUDA()) {
+      c10::cuda::CUDACachingAllocator::emptyCache();
+    }
+#endif
   });
 }
 

@@ -44,4 +44,11 @@ pub use group::{
 };
 pub use reducer::Reducer;
 pub use stacks::{ThreadStack, stacks};
+
+/// Gives memory that allocators keep for later back to the system and the devices: after memory ran out, so that less of
+/// it may fit.
+pub fn release_unused_memory() {
+    // What cannot be given back is simply not there.
+    let _ = ffi::release_unused_memory();
+}
 pub use store::{Store, StoreError};

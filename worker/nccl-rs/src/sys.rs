@@ -94,6 +94,7 @@ unsafe extern "C" {
         capacity: usize,
         count: *mut usize,
     ) -> *mut Failure;
+    pub(crate) fn nrs_release_unused_memory() -> *mut Failure;
     pub(crate) fn nrs_symbol(
         address: u64,
         name: *mut c_char,

@@ -153,12 +153,17 @@ fn questions_without_an_answer_are_refused() {
 #[test]
 fn ranks_that_remain_share_the_samples_still_without_a_score() {
     let unscored = [3, 4, 9, 11, 12];
-    assert_eq!(
-        assign_evaluation_of(&unscored, 2),
-        [&[3, 4, 9][..], &[11, 12]]
-    );
-    let nothing: &[u32] = &[];
-    assert_eq!(assign_evaluation_of(nothing, 2), [nothing, nothing]);
+    assert_eq!(unscored[share(5, 2, 0)], [3, 4, 9]);
+    assert_eq!(unscored[share(5, 2, 1)], [11, 12]);
+    assert_eq!((share(0, 2, 0), share(0, 2, 1)), (0..0, 0..0));
+    assert_eq!(share(5, 2, 2), 0..0, "no such rank");
+}
+
+/// All ranks' shares.
+fn assign(count: usize, world_size: u32) -> Vec<Range<usize>> {
+    (0..world_size)
+        .map(|rank| share(count, world_size, rank))
+        .collect()
 }
 
 /// Figures that make an epoch, with micro-batches of two or more.
@@ -242,9 +247,9 @@ proptest! {
         prop_assert_eq!(next, count);
         let lengths = ranges.iter().map(ExactSizeIterator::len);
         prop_assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 1);
-        prop_assert!(assign_evaluation(count as u32, world_size)
-            .iter()
-            .zip(&ranges)
-            .all(|(e, r)| (e.start as usize, e.end as usize) == (r.start, r.end)));
+        for (rank, range) in (0u32..).zip(&ranges) {
+            let scored = share_of_evaluation(count as u32, world_size, rank);
+            prop_assert_eq!((scored.start as usize, scored.end as usize), (range.start, range.end));
+        }
     }
 }

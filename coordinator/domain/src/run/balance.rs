@@ -19,16 +19,18 @@ const WORTH_IT: u64 = 10;
 impl State {
     /// Learns a rank's pace from its report. Tells of a straggler, and of shares that would suit better.
     pub(super) fn note_rank_pace(&mut self, worker: &WorkerId, pace: u64) -> Vec<Effect> {
-        let Some(member) = self.roster.get_mut(worker).filter(|_| pace > 0) else {
+        let Some(mut member) = self.roster.get_mut(worker).filter(|_| pace > 0) else {
             return Vec::new();
         };
         member.paced = member.paced.saturating_add(1);
-        if member.paced > WARM_UP {
+        let paced = member.paced;
+        if paced > WARM_UP {
             // A mean over the last eight or so: a single slow step is no slow machine.
             let known = member.pace.unwrap_or(pace);
             member.pace = Some(known - known / 8 + pace / 8);
         }
-        if !member.paced.is_multiple_of(TRUSTED) {
+        drop(member);
+        if !paced.is_multiple_of(TRUSTED) {
             return Vec::new();
         }
         let mut effects = self.watch_for_straggling(worker);
@@ -47,7 +49,7 @@ impl State {
             .collect();
         others.sort_unstable();
         let name = self.name(worker);
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         let (Some(&median), Some(pace)) = (others.get(others.len() / 2), member.pace) else {

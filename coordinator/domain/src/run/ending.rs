@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Schedule;
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Process, Session, WorkerId};
+use crate::membership::{Group, Process, Session, WorkerId};
 
 /// In which of three ways a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ impl State {
             }
         }
         self.deadlines
-            .retain(|deadline, _| matches!(deadline, Deadline::Checkpoint(_)));
+            .retain(|deadline| matches!(deadline, Deadline::Checkpoint(_)));
         self.set(Deadline::Release, now.after(self.config.timeouts.release));
         self.phase = Phase::Ending {
             ending,
@@ -194,13 +195,13 @@ impl State {
             return;
         };
         // A killed process is not waited for beyond its deadline: it hangs in the kernel.
-        let given_up = *measure == Measure::Killed && !self.deadlines.contains_key(&Deadline::Kill);
-        let alone = self.roster.iter().all(|(_, member)| member.is_gone()) || given_up;
+        let given_up = *measure == Measure::Killed && !self.deadlines.runs(&Deadline::Kill);
+        let alone = self.roster.group(Group::Present).is_empty() || given_up;
         if !alone || !self.evaluations.is_empty() {
             return;
         }
         let ending = ending.clone();
-        self.deadlines.clear();
+        self.deadlines = Schedule::default();
         effects.push(Effect::End(ending.clone()));
         self.phase = Phase::Over(ending);
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Member, Place, WorkerId};
+use crate::membership::{Group, Place, WorkerId};
 
 /// Where the ranks of a new generation take their state from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl State {
         let formation = match self.phase {
             Phase::Waiting => self.first_formation(now),
             // Between two tries the disk is given time to become free.
-            Phase::Regrouping { .. } if self.deadlines.contains_key(&Deadline::Handover) => None,
+            Phase::Regrouping { .. } if self.deadlines.runs(&Deadline::Handover) => None,
             Phase::Regrouping { .. } => self.next_formation(),
             _ => None,
         };
@@ -64,13 +64,12 @@ impl State {
     /// Nobody holds a state: all workers that are wanted, or, once that was waited for, as many as the run can do with.
     fn first_formation(&self, now: Millis) -> Option<Formation> {
         let wanted = self.config.workers as usize;
-        let mut members = self.standing_by();
-        members.truncate(wanted);
+        let here = self.roster.group(Group::StandingBy);
         let waited = self.waited_until.is_some_and(|until| until <= now);
-        let enough = members.len() == wanted || (waited && members.len() >= self.fewest());
+        let enough = here.len() >= wanted || (waited && here.len() >= self.fewest());
         let (begins_at_step, source) = self.durable_state();
-        enough.then_some(Formation {
-            members,
+        enough.then(|| Formation {
+            members: here.iter().take(wanted).cloned().collect(),
             begins_at_step,
             source,
         })
@@ -78,19 +77,16 @@ impl State {
 
     /// All survivors have left their generation and none holds the state: it died before anyone had received it.
     fn state_is_lost(&self) -> bool {
-        self.roster
-            .iter()
-            .filter(|(_, member)| member.is_member())
-            .all(|(_, member)| {
-                let nothing = Place::Standby { holds: None };
-                member.place == nothing || (member.suspect && member.place != Place::InGeneration)
-            })
+        self.roster.group(Group::Hopeful).is_empty()
     }
 
     /// Survivors hold a state: all of them have left the old generation, and there are enough of them together with
     /// those who wait to come in.
     fn next_formation(&self) -> Option<Formation> {
-        let survivors = self.roster.which(|member| member.is_member());
+        if !self.roster.group(Group::Inside).is_empty() {
+            return None;
+        }
+        let survivors = self.roster.group(Group::Members);
         let holds = |worker: &WorkerId| {
             let member = self.roster.get(worker)?;
             match member.place {
@@ -99,18 +95,11 @@ impl State {
             }
         };
         let begins_at_step = survivors.iter().filter_map(holds).max()?;
-        if self.roster.iter().any(|(_, member)| member.is_inside()) {
-            return None;
-        }
-        let mut members = survivors;
+        let mut members: Vec<_> = survivors.iter().cloned().collect();
         if self.stop.is_none() {
             let room = (self.config.workers as usize).saturating_sub(members.len());
-            let newcomers = self.standing_by().into_iter();
-            let fresh: Vec<_> = newcomers
-                .filter(|worker| !members.contains(worker))
-                .take(room)
-                .collect();
-            members.extend(fresh);
+            let newcomers = self.roster.group(Group::Newcomers);
+            members.extend(newcomers.iter().take(room).cloned());
             members.sort();
             if members.len() < self.fewest() {
                 return None;
@@ -126,11 +115,6 @@ impl State {
             begins_at_step,
             source: Source::Peers(holders),
         })
-    }
-
-    /// Those who could be in the next generation, by name.
-    pub(super) fn standing_by(&self) -> Vec<WorkerId> {
-        self.roster.which(Member::stands_by)
     }
 
     /// Fewer members than this form no generation.

@@ -3,7 +3,7 @@
 
 use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Names, Session, WorkerId};
+use crate::membership::{Crowd, Group, Session, WorkerId};
 
 impl State {
     /// Those who have not left the generation in time are in the way of those who have.
@@ -37,7 +37,7 @@ impl State {
         let timeout = self.config.timeouts.fault;
         let steps_done = self.steps_done;
         let first_start = self.is_first_start();
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         if first_start {
@@ -49,6 +49,7 @@ impl State {
         let warned = std::mem::replace(&mut member.silent, true);
         if works {
             member.steps_when_heard = steps_done;
+            drop(member);
             self.set(Deadline::Heartbeat(worker.clone()), now.after(timeout));
             if warned {
                 return Vec::new();
@@ -59,6 +60,7 @@ impl State {
             return vec![Effect::Warn { text }];
         }
         let doing = member.doing();
+        drop(member);
         let others = self.what_others_wait_for(worker);
         let text = format!(
             "{} hangs: nothing was heard from it for {timeout}; {doing}{others}",
@@ -112,16 +114,14 @@ impl State {
     }
 
     fn what_others_wait_for(&self, worker: &WorkerId) -> String {
-        let waiting: Vec<_> = self
-            .roster
-            .iter()
-            .filter(|(other, member)| *other != worker && member.in_collective)
-            .collect();
-        let Some((_, first)) = waiting.first() else {
+        let inside = self.roster.group(Group::InCollective);
+        let others = || inside.iter().filter(|other| *other != worker);
+        let Some(first) = others().next().and_then(|first| self.roster.get(first)) else {
             return String::new();
         };
-        let names: Vec<_> = waiting.iter().map(|(other, _)| (*other).clone()).collect();
-        let verb = if names.len() == 1 { "waits" } else { "wait" };
-        format!("; {} {verb} in {}", Names(&names), first.collective)
+        let count = inside.len() - usize::from(inside.contains(worker));
+        let verb = if count == 1 { "waits" } else { "wait" };
+        let names = Crowd::of_counted(others(), count);
+        format!("; {names} {verb} in {}", first.collective)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{JoinRefusal, Names, Place, Session, WorkerId};
+use crate::membership::{Group, JoinRefusal, Names, Place, Session, WorkerId};
 
 impl State {
     pub(super) fn on_started(&mut self, now: Millis) -> Vec<Effect> {
@@ -137,7 +137,7 @@ impl State {
     ) -> Vec<Effect> {
         let left_behind = self.was_left_behind_in(generation);
         let (newest, total) = (self.generation, self.total_steps());
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(member) = self.roster.get(worker) else {
             return Vec::new();
         };
         if member.session != Session::Open || matches!(member.place, Place::Standby { .. }) {
@@ -162,9 +162,12 @@ impl State {
         }
         // What it holds is of this lineage only if it was in the newest generation.
         let holds = step.filter(|&step| member_of_it && step <= total);
-        member.place = Place::Standby { holds };
-        member.leaving = None;
-        let adopted = std::mem::take(&mut member.adopted);
+        let mut adopted = false;
+        if let Some(mut member) = self.roster.get_mut(worker) {
+            member.place = Place::Standby { holds };
+            member.leaving = None;
+            adopted = std::mem::take(&mut member.adopted);
+        }
         self.deadlines.remove(&Deadline::Arrival(worker.clone()));
         let mut effects = Vec::new();
         if let Some(step) = holds.filter(|&step| adopted && step > self.steps_done) {
@@ -192,10 +195,10 @@ impl State {
         }
         if self.phase == Phase::Waiting
             && !self.config.local
-            && self.standing_by().len() >= self.fewest()
+            && self.roster.group(Group::StandingBy).len() >= self.fewest()
         {
             let due = now.after(self.config.timeouts.join);
-            self.deadlines.entry(Deadline::Join).or_insert(due);
+            self.deadlines.set_unless_running(Deadline::Join, due);
         }
         effects.extend(self.form_if_possible(now));
         effects.extend(self.ask_for_a_boundary());
@@ -209,14 +212,12 @@ impl State {
         {
             return Vec::new();
         }
-        let waiting = self
-            .roster
-            .which(|member| !member.is_member() && member.stands_by());
+        let waiting = self.roster.crowd(Group::Newcomers);
         if waiting.is_empty() {
             return Vec::new();
         }
         let verb = if waiting.len() == 1 { "comes" } else { "come" };
-        self.meet_at_a_boundary(format!("{} {verb} in", Names(&waiting)))
+        self.meet_at_a_boundary(format!("{waiting} {verb} in"))
     }
 
     /// All members are asked to leave the generation at the next step boundary they agree on.
@@ -241,14 +242,10 @@ impl State {
         if !self.is_live(generation) || !self.is_member(worker) {
             return Vec::new();
         }
-        if let Some(member) = self.roster.get_mut(worker) {
+        if let Some(mut member) = self.roster.get_mut(worker) {
             member.ready = true;
         }
-        let all = self
-            .roster
-            .iter()
-            .all(|(_, member)| member.rank.is_none() || member.ready);
-        if !all || self.phase != Phase::Forming {
+        if !self.roster.group(Group::Unready).is_empty() || self.phase != Phase::Forming {
             return Vec::new();
         }
         let effects = self.begin_training(now);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::event::{LeaveReason, StepReport};
 use super::restart::LossClass;
 use super::{Deadline, Effect, EndKind, Ending, Millis, Phase, State};
-use crate::membership::{Names, WorkerId};
+use crate::membership::{Group, Names, WorkerId};
 
 /// The reports of the steps that not all ranks have reported yet: `[step][rank]`.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +111,7 @@ impl State {
             return Vec::new();
         }
         let total = self.total_steps();
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         let Some(rank) = member.rank else {
@@ -123,6 +123,7 @@ impl State {
         }
         let next = member.next_step;
         if report.step != next || report.step >= total || member.leaving.is_some() {
+            drop(member);
             let reason = format!(
                 "{worker} (rank {rank}) reported step {} where step {next} of {total} was next: \
                  the plan was not followed, install the same version everywhere",
@@ -133,6 +134,7 @@ impl State {
         member.next_step = next + 1;
         member.ready = true;
         member.losses_in_a_row = 0;
+        drop(member);
         let mut effects = Vec::new();
         if matches!(self.phase, Phase::Forming) {
             effects.extend(self.begin_training(now));
@@ -215,21 +217,21 @@ impl State {
         }
         let mut effects = Vec::new();
         for worker in minority {
-            let Some(member) = self.roster.get_mut(&worker) else {
+            let Some(mut member) = self.roster.get_mut(&worker) else {
                 continue;
             };
             member.offences += 1;
             let offences = member.offences;
             if offences > OFFENCES {
+                member.quarantined = true;
+                drop(member);
                 let text = format!(
                     "{text}, {offences} times now: {worker} is shut out, look at its device"
                 );
-                if let Some(member) = self.roster.get_mut(&worker) {
-                    member.quarantined = true;
-                }
                 effects.extend(self.give_up_on(&worker, LossClass::Crash, text, now));
             } else {
                 member.suspect = true;
+                drop(member);
                 self.explained = true;
                 let text = format!("{text}: it takes the state from them");
                 effects.push(Effect::Warn { text: text.clone() });
@@ -242,10 +244,7 @@ impl State {
     /// Members of the newest generation.
     pub(super) fn world_size(&self) -> u32 {
         // A generation has no more members than `config.workers`, a u32.
-        self.roster
-            .iter()
-            .filter(|(_, member)| member.is_member())
-            .count() as u32
+        self.roster.group(Group::Members).len() as u32
     }
 
     /// Learns from a commit how long steps take, and waits for the next.
@@ -331,17 +330,16 @@ impl State {
         if reason == LeaveReason::Signalled && self.stop.is_none() && !self.is_ending() {
             return self.on_drained(worker, step, now);
         }
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         member.leaving = Some((reason, step));
-        let left: Vec<(WorkerId, u64)> = self
-            .roster
-            .iter()
-            .filter(|(_, member)| member.is_member())
-            .filter_map(|(worker, member)| Some((worker.clone(), member.leaving?.1)))
-            .collect();
-        if let Some((other, other_step)) = left.iter().find(|(_, other_step)| *other_step != step) {
+        drop(member);
+        let left = self.roster.group(Group::Leaving);
+        // Those before it have left after the same step, or the run would be ending: one of them stands for all.
+        let other = left.iter().find(|other| *other != worker);
+        let other = other.and_then(|other| Some((other, self.roster.get(other)?.leaving?.1)));
+        if let Some((other, other_step)) = other.filter(|(_, other_step)| *other_step != step) {
             let text = format!(
                 "{worker} left after {step} steps but {other} after {other_step}: \
                  ranks did not agree on where to stop; resume from the last checkpoint"

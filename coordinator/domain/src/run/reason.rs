@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::membership::{Names, WorkerId};
+use crate::membership::Crowd;
 
 /// What a run is doing or waiting for, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub enum Reason {
         /// How many have joined.
         joined: u32,
         /// Those that have not, where their names are known.
-        missing: Vec<WorkerId>,
+        missing: Crowd,
         /// Those that have and are not done loading what they need.
-        setting_up: Vec<WorkerId>,
+        setting_up: Crowd,
     },
     /// A generation is over and the next one has not begun.
     Regrouping {
@@ -25,7 +25,7 @@ pub enum Reason {
         /// Its number.
         generation: u64,
         /// Who has not left it yet.
-        inside: Vec<WorkerId>,
+        inside: Crowd,
         /// How many could be in the next one.
         here: u32,
         /// How many it needs at least.
@@ -38,7 +38,7 @@ pub enum Reason {
         /// How many ranks it has.
         wanted: u32,
         /// Those that are not ready.
-        missing: Vec<WorkerId>,
+        missing: Crowd,
     },
     /// Steps are being done.
     Training {
@@ -47,7 +47,7 @@ pub enum Reason {
         /// Of how many.
         epochs: u32,
         /// Workers that have not been heard from for longer than they should.
-        silent: Vec<WorkerId>,
+        silent: Crowd,
     },
     /// The validation split is being scored.
     Evaluating {
@@ -56,21 +56,21 @@ pub enum Reason {
         /// Of how many.
         epochs: u32,
         /// Workers that have not been heard from for longer than they should.
-        silent: Vec<WorkerId>,
+        silent: Crowd,
     },
     /// A stop was asked for.
     Stopping {
         /// By whom.
         by: String,
         /// Who has not left yet.
-        missing: Vec<WorkerId>,
+        missing: Crowd,
     },
     /// It is decided how the run ends, and workers leave.
     Ending {
         /// How it ends.
         ending: String,
         /// Who is still here; empty while only figures or files are waited for.
-        waiting: Vec<WorkerId>,
+        waiting: Crowd,
         /// What was done about those.
         measure: &'static str,
     },
@@ -90,7 +90,7 @@ impl fmt::Display for Reason {
                 setting_up,
                 ..
             } if joined >= wanted => {
-                write!(f, "waiting for {} to set up", Names(setting_up))
+                write!(f, "waiting for {} to set up", setting_up)
             }
             Self::Regrouping {
                 cause,
@@ -101,7 +101,7 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "regrouping ({cause}): waiting for {} to leave generation {generation}",
-                    Names(inside)
+                    inside
                 )
             }
             Self::Regrouping {
@@ -144,7 +144,7 @@ impl fmt::Display for Reason {
                     f,
                     "forming generation {generation}: {ready} of {wanted} ranks are ready, waiting for "
                 )?;
-                write!(f, "{}", Names(missing))
+                write!(f, "{}", missing)
             }
             Self::Training {
                 epoch,
@@ -165,11 +165,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Stopping { by, missing } => {
-                write!(
-                    f,
-                    "stopping (asked by {by}): waiting for {} ",
-                    Names(missing)
-                )?;
+                write!(f, "stopping (asked by {by}): waiting for {} ", missing)?;
                 f.write_str("to reach a step boundary, hand over a checkpoint and leave")
             }
             Self::Ending {
@@ -184,11 +180,7 @@ impl fmt::Display for Reason {
                 waiting,
                 measure,
             } => {
-                write!(
-                    f,
-                    "ending ({ending}): waiting for {}, {measure}",
-                    Names(waiting)
-                )
+                write!(f, "ending ({ending}): waiting for {}, {measure}", waiting)
             }
             Self::Over { ending } => f.write_str(ending),
         }
@@ -209,21 +201,21 @@ impl fmt::Display for Have {
 }
 
 /// "worker-3 and worker-7 have", "worker-3 has".
-struct NamesHave<'a>(&'a [WorkerId]);
+struct NamesHave<'a>(&'a Crowd);
 
 impl fmt::Display for NamesHave<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{} {}",
-            Names(self.0),
+            self.0,
             if self.0.len() == 1 { "has" } else { "have" }
         )
     }
 }
 
 /// The rider about workers that are not heard from.
-struct Silent<'a>(&'a [WorkerId]);
+struct Silent<'a>(&'a Crowd);
 
 impl fmt::Display for Silent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,7 +225,7 @@ impl fmt::Display for Silent<'_> {
         write!(
             f,
             "; nothing is heard from {}, but the connection stands",
-            Names(self.0)
+            self.0
         )
     }
 }

@@ -7,7 +7,7 @@
 use super::event::{FaultClass, ProcessEnd};
 use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
-use crate::membership::{Member, Place, Process, Session, WorkerId};
+use crate::membership::{Group, Member, Place, Process, Session, WorkerId};
 
 /// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
 const UNEXPLAINED: u32 = 3;
@@ -61,7 +61,7 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         if member.session != Session::Open {
@@ -71,6 +71,7 @@ impl State {
         let elsewhere = member.process == Process::Elsewhere;
         // It has done its part, unless its generation was over before all had.
         let left = member.leaving.is_some() && !wanted_again;
+        drop(member);
         self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
         if self.is_ending() {
             return Vec::new();
@@ -111,13 +112,14 @@ impl State {
         let first_start = self.is_first_start();
         let (who, place) = (self.name(worker), self.place());
         let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         member.process = Process::Ended(end);
         if end == ProcessEnd::Unseen && member.session == Session::Never {
             // It was gone before this coordinator came: that is no failure of this part.
             member.again = Some(now);
+            drop(member);
             let text = format!("{who} {end}");
             let mut effects = self.lose(worker, text, now);
             effects.extend(self.form_if_possible(now));
@@ -130,6 +132,7 @@ impl State {
                 super::LeaveReason::Finished | super::LeaveReason::Stopped
             ) && !wanted_again
         });
+        drop(member);
         self.deadlines.remove(&Deadline::Exit(worker.clone()));
         if left || self.is_ending() {
             return Vec::new();
@@ -157,7 +160,7 @@ impl State {
         );
         let mut effects = vec![Effect::Warn { text: text.clone() }];
         if was_open {
-            if let Some(member) = self.roster.get_mut(worker) {
+            if let Some(mut member) = self.roster.get_mut(worker) {
                 member.session = Session::Lost;
             }
             self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
@@ -183,7 +186,7 @@ impl State {
         text: String,
         now: Millis,
     ) -> Vec<Effect> {
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         member.verdict = Some(class);
@@ -204,6 +207,7 @@ impl State {
             });
         }
         let elsewhere = member.process == Process::Elsewhere;
+        drop(member);
         self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
         if !elsewhere {
             if class == LossClass::Hang {
@@ -226,13 +230,14 @@ impl State {
 
     /// A worker is no member any more; the generation is over if it was one.
     pub(super) fn lose(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
-        let Some(member) = self.roster.get_mut(worker) else {
+        let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         let was_member = member.is_member();
         member.rank_when_lost = member.rank.take().or(member.rank_when_lost);
         member.place = Place::SettingUp;
         member.leaving = None;
+        drop(member);
         self.deadlines.remove(&Deadline::Arrival(worker.clone()));
         if !was_member {
             return Vec::new();
@@ -281,7 +286,7 @@ impl State {
 
     /// With the last member the state is gone: the run goes on from what is on disk.
     fn wait_for_anybody(&mut self, now: Millis) -> Vec<Effect> {
-        if self.roster.iter().any(|(_, member)| member.is_member()) {
+        if !self.roster.group(Group::Members).is_empty() {
             return Vec::new();
         }
         self.go_on_from_disk(now)
@@ -316,7 +321,7 @@ impl State {
     fn verdict(&mut self, worker: &WorkerId, looks_like: LossClass) -> LossClass {
         self.roster
             .get_mut(worker)
-            .and_then(|member| member.verdict.take())
+            .and_then(|mut member| member.verdict.take())
             .unwrap_or(looks_like)
     }
 

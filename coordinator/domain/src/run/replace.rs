@@ -2,7 +2,7 @@
 
 use super::restart::{LossClass, pause};
 use super::{Deadline, Effect, Millis, Phase, State, StopWish};
-use crate::membership::{Process, WorkerId};
+use crate::membership::{Group, Process, WorkerId};
 
 impl State {
     /// Notes the failure in its class's budget: a process of this machine is started again, or the run ends.
@@ -16,7 +16,7 @@ impl State {
         let budgets = self.config.budgets;
         match self.losses.note(class, &budgets, now) {
             Ok(()) => {
-                if let Some(member) = self.roster.get_mut(worker)
+                if let Some(mut member) = self.roster.get_mut(worker)
                     && member.process != Process::Elsewhere
                 {
                     member.losses_in_a_row += 1;
@@ -42,7 +42,7 @@ impl State {
 
     /// Ends the run with a checkpoint if anybody still holds its state.
     fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
-        let held = self.roster.iter().any(|(_, member)| member.is_member());
+        let held = !self.roster.group(Group::Members).is_empty();
         if !held || self.stop.is_some() {
             return self.fail(75, failure, None, Vec::new(), now);
         }
@@ -68,11 +68,11 @@ impl State {
         let mut effects = Vec::new();
         let waiting: Vec<_> = self
             .roster
+            .group(Group::Restarting)
             .iter()
-            .filter_map(|(worker, member)| {
-                let ended = matches!(member.process, Process::Ended(_));
-                let at = member.again.filter(|_| ended)?;
-                Some((worker.clone(), member.index?, at))
+            .filter_map(|worker| {
+                let member = self.roster.get(worker)?;
+                Some((worker.clone(), member.index?, member.again?))
             })
             .collect();
         // Loading libtorch takes seconds of processor time that the survivors' next step needs.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Config, Deadline, Effect, Evaluation, Millis, Opening, Phase, Reason, State, progress, restart,
+    schedule,
 };
-use crate::membership::{Place, Roster, Session, WorkerId};
+use crate::membership::{Group, Roster, WorkerId};
 use crate::plan::PlanError;
 use crate::run_plan::RunPlan;
 use crate::shares::Shares;
@@ -53,7 +54,7 @@ impl State {
             waited_until: None,
             last_commit: None,
             longest_step: Millis(0),
-            deadlines: BTreeMap::new(),
+            deadlines: schedule::Schedule::default(),
             config,
         })
     }
@@ -104,11 +105,9 @@ impl State {
     /// Steps that every member holds: no later generation can make them void.
     #[must_use]
     pub fn steps_held_by_all(&self) -> u64 {
-        let members = self.roster.iter().filter(|(_, member)| member.is_member());
-        let held = members.map(|(_, member)| if member.ready { member.next_step } else { 0 });
         match self.phase {
             Phase::Ending { .. } | Phase::Over(_) => self.steps_done,
-            _ => held.min().unwrap_or(0),
+            _ => self.roster.least_held().unwrap_or(0),
         }
     }
 
@@ -136,46 +135,44 @@ impl State {
     /// All deadlines that run.
     #[must_use]
     pub fn deadlines(&self) -> &BTreeMap<Deadline, Millis> {
-        &self.deadlines
+        self.deadlines.by_name()
+    }
+
+    /// The deadlines that people are told of: whose heartbeat is late shows in its age.
+    pub fn deadlines_but_heartbeats(&self) -> impl Iterator<Item = (&Deadline, Millis)> {
+        self.deadlines.but_heartbeats()
     }
 
     /// When the run wants to be woken, and for which deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(&Deadline, Millis)> {
-        self.deadlines
-            .iter()
-            .map(|(deadline, at)| (deadline, *at))
-            .min_by_key(|(_, at)| *at)
+        self.deadlines.next()
     }
 
     /// Why things stand as they do.
     #[must_use]
     pub fn reason(&self) -> Reason {
         let epochs = self.plan.shape().epochs;
-        let silent = || self.roster.which(|member| member.silent);
+        let silent = || self.roster.crowd(Group::Silent);
         match &self.phase {
             Phase::Waiting => Reason::WaitingForWorkers {
                 wanted: self.config.workers,
                 joined: self.roster.joined(),
-                missing: self.roster.which(|member| member.session != Session::Open),
-                setting_up: self.roster.which(|member| {
-                    member.session == Session::Open && member.place == Place::SettingUp
-                }),
+                missing: self.roster.crowd(Group::Missing),
+                setting_up: self.roster.crowd(Group::SettingUp),
             },
             Phase::Regrouping { cause, .. } => Reason::Regrouping {
                 cause: cause.clone(),
                 generation: self.generation,
-                inside: self.roster.which(|member| member.is_inside()),
+                inside: self.roster.crowd(Group::Inside),
                 // No more than `config.workers` and its spares.
-                here: self.standing_by().len() as u32,
+                here: self.roster.group(Group::StandingBy).len() as u32,
                 fewest: self.fewest() as u32,
             },
             Phase::Forming => Reason::Forming {
                 generation: self.generation,
                 wanted: self.world_size(),
-                missing: self
-                    .roster
-                    .which(|member| member.is_member() && !member.ready),
+                missing: self.roster.crowd(Group::Unready),
             },
             Phase::Training => Reason::Training {
                 epoch: self.epoch_at_work(),
@@ -189,12 +186,10 @@ impl State {
             },
             Phase::Stopping { by } => Reason::Stopping {
                 by: by.clone(),
-                missing: self
-                    .roster
-                    .which(|member| member.is_member() && member.leaving.is_none()),
+                missing: self.roster.crowd(Group::Staying),
             },
             Phase::Ending { ending, measure } => {
-                let waiting = self.roster.which(|member| !member.is_gone());
+                let waiting = self.roster.crowd(Group::Present);
                 let figures = "computing the figures of the last evaluation";
                 let measure = if waiting.is_empty() {
                     figures
@@ -227,7 +222,7 @@ impl State {
     }
 
     pub(super) fn set(&mut self, deadline: Deadline, at: Millis) {
-        self.deadlines.insert(deadline, at);
+        self.deadlines.set(deadline, at);
     }
 
     /// All members have their state.
@@ -235,7 +230,7 @@ impl State {
         self.deadlines.remove(&Deadline::Forming);
         self.set(Deadline::Progress, now.after(self.progress_timeout()));
         for worker in self.roster.which(|member| member.is_member()) {
-            if let Some(member) = self.roster.get_mut(&worker) {
+            if let Some(mut member) = self.roster.get_mut(&worker) {
                 member.suspect = false;
             }
         }

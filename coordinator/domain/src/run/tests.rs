@@ -6,6 +6,7 @@ mod degraded;
 mod properties;
 mod recovery;
 mod scenarios;
+mod thousands;
 
 pub(super) const VAL: u32 = 4;
 

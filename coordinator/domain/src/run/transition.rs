@@ -16,7 +16,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
         } => state.on_standby(worker, *generation, *step, now),
         Event::Launched { .. } => Vec::new(),
         Event::LaunchFailed { worker, problem } => {
-            if let Some(member) = state.roster.get_mut(worker) {
+            if let Some(mut member) = state.roster.get_mut(worker) {
                 // It never was: there is nothing to wait for.
                 member.process = Process::Elsewhere;
             }
@@ -103,24 +103,27 @@ fn hear(state: &mut State, event: &Event, now: Millis) {
     let ending = matches!(state.phase, Phase::Ending { .. } | Phase::Over(_));
     let fault = state.config.timeouts.fault;
     let steps_done = state.steps_done;
-    if let Some(member) = state.roster.get_mut(worker)
-        && member.session == Session::Open
+    let Some(mut member) = state.roster.get_mut(worker) else {
+        return;
+    };
+    if member.session != Session::Open {
+        return;
+    }
+    member.heard = now;
+    member.silent = false;
+    member.steps_when_heard = steps_done;
+    if let Event::Heartbeat {
+        collective,
+        in_collective,
+        ..
+    } = event
     {
-        member.heard = now;
-        member.silent = false;
-        member.steps_when_heard = steps_done;
-        if let Event::Heartbeat {
-            collective,
-            in_collective,
-            ..
-        } = event
-        {
-            member.collective.clone_from(collective);
-            member.in_collective = *in_collective;
-        }
-        if !ending {
-            state.set(Deadline::Heartbeat(worker.clone()), now.after(fault));
-        }
+        member.collective.clone_from(collective);
+        member.in_collective = *in_collective;
+    }
+    drop(member);
+    if !ending {
+        state.set(Deadline::Heartbeat(worker.clone()), now.after(fault));
     }
 }
 

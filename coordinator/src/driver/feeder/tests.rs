@@ -206,6 +206,27 @@ fn a_run_resumed_at_its_end_only_finishes() {
 }
 
 #[test]
+fn permutations_that_every_rank_has_been_handed_are_dropped() {
+    let mut feeder = Feeder::new(
+        plan(13, 6),
+        (1, Shares::even(3)),
+        0,
+        Opening::default(),
+        all(),
+        None,
+    );
+    for rank in 0..3 {
+        work_through(&mut feeder, rank, 0);
+        assert_eq!(
+            feeder.epochs.is_empty(),
+            rank == 2,
+            "the slowest rank needs them"
+        );
+    }
+    assert!(feeder.ranks_at.is_empty());
+}
+
+#[test]
 fn a_big_split_comes_in_messages_below_the_limit() {
     // 100,000 samples to score by one rank, and steps of 3,000 samples.
     let shape = RunShape {
@@ -221,7 +242,7 @@ fn a_big_split_comes_in_messages_below_the_limit() {
     };
     let mut feeder = Feeder::new(
         RunPlan::new(shape, 1).unwrap(),
-        (1, 1),
+        (1, Shares::even(1)),
         0,
         Opening::default(),
         all(),

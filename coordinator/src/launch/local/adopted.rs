@@ -11,14 +11,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::processes::Process;
-use crate::driver::Message;
+use crate::driver::{Mail, Message};
 
 /// One process's life from now on; at once over if it is not there.
 pub(super) async fn watch(
     process: Option<Process>,
     worker: WorkerId,
     signals: mpsc::UnboundedReceiver<Signal>,
-    messages: mpsc::Sender<Message>,
+    messages: Mail,
 ) {
     if let Some(process) = process
         && let Err(problem) = until_its_end(process, signals).await

@@ -112,6 +112,12 @@ pub(crate) fn thread_stack(thread: i64, timeout: Duration) -> Result<Vec<u64>, F
     Ok(frames[..count.min(FRAMES)].to_vec())
 }
 
+/// Gives what allocators keep for later back to the system and the devices.
+pub(crate) fn release_unused_memory() -> Result<(), Failure> {
+    // SAFETY: takes nothing; both allocators lock what they change.
+    check(unsafe { sys::nrs_release_unused_memory() })
+}
+
 /// The function that exports an address, and its library; empty where unknown.
 pub(crate) fn symbol(address: u64) -> (String, String) {
     let (mut name, mut library) = ([0u8; 1024], [0u8; 256]);

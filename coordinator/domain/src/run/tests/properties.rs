@@ -75,6 +75,7 @@ fn any_history() -> impl Strategy<Value = Vec<(Event, u64)>> {
 
 /// What must hold after every event, whatever came before.
 fn check(sim: &Sim) -> Result<(), TestCaseError> {
+    prop_assert!(sim.state().roster().groups_are_right());
     let config = sim.state().config();
     let fewest = match config.world {
         World::Fixed => config.workers as usize,
