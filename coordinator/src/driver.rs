@@ -42,8 +42,9 @@ pub(crate) use stacks::{Asked as StacksAsked, Of as StacksOf};
 
 /// Messages handled before the status is shown again, so that a flood does not hide it.
 const BATCH: usize = 256;
-/// The shortest time between two statuses: with thousands of workers making one costs as much as hundreds of messages.
-const SHOW: Duration = Duration::from_millis(50);
+/// The pause between two statuses, in times of what making one took: with thousands of workers that is as much as hundreds
+/// of messages cost, and with a few it is next to nothing.
+const SHOW_PAUSE: u32 = 20;
 /// How often ages and remaining times in the status are renewed while nothing happens.
 const REFRESH: Duration = Duration::from_secs(1);
 /// Warnings that the status repeats; the events have them all.
@@ -204,9 +205,10 @@ impl Driver {
                 return self.close(ending);
             }
             if changed && show_again <= Instant::now() {
+                let began = Instant::now();
                 self.show();
                 changed = false;
-                show_again = Instant::now() + SHOW;
+                show_again = Instant::now() + began.elapsed() * SHOW_PAUSE;
             }
             let wake = self.wake();
             tokio::select! {
