@@ -22,7 +22,7 @@ fn random_faults_leave_no_trace_and_every_defect_is_reported() {
     let output = Command::new(python)
         .arg(suite)
         .args(["--short", "--prove", "--until-faults", "20"])
-        .args(["--minutes", "3", "--seed", "20"])
+        .args(["--minutes", "2", "--seed", "20"])
         .arg("--binaries")
         .arg(binaries)
         .env_remove("RUST_LOG")

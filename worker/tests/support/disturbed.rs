@@ -18,7 +18,7 @@ pub(crate) fn start(place: &Place, name: &str, workers: usize, more: &[&str]) ->
     let mut command = place.command(name, workers, &arguments);
     command.env("HGAT_WITNESS", witness);
     command.env("HGAT_FAULTS", place.path(&format!("{name}-faults")));
-    Watched::start(command, place.path(name))
+    Watched::start(&mut command, place.path(name))
 }
 
 /// That a run which was disturbed is as good as one that was not: exactly once by its own ledger and by what every
@@ -114,5 +114,5 @@ pub(crate) fn again(place: &Place, name: &str) -> Watched {
     let mut command = place.command(name, 3, &["--resume"]);
     command.env("HGAT_WITNESS", place.path(&format!("{name}-witness")));
     command.env("HGAT_FAULTS", place.path(&format!("{name}-faults")));
-    Watched::start(command, place.path(name))
+    Watched::start(&mut command, place.path(name))
 }

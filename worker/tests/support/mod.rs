@@ -216,7 +216,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn start(mut command: Command, dir: PathBuf) -> Self {
+    pub(crate) fn start(command: &mut Command, dir: PathBuf) -> Self {
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
