@@ -201,19 +201,19 @@ fn run_starved(place: &Place, name: &str, script: &Path, settings: &[&str]) -> R
 
 #[test]
 fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
-    let place = Place::with(96, 4);
+    let place = Place::with(256, 4);
     let whole: &[&str] = &[
         "data.size=96",
         "data.resize=96",
-        "train.global_batch=48",
-        "train.micro_batch=24",
+        "train.global_batch=128",
+        "train.micro_batch=64",
         "train.epochs=2",
     ];
     let half: Vec<_> = whole
         .iter()
         .copied()
         .filter(|key| !key.contains("micro"))
-        .chain(["train.micro_batch=12"])
+        .chain(["train.micro_batch=32"])
         .collect();
     let (most, less) = (peak(&place, "whole", whole), peak(&place, "half", &half));
     assert!(most > less + 50_000, "{most} {less}");
@@ -225,7 +225,7 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
     assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
     assert!(
         run.err
-            .contains("every micro-batch of 24 goes forward in 2 parts"),
+            .contains("every micro-batch of 64 goes forward in 2 parts"),
         "{}",
         run.err
     );
@@ -234,7 +234,7 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
     let run = run_starved(&place, "stopped", &script, whole);
     assert_eq!(run.code, Some(75), "{run:#?}\n{}", run.logs());
     assert!(
-        run.err.contains("would fit with train.micro_batch = 12"),
+        run.err.contains("would fit with train.micro_batch = 32"),
         "{}",
         run.err
     );
