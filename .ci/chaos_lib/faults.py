@@ -161,8 +161,10 @@ class Disturber:
         if self.enough():
             time.sleep(0.2)
             return
-        weights = [self.tally.weight(MOMENTS[name], self.tally.moments, name, shares.MOMENTS) for name in MOMENTS]
-        moment = self.chance.choices(list(MOMENTS), weights)[0]
+        # A recovery has to be made by a death, which a run that sees one kind of fault alone must not have.
+        moments = [name for name in MOMENTS if name != "in recovery" or len(self.known) > 1]
+        weights = [self.tally.weight(MOMENTS[name], self.tally.moments, name, shares.MOMENTS) for name in moments]
+        moment = self.chance.choices(moments, weights)[0]
         pause = self.chance.uniform(0.5, 4.0)
         if moment == "any time":
             time.sleep(pause)

@@ -15,7 +15,8 @@ use crate::error::WorkerError;
 use crate::session::{Link, RemoteStore};
 use crate::snapshot::About;
 use crate::train::feed::Feed;
-use crate::train::replica::{Held, Parts, Replica, restore};
+use crate::train::replica::{Held, Parts, Replica};
+use crate::train::restore::restore;
 use crate::train::{self, Outcome};
 
 /// How long a training thread whose process group was aborted may take to leave it before the process is ended.
@@ -157,7 +158,7 @@ impl Member {
                 world_size,
                 GlooOptions {
                     timeout,
-                    bind: Link::local_ip(&self.coordinator),
+                    bind: crate::session::local_ip(&self.coordinator),
                 },
             ),
         };

@@ -7,7 +7,16 @@ use tidy::tree::Tree;
 use tidy::{Finding, borders, docs, length, map, pictures, places, sleep, unsafe_room};
 
 /// Test files that may sleep, each with its reason.
-const MAY_SLEEP: [(&str, &str); 0] = [];
+const MAY_SLEEP: [(&str, &str); 2] = [
+    (
+        "worker/tests/fault_points.rs",
+        "it looks for files that other processes rename, and stops a process for as long as a timeout",
+    ),
+    (
+        "worker/tests/degraded.rs",
+        "it looks for another process's state, and lets one run for a part of the time",
+    ),
+];
 
 #[test]
 fn docs_name_only_what_exists() {

@@ -31,6 +31,7 @@ mod forming;
 mod handover;
 mod hang;
 mod joining;
+mod leaving;
 mod memory;
 mod progress;
 mod reason;

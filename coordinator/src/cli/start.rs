@@ -22,7 +22,7 @@ use crate::descriptors;
 use crate::evaluation::labels_of;
 use crate::machine::{Machine, Placement, place};
 use crate::observer::Observer;
-use crate::run::{self, Launch, Membership, ResumePoint, RunSetup, Shutdown};
+use crate::run::{self, Launch, ResumePoint, RunSetup, Shutdown};
 use crate::run_dir::RunDir;
 use crate::summary::Summary;
 use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures};
@@ -140,13 +140,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         shape: *plan.shape(),
         keep_checkpoints: config.run.keep_checkpoints.get(),
         fault_timeout: config.fault.timeout,
-        membership: Membership {
-            world: config.train.world,
-            balance: config.train.balance,
-            halve_when_out_of_memory: config.train.halve_when_out_of_memory,
-            min_workers: config.run.min_workers,
-            budgets: config.fault.budgets,
-        },
+        membership: config.membership(),
         adopt: prepared.adopt,
         resume: prepared.resume,
         stop_after: prepared.stop_after,

@@ -8,6 +8,7 @@ use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::{DataSpec, Group, ModelSpec, RunSpec, TrainSpec};
 
 use super::Config;
+use crate::run::Membership;
 
 impl Config {
     /// Where the data set lies.
@@ -30,6 +31,18 @@ impl Config {
         Options {
             drop_unlabelled: self.data.drop_unlabelled,
             groups: self.data.groups.clone(),
+        }
+    }
+
+    /// How the run takes the loss of workers.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        Membership {
+            world: self.train.world,
+            balance: self.train.balance,
+            halve_when_out_of_memory: self.train.halve_when_out_of_memory,
+            min_workers: self.run.min_workers,
+            budgets: self.fault.budgets,
         }
     }
 

@@ -20,7 +20,8 @@ use crate::session::{Identity, Link};
 use crate::snapshot::About;
 use crate::train::feed::{Feed, Normaliser};
 use crate::train::optimizer::Optimizer;
-use crate::train::replica::{Held, kind};
+use crate::train::replica::Held;
+use crate::train::restore::kind;
 use crate::train::transform;
 
 /// How long a worker tries to reach a coordinator that may not be listening yet.

@@ -1,7 +1,6 @@
 //! The stream itself: joins, listens, beats, and looks for a coordinator that was started again when the one it had is
 //! lost. Training goes on meanwhile.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -210,27 +209,6 @@ impl Link {
         WorkerServiceClient::new(self.channel())
             .max_decoding_message_size(2 * proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(proto::MAX_MESSAGE_BYTES)
-    }
-
-    /// The address of this end, as the coordinator's network sees it: what peers can reach this process at.
-    pub(crate) fn local_ip(address: &str) -> IpAddr {
-        let target = address
-            .trim_start_matches("http://")
-            .trim_start_matches("https://")
-            .trim_end_matches('/');
-        // Connecting a datagram socket only asks the system for the way: nothing is sent, nobody is waited for, and it
-        // does not matter whether the coordinator is there.
-        let way = || {
-            let to = target.to_socket_addrs().ok()?.next()?;
-            let any: IpAddr = match to {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let socket = UdpSocket::bind((any, 0)).ok()?;
-            socket.connect(to).ok()?;
-            Some(socket.local_addr().ok()?.ip())
-        };
-        way().unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
 }
 

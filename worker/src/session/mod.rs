@@ -4,6 +4,7 @@
 //! The stream is driven by a small runtime of its own, so neither a long forward pass nor a blocked collective delays
 //! a heartbeat.
 
+mod address;
 mod bulk;
 mod inbox;
 mod link;
@@ -11,6 +12,7 @@ mod outbox;
 mod pulse;
 mod store;
 
+pub(crate) use address::local_ip;
 pub(crate) use bulk::Upload;
 pub(crate) use inbox::{Break, Ended, Inbox};
 pub(crate) use link::{Identity, Link, LinkError};

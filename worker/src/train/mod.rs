@@ -3,6 +3,7 @@
 pub(crate) mod feed;
 pub(crate) mod optimizer;
 pub(crate) mod replica;
+pub(crate) mod restore;
 mod schedule;
 mod tally;
 mod transfer;

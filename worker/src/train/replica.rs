@@ -1,12 +1,12 @@
 //! One rank's copy of everything a step changes ([`Held`]), and what it is in one generation ([`Replica`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::{HgatFc, loss};
 use nccl_rs::{BucketSizes, ProcessGroup, Reducer};
 use proto::v1;
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::feed::DeviceBatch;
 use super::optimizer::{Optimizer, norm};
@@ -353,50 +353,5 @@ impl<'a> Replica<'a> {
     fn collective(&self) -> impl Fn(nccl_rs::Error) -> WorkerError + use<> {
         let step = self.step;
         move |source| WorkerError::Collective { step, source }
-    }
-}
-
-/// Fills model and optimizer from a checkpoint's tensors.
-///
-/// # Errors
-/// When a tensor is missing or has another shape.
-pub(crate) fn restore(
-    model: &mut HgatFc,
-    optimizer: &Optimizer,
-    weights: &BTreeMap<String, Tensor>,
-    state: &BTreeMap<String, Tensor>,
-    step: u64,
-) -> Result<(), WorkerError> {
-    if let Some(missing) = model
-        .shapes()?
-        .keys()
-        .find(|name| !weights.contains_key(*name))
-    {
-        let reason = format!("model.safetensors has no {missing}");
-        return Err(WorkerError::Checkpoint { step, reason });
-    }
-    model.import(weights)?;
-    for (kind, tensors) in optimizer.state() {
-        let prefix = format!("{kind}/");
-        let named = state
-            .iter()
-            .filter_map(|(name, tensor)| {
-                Some((
-                    name.strip_prefix(&prefix)?.to_owned(),
-                    tensor.shallow_clone(),
-                ))
-            })
-            .collect();
-        model.fill_like_parameters(&named, tensors)?;
-    }
-    Ok(())
-}
-
-/// The kind that `train.precision` names.
-pub(crate) fn kind(precision: &str) -> Kind {
-    if precision == "float64" {
-        Kind::Double
-    } else {
-        Kind::Float
     }
 }

@@ -1,0 +1,118 @@
+//! Ranks that have come to an end of their work: the plan's, a stop's, or their process's.
+
+use super::event::LeaveReason;
+use super::restart::LossClass;
+use super::{Effect, EndKind, Ending, Millis, Phase, State};
+use crate::membership::{Group, WorkerId};
+
+impl State {
+    pub(super) fn on_leaving(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        step: u64,
+        reason: LeaveReason,
+        now: Millis,
+    ) -> Vec<Effect> {
+        if generation != 0 && !self.is_live(generation) {
+            return Vec::new();
+        }
+        if matches!(self.phase, Phase::Regrouping { .. }) && reason != LeaveReason::Signalled {
+            // Said before it heard that its generation is over; it stands by next.
+            return Vec::new();
+        }
+        if reason == LeaveReason::Signalled && self.stop.is_none() && !self.is_ending() {
+            return self.on_drained(worker, step, now);
+        }
+        let Some(mut member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        member.leaving = Some((reason, step));
+        drop(member);
+        let left = self.roster.group(Group::Leaving);
+        // Those before it have left after the same step, or the run would be ending: one of them stands for all.
+        let other = left.iter().find(|other| *other != worker);
+        let other = other.and_then(|other| Some((other, self.roster.get(other)?.leaving?.1)));
+        if let Some((other, other_step)) = other.filter(|(_, other_step)| *other_step != step) {
+            let text = format!(
+                "{worker} left after {step} steps but {other} after {other_step}: \
+                 ranks did not agree on where to stop; resume from the last checkpoint"
+            );
+            return self.fail(1, text, Some(worker.clone()), Vec::new(), now);
+        }
+        if left.len() as u64 == u64::from(self.world_size()) {
+            self.all_left(step, now)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A worker was told to end from outside and has come to a step boundary; the others are there too.
+    fn on_drained(&mut self, worker: &WorkerId, step: u64, now: Millis) -> Vec<Effect> {
+        let who = self.name(worker);
+        let text = format!("{who} was told to end by a signal from outside after {step} steps");
+        self.give_up_on(worker, LossClass::Preemption, text, now)
+    }
+
+    fn all_left(&mut self, step: u64, now: Millis) -> Vec<Effect> {
+        let total = self.total_steps();
+        let epochs = self.plan.shape().epochs;
+        if step == total && self.steps_done == total && !self.opening.finish {
+            if self.checkpointed != Some(total) {
+                return self.hand_over_again(now);
+            }
+            let reason = format!("finished: {total} steps, {epochs} epochs");
+            let ending = Ending {
+                kind: EndKind::Finished,
+                exit_code: 0,
+                reason,
+                culprit: None,
+                log: Vec::new(),
+                step,
+            };
+            return self.begin_ending(ending, now);
+        }
+        if let Some(failure) = self.stop.as_ref().and_then(|stop| stop.failure.clone()) {
+            let reason = format!("{failure}; the state after step {step} was handed over");
+            return self.fail(75, reason, None, Vec::new(), now);
+        }
+        let by = match (&self.stop, self.config.stop_after) {
+            (Some(stop), _) => stop.text(),
+            (_, Some(stop_after)) if step >= stop_after => {
+                format!("after step {stop_after} as asked")
+            }
+            _ if self.all_stopped() => "every worker was told to end".to_owned(),
+            _ => {
+                let reason = format!(
+                    "all ranks left after {step} of {total} steps though nobody asked them to: \
+                     this is a bug of the worker; resume with --resume"
+                );
+                return self.fail(1, reason, None, Vec::new(), now);
+            }
+        };
+        let safe = self.checkpointed.unwrap_or(0);
+        if safe != step {
+            let problem = self
+                .checkpoint_problem
+                .as_deref()
+                .unwrap_or("it never came in whole");
+            let reason = format!(
+                "stopped after {step} of {total} steps ({by}), but its checkpoint is not in place ({problem}): --resume \
+                 goes on from step {safe}"
+            );
+            return self.stopped(75, reason, now);
+        }
+        self.stopped(
+            0,
+            format!("stopped after {step} of {total} steps ({by}): resume with --resume"),
+            now,
+        )
+    }
+
+    fn all_stopped(&self) -> bool {
+        self.roster
+            .iter()
+            .filter_map(|(_, member)| member.leaving)
+            .all(|(reason, _)| reason == LeaveReason::Stopped)
+    }
+}
