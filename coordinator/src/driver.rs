@@ -37,6 +37,8 @@ mod stacks;
 use feeder::Feeder;
 use figures::Figures;
 pub(crate) use mailbox::{Connection, Mail, Mailbox, Message, mailbox};
+#[cfg(test)]
+pub(crate) use recorder::smallest_config;
 pub(crate) use recorder::{Recorder, digest};
 pub(crate) use stacks::{Asked as StacksAsked, Of as StacksOf};
 
@@ -49,11 +51,6 @@ const SHOW_PAUSE: u32 = 20;
 const REFRESH: Duration = Duration::from_secs(1);
 /// Warnings that the status repeats; the events have them all.
 const WARNINGS: usize = 20;
-
-/// Reaches a named point of the protocol, at which a test may let this process die or stop.
-fn reach(point: &str) {
-    fault_points::reach("coordinator", point);
-}
 
 /// A worker that was welcomed.
 #[derive(Debug)]

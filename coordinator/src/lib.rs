@@ -34,3 +34,8 @@ pub mod store;
 pub mod summary;
 pub mod telemetry;
 pub mod terminal;
+
+/// Reaches a named point of the protocol, at which a test may let this process die or stop.
+fn reach(point: &str) {
+    fault_points::reach("coordinator", point);
+}

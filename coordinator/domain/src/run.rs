@@ -43,7 +43,7 @@ mod state;
 mod timing;
 mod transition;
 
-pub use effect::Effect;
+pub use effect::{Beginning, Effect};
 pub use ending::{EndKind, Ending, Measure};
 pub use event::{Event, FaultClass, LeaveReason, ProcessEnd, StepReport};
 pub use forming::{Opening, Source};

@@ -222,7 +222,7 @@ impl Checkpoints {
         });
         if !again {
             manifest.write(partial)?;
-            reach("checkpoint-written");
+            crate::reach("checkpoint-written");
             if folder.exists() {
                 disk::swap(
                     partial,
@@ -233,7 +233,7 @@ impl Checkpoints {
                 disk::rename(partial, &folder)?;
             }
             disk::sync_dir(&self.root)?;
-            reach("checkpoint-in-place");
+            crate::reach("checkpoint-in-place");
         }
         let retention = pointers::put_right(&self.root, self.keep)?;
         let removed = pointers::remove(&self.root, &retention.remove);
@@ -263,10 +263,6 @@ impl Checkpoints {
         // It guards names on disk, which are right at every moment.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn reach(point: &str) {
-    fault_points::reach("coordinator", point);
 }
 
 /// `step-NNNNNNNN`.

@@ -114,19 +114,11 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::smallest_config;
 
     #[test]
     fn an_event_whose_decision_differs_is_the_first_to_be_named() {
-        let config = serde_json::json!({
-            "workers": 1, "min_workers": 1, "world": "elastic", "local": true,
-            "budgets": { "crash": 1, "hang": 1, "preemption": 1, "memory": 0 },
-            "shape": { "seed": 0, "samples": 8, "val_samples": 2, "global_batch": 4, "micro_batch": 2, "epochs": 1,
-                "evaluate_every_epochs": 1, "snapshot_every_steps": null, "snapshot_every_epochs": 1 },
-            "begins_at_step": 0, "from_checkpoint": false, "evaluate_first": false, "last_generation": 0,
-            "stop_after": null,
-            "timeouts": domain::run::Timeouts::from_fault_timeout(Millis(5000)),
-        });
-        let config: Config = serde_json::from_value(config).unwrap();
+        let config = smallest_config();
         let (_, effects, reason) = step(
             State::new(config.clone()).unwrap(),
             &Event::Started,

@@ -1,7 +1,7 @@
 //! Carries out what the domain wants done.
 
 use domain::membership::WorkerId;
-use domain::run::{Effect, Ending, Event, Opening, Source};
+use domain::run::{Beginning, Effect, Ending, Event, Source};
 use domain::run_plan::RunPlan;
 use domain::shares::Shares;
 use proto::v1::{
@@ -10,19 +10,9 @@ use proto::v1::{
 use proto::v1::{generation, session_response};
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Driver, Feeder, reach};
+use super::{Driver, Feeder};
 use crate::observer::RunEvent;
-
-/// What [`Effect::BeginGeneration`] says.
-struct Beginning {
-    number: u64,
-    members: Vec<WorkerId>,
-    begins_at_step: u64,
-    source: Source,
-    opening: Opening,
-    shares: Shares,
-    forward_parts: u32,
-}
+use crate::reach;
 
 impl Driver {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
@@ -32,26 +22,7 @@ impl Driver {
             Effect::Refuse {
                 reason, exit_code, ..
             } => self.refuse(reason, exit_code),
-            Effect::BeginGeneration {
-                number,
-                members,
-                begins_at_step,
-                source,
-                opening,
-                shares,
-                forward_parts,
-            } => {
-                let beginning = Beginning {
-                    number,
-                    members,
-                    begins_at_step,
-                    source,
-                    opening,
-                    shares,
-                    forward_parts,
-                };
-                self.begin_generation(beginning).await;
-            }
+            Effect::BeginGeneration(beginning) => self.begin_generation(beginning).await,
             Effect::PassOver { generation, step } => {
                 if let Err(problem) = self.parts.ledger.pass_over(generation, step) {
                     self.warn(format!("the ledger refuses step {step}: {problem}"));

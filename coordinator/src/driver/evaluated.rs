@@ -2,9 +2,10 @@
 
 use domain::run::Event;
 
-use super::{Driver, reach};
+use super::Driver;
 use crate::evaluation::Evaluated;
 use crate::observer::RunEvent;
+use crate::reach;
 
 impl Driver {
     pub(super) async fn on_scored(

@@ -8,9 +8,10 @@ use proto::v1::fault::Class;
 use proto::v1::leaving::Reason;
 use proto::v1::{Fault, Leaving, Progress, Ready, Standby, session_request};
 
-use super::{Driver, Guest, Message, reach};
+use super::{Driver, Guest, Message};
 use crate::checkpoint::Committed;
 use crate::observer::RunEvent;
+use crate::reach;
 use crate::status::{self, Introduced};
 use crate::store::Digest;
 

@@ -191,6 +191,21 @@ impl Recorder {
     }
 }
 
+/// A run of one worker and two steps, for tests that need any config.
+#[cfg(test)]
+pub(crate) fn smallest_config() -> Config {
+    let config = serde_json::json!({
+        "workers": 1, "min_workers": 1, "world": "elastic", "local": true,
+        "budgets": { "crash": 1, "hang": 1, "preemption": 1, "memory": 0 },
+        "shape": { "seed": 0, "samples": 8, "val_samples": 2, "global_batch": 4, "micro_batch": 2, "epochs": 1,
+            "evaluate_every_epochs": 1, "snapshot_every_steps": null, "snapshot_every_epochs": 1 },
+        "begins_at_step": 0, "from_checkpoint": false, "evaluate_first": false, "last_generation": 0,
+        "stop_after": null,
+        "timeouts": domain::run::Timeouts::from_fault_timeout(Millis(5000)),
+    });
+    serde_json::from_value(config).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,16 +219,7 @@ mod tests {
             "{\"at_ms\":1,\"event\":\"started\"}\n{\"at_ms\":2,\"ev",
         )
         .unwrap();
-        let config: Config = serde_json::from_value(serde_json::json!({
-            "workers": 1, "min_workers": 1, "world": "elastic", "local": true,
-            "budgets": { "crash": 1, "hang": 1, "preemption": 1, "memory": 0 },
-            "shape": { "seed": 0, "samples": 8, "val_samples": 2, "global_batch": 4, "micro_batch": 2, "epochs": 1,
-                "evaluate_every_epochs": 1, "snapshot_every_steps": null, "snapshot_every_epochs": 1 },
-            "begins_at_step": 0, "from_checkpoint": false, "evaluate_first": false, "last_generation": 0,
-            "stop_after": null,
-            "timeouts": domain::run::Timeouts::from_fault_timeout(Millis(5000)),
-        }))
-        .unwrap();
+        let config = smallest_config();
 
         Recorder::open(&path, "run", &config).unwrap();
 

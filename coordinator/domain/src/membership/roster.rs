@@ -94,9 +94,9 @@ impl Roster {
 
     /// The members of the newest generation by rank.
     pub(crate) fn by_rank(&self) -> Vec<WorkerId> {
-        let ranked = self.members.iter();
-        let mut ranked: Vec<_> = ranked
-            .filter_map(|(id, member)| Some((member.rank?, id)))
+        let members = self.groups.of(Group::Members).iter();
+        let mut ranked: Vec<_> = members
+            .filter_map(|id| Some((self.get(id)?.rank?, id)))
             .collect();
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, id)| id.clone()).collect()

@@ -34,22 +34,7 @@ pub enum Effect {
     },
     /// Make the generation durable, then announce it to its members and hand out their plans. It must be on disk
     /// before anyone hears of it, so that its number is never used again.
-    BeginGeneration {
-        /// Its number.
-        number: u64,
-        /// The workers by rank.
-        members: Vec<WorkerId>,
-        /// All ranks hold the state after this many steps; what was committed beyond is void.
-        begins_at_step: u64,
-        /// Where they take it from.
-        source: Source,
-        /// What comes before the first step.
-        opening: Opening,
-        /// How micro-batches are shared out.
-        shares: Shares,
-        /// Into how many parts, each with a forward pass of its own, every micro-batch is cut.
-        forward_parts: u32,
-    },
+    BeginGeneration(Beginning),
     /// Tell members that their generation is over: they leave its process group and say where they stand.
     Regroup {
         /// Whom.
@@ -113,4 +98,23 @@ pub enum Effect {
     },
     /// The run is over.
     End(Ending),
+}
+
+/// How a generation begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Beginning {
+    /// Its number.
+    pub number: u64,
+    /// The workers by rank.
+    pub members: Vec<WorkerId>,
+    /// All ranks hold the state after this many steps; what was committed beyond is void.
+    pub begins_at_step: u64,
+    /// Where they take it from.
+    pub source: Source,
+    /// What comes before the first step.
+    pub opening: Opening,
+    /// How micro-batches are shared out.
+    pub shares: Shares,
+    /// Into how many parts, each with a forward pass of its own, every micro-batch is cut.
+    pub forward_parts: u32,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Deadline, Effect, Millis, Phase, State};
+use super::{Beginning, Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Place, WorkerId};
 
 /// Where the ranks of a new generation take their state from.
@@ -161,7 +161,7 @@ impl State {
         self.opening = opening;
         let shares = self.next_shares(&members);
         self.shares = shares.clone();
-        vec![Effect::BeginGeneration {
+        vec![Effect::BeginGeneration(Beginning {
             number: self.generation,
             members,
             begins_at_step,
@@ -169,7 +169,7 @@ impl State {
             opening,
             shares,
             forward_parts: self.forward_parts,
-        }]
+        })]
     }
 
     /// Whether a checkpoint was due since the newest one that is in place: it may have been lost with who was sending it.

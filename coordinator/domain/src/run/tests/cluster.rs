@@ -122,7 +122,7 @@ impl Cluster {
                 Effect::Regroup { workers, .. } => {
                     workers.iter().for_each(|worker| self.hear(worker, &effect));
                 }
-                Effect::BeginGeneration {
+                Effect::BeginGeneration(Beginning {
                     number,
                     members,
                     begins_at_step,
@@ -130,7 +130,7 @@ impl Cluster {
                     opening,
                     shares,
                     ..
-                } => {
+                }) => {
                     let names = members.iter().map(ToString::to_string).collect();
                     self.ledger
                         .begin_generation(*number, *begins_at_step, names, shares.clone())
@@ -272,7 +272,7 @@ impl Cluster {
         let generation = process.generation;
         match process.heard.pop_front().unwrap() {
             Effect::Release { .. } => self.kill(worker),
-            Effect::BeginGeneration { number, .. } => {
+            Effect::BeginGeneration(Beginning { number, .. }) => {
                 process.generation = number;
                 process.boundary = false;
                 process.place = Place::Forming;

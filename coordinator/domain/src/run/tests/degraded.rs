@@ -20,11 +20,11 @@ fn wide() -> Config {
 /// How the generations of `effects` cut and share out micro-batches.
 fn begun(effects: &[Effect]) -> Vec<(Shares, u32)> {
     let of = |effect: &Effect| match effect {
-        Effect::BeginGeneration {
+        Effect::BeginGeneration(Beginning {
             shares,
             forward_parts,
             ..
-        } => Some((shares.clone(), *forward_parts)),
+        }) => Some((shares.clone(), *forward_parts)),
         _ => None,
     };
     effects.iter().filter_map(of).collect()

@@ -89,14 +89,14 @@ fn check(sim: &Sim) -> Result<(), TestCaseError> {
     let (mut ends, mut next_commit) = (0, known);
     for effect in &sim.effects {
         match effect {
-            Effect::BeginGeneration {
+            Effect::BeginGeneration(Beginning {
                 number,
                 members,
                 begins_at_step,
                 source,
                 opening,
                 ..
-            } => {
+            }) => {
                 prop_assert!(*number > newest, "generation {number} after {newest}");
                 let distinct: BTreeSet<_> = members.iter().collect();
                 prop_assert_eq!(distinct.len(), members.len());

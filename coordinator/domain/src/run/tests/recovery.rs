@@ -2,13 +2,13 @@ use super::*;
 
 fn begun(effects: &[Effect]) -> Option<(u64, u64, Source, Opening)> {
     effects.iter().find_map(|effect| match effect {
-        Effect::BeginGeneration {
+        Effect::BeginGeneration(Beginning {
             number,
             begins_at_step,
             source,
             opening,
             ..
-        } => Some((*number, *begins_at_step, source.clone(), *opening)),
+        }) => Some((*number, *begins_at_step, source.clone(), *opening)),
         _ => None,
     })
 }

@@ -43,13 +43,13 @@ fn a_whole_run_goes_through_its_phases_and_ends_finished() {
     assert!(matches!(
         sim.effects
             .iter()
-            .find(|effect| matches!(effect, Effect::BeginGeneration { .. })),
-        Some(Effect::BeginGeneration {
+            .find(|effect| matches!(effect, Effect::BeginGeneration(_))),
+        Some(Effect::BeginGeneration(Beginning {
             number: 7,
             begins_at_step: 0,
             source: Source::Seed,
             ..
-        })
+        }))
     ));
     assert_eq!(sim.reason, "training epoch 1 of 2");
 

@@ -27,12 +27,12 @@ fn ten_thousand_workers_change_their_generation_and_are_heard_in_it() {
     others().for_each(|n| drop(sim.standby(n, 0)));
 
     // Then all others are in the next generation, and hold its state
-    let Some(Effect::BeginGeneration {
+    let Some(Effect::BeginGeneration(Beginning {
         number,
         members,
         source: Source::Peers(holders),
         ..
-    }) = sim.effects.last()
+    })) = sim.effects.last()
     else {
         panic!("a generation begins with the last who leaves the old one")
     };
