@@ -148,9 +148,15 @@ impl Member {
         let (rank, world_size) = (generation.rank as usize, generation.world_size as usize);
         let timeout = Duration::from_millis(generation.collective_timeout_millis.max(1000));
         let _entered = link.entering(format!("rendezvous of generation {}", generation.number));
+        let compress_gradients = self.train.compress_gradients;
         let group = match self.device {
             Device::Cuda(device) => {
-                ProcessGroup::nccl(store, rank, world_size, NcclOptions { timeout, device })
+                let options = NcclOptions {
+                    timeout,
+                    device,
+                    compress_gradients,
+                };
+                ProcessGroup::nccl(store, rank, world_size, options)
             }
             _ => ProcessGroup::gloo(
                 store,
@@ -159,6 +165,8 @@ impl Member {
                 GlooOptions {
                     timeout,
                     bind: crate::session::local_ip(&self.coordinator),
+                    shared_memory: self.train.shared_memory,
+                    compress_gradients,
                 },
             ),
         };

@@ -82,7 +82,7 @@ pub struct Train {
     pub micro_batch: u32,
     /// `train.threads`: compute threads of each worker; `None` until [`Config::record_placement`] has fixed it.
     pub threads: Option<u32>,
-    /// `train.precision`: `"float32"` or `"float64"`.
+    /// `train.precision`: `"float32"`, `"bf16"` or `"float64"`.
     pub precision: String,
     /// `train.optimizer`: `"sgd"` or `"adamw"`.
     pub optimizer: String,
@@ -114,6 +114,10 @@ pub struct Train {
     pub first_bucket_mb: f64,
     /// `train.bucket_mb`, in MiB.
     pub bucket_mb: f64,
+    /// `train.compress_gradients`: whether gradients travel as bfloat16.
+    pub compress_gradients: bool,
+    /// `train.shared_memory`: whether CPU workers of one machine may sum through shared memory.
+    pub shared_memory: bool,
     /// `train.adam_beta1`.
     pub adam_beta1: f64,
     /// `train.adam_beta2`.
@@ -286,6 +290,8 @@ impl Train {
             freeze_trunk: settings.switch("train.freeze_trunk"),
             first_bucket_mb: settings.number("train.first_bucket_mb"),
             bucket_mb: settings.number("train.bucket_mb"),
+            compress_gradients: settings.switch("train.compress_gradients"),
+            shared_memory: settings.switch("train.shared_memory"),
             adam_beta1: settings.number("train.adam_beta1"),
             adam_beta2: settings.number("train.adam_beta2"),
             adam_epsilon: settings.number("train.adam_epsilon"),

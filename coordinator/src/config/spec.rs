@@ -7,7 +7,7 @@ use data::files::OnBadImage;
 use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::{DataSpec, Group, ModelSpec, RunSpec, TrainSpec};
 
-use super::Config;
+use super::{Config, LaunchChoice};
 use crate::run::Membership;
 
 impl Config {
@@ -192,6 +192,10 @@ impl Config {
             adam_beta2: train.adam_beta2,
             adam_epsilon: train.adam_epsilon,
             on_not_finite: train.on_not_finite.clone(),
+            compress_gradients: train.compress_gradients,
+            // Workers that come from anywhere may share memory in one generation and not in the next, and sums would
+            // differ in their last bits.
+            shared_memory: train.shared_memory && self.run.launch == LaunchChoice::Local,
         }
     }
 }

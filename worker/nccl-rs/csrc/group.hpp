@@ -15,6 +15,7 @@
 
 #include "connections.hpp"
 #include "failure.hpp"
+#include "segment.hpp"
 #include "store.hpp"
 
 namespace nrs {
@@ -37,6 +38,21 @@ class Health {
       }
     }
     connections.sever();
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& told : neighbours_) {
+      if (const auto segment = told.lock()) {
+        segment->end();
+      }
+    }
+  }
+
+  // From now on, peers that watch this segment learn of the end as well.
+  void tell_neighbours(const std::shared_ptr<Segment>& segment) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    neighbours_.push_back(segment);
+    if (ended_) {
+      segment->end();
+    }
   }
 
   bool ended() const {
@@ -67,6 +83,7 @@ class Health {
   bool ended_ = false;
   bool deliberate_ = false;
   std::string reason_;
+  std::vector<std::weak_ptr<Segment>> neighbours_;
 };
 
 }  // namespace nrs
@@ -86,6 +103,10 @@ struct nrs_group {
   std::shared_ptr<nrs::Health> health;
   at::Device device{at::kCPU};
   std::chrono::milliseconds timeout{0};
+  // Whether reducers may sum through memory that the ranks share.
+  bool share = false;
+  // Whether reducers send gradients as bfloat16.
+  bool compress = false;
   // Collectives are numbered as they start; two at once would be numbered by chance.
   std::mutex starting;
 };
@@ -116,7 +137,8 @@ inline nrs_group* make_gloo(
     int rank,
     int size,
     std::chrono::milliseconds timeout,
-    const char* host) {
+    const char* host,
+    bool share) {
   auto exchanged = std::make_shared<Exchanged>();
   c10::intrusive_ptr<c10d::Store> store =
       c10::make_intrusive<RustStore>(callbacks, state, timeout, exchanged);
@@ -130,6 +152,7 @@ inline nrs_group* make_gloo(
   group->health->connections.find(before, exchanged->take(), static_cast<size_t>(size) - 1);
   group->backend = backend;
   group->timeout = timeout;
+  group->share = share && size > 1;
   group->group = wrap(
       store, rank, size, group->device, c10d::ProcessGroup::BackendType::GLOO, group->backend);
   return group.release();

@@ -7,12 +7,14 @@
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
 #include <algorithm>
+#include <exception>
 #include <memory>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "group.hpp"
+#include "shared_sum.hpp"
 
 namespace nrs {
 
@@ -21,15 +23,43 @@ class SumHook final : public c10d::CommHookInterface {
  public:
   explicit SumHook(nrs_group& group) : group_(group) {}
 
+  // From now on buckets are summed there. The hook only begins that: its future is complete at
+  // once, the sums are there after `SharedSum::finish`.
+  void use(SharedSum& shared) {
+    shared_ = &shared;
+  }
+
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
-    std::unique_ptr<nrs_work> work(all_reduce(group_, bucket.getBufferRef(), 0));
+    if (shared_ != nullptr) {
+      shared_->ready(bucket.getIndex());
+      auto begun = c10::make_intrusive<c10::ivalue::Future>(c10::TensorType::get());
+      begun->markCompleted(bucket.getBuffer());
+      return begun;
+    }
+    const at::Tensor buffer = bucket.getBufferRef();
+    const bool compress = group_.compress && buffer.scalar_type() == at::kFloat;
+    const at::Tensor sent = compress ? buffer.to(at::kBFloat16) : buffer;
+    std::unique_ptr<nrs_work> work(all_reduce(group_, sent, 0));
     auto future = work->work->getFuture();
     std::lock_guard<std::mutex> lock(mutex_);
     futures_.push_back(future);
     if (group_.device.is_cuda()) {
       pending_.push_back(std::move(work));
     }
-    return future;
+    if (!compress) {
+      return future;
+    }
+    // On CUDA a future's callbacks run on streams of their own, ordered behind the collective.
+    return future->then(
+        [buffer, sent](c10::ivalue::Future& sum) {
+          if (sum.hasError()) {
+            std::rethrow_exception(sum.exception_ptr());
+          }
+          at::NoGradGuard no_grad;
+          buffer.copy_(sent);
+          return c10::IValue(buffer);
+        },
+        c10::TensorType::get());
   }
 
   at::Tensor parseHookResult(const c10::IValue& result) override {
@@ -66,6 +96,7 @@ class SumHook final : public c10d::CommHookInterface {
 
  private:
   nrs_group& group_;
+  SharedSum* shared_ = nullptr;
   mutable std::mutex mutex_;
   std::vector<c10::intrusive_ptr<c10::ivalue::Future>> futures_;
   std::vector<std::unique_ptr<nrs_work>> pending_;
@@ -109,6 +140,7 @@ struct nrs_reducer {
   nrs_group* group;
   std::vector<at::Tensor> parameters;
   std::vector<at::Tensor> flat;  // the buckets, each one flat tensor
+  std::unique_ptr<nrs::SharedSum> shared;  // null: the group's own all-reduce
   std::unique_ptr<nrs::FixedReducer> reducer;
   nrs::SumHook* hook;  // owned by `reducer`
   bool graph_checked = false;
@@ -123,8 +155,17 @@ namespace nrs {
 inline void attach_gradients(nrs_reducer& reducer, const std::vector<std::vector<size_t>>& layout) {
   auto buckets = reducer.reducer->get_grad_buckets(/*return_zero_tensors=*/false);
   TORCH_CHECK(buckets.size() == layout.size(), "the reducer made another number of buckets");
+  for (auto& bucket : buckets) {
+    reducer.flat.push_back(bucket.getBufferRef());
+  }
+  if (reducer.group->share) {
+    reducer.shared = SharedSum::make(*reducer.group, reducer.flat);
+    if (reducer.shared) {
+      reducer.hook->use(*reducer.shared);
+    }
+  }
   for (size_t bucket = 0; bucket < buckets.size(); ++bucket) {
-    at::Tensor& buffer = buckets[bucket].getBufferRef();
+    at::Tensor& buffer = reducer.flat[bucket];
     buffer.zero_();
     int64_t offset = 0;
     for (const size_t index : layout[bucket]) {
@@ -136,7 +177,6 @@ inline void attach_gradients(nrs_reducer& reducer, const std::vector<std::vector
       offset += parameter.numel();
     }
     TORCH_CHECK(offset == buffer.numel(), "the reducer laid a bucket out in another way");
-    reducer.flat.push_back(buffer);
   }
 }
 
@@ -191,12 +231,18 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
   health.require_alive();
   try {
     reducer.hook->begin();
+    if (reducer.shared) {
+      reducer.shared->begin();
+    }
     reducer.reducer->prepare_for_backward({});
     backward();
     if (!reducer.reducer->finished()) {
       throw Refusal(kUnfinished, "backward ended before every gradient was reduced");
     }
     reducer.hook->wait_for_host();
+    if (reducer.shared) {
+      reducer.shared->finish();
+    }
   } catch (...) {
     if (health.ended() || reducer.hook->failed()) {
       health.rethrow_as_failed_collective();

@@ -93,10 +93,17 @@ nrs_failure* nrs_group_gloo(
     int32_t world_size,
     int64_t timeout_ms,
     const char* host,
+    int32_t share,
     nrs_group** out) {
   return guarded([&] {
     *out = nrs::make_gloo(
-        callbacks, store, rank, world_size, std::chrono::milliseconds(timeout_ms), host);
+        callbacks,
+        store,
+        rank,
+        world_size,
+        std::chrono::milliseconds(timeout_ms),
+        host,
+        share != 0);
   });
 }
 
@@ -180,6 +187,14 @@ nrs_failure* nrs_reducer_new(
     }
     *out = nrs::make_reducer(group, std::move(tensors), layout);
   });
+}
+
+void nrs_group_compress(nrs_group* group) {
+  group->compress = true;
+}
+
+int32_t nrs_reducer_is_shared(const nrs_reducer* reducer) {
+  return reducer->shared != nullptr;
 }
 
 nrs_failure* nrs_reducer_backward(nrs_reducer* reducer, const at::Tensor* loss, int32_t reduce) {

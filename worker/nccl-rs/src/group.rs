@@ -19,6 +19,15 @@ pub struct GlooOptions {
     pub timeout: Duration,
     /// The address of this machine at which its peers reach it.
     pub bind: IpAddr,
+    /// Whether reducers sum through memory that the ranks share, where all of them run on one machine and let each
+    /// other do so. Where not, they use the group's sockets. All ranks say the same.
+    ///
+    /// With three ranks or more the two differ in the order of additions, so a run that must repeat to the bit
+    /// allows it only where it will always be possible.
+    pub shared_memory: bool,
+    /// Whether reducers send float32 gradients as bfloat16: half the bytes, and sums rounded to 8 bits of mantissa
+    /// at every rank that adds to them. All ranks say the same. Nothing is sent through shared memory.
+    pub compress_gradients: bool,
 }
 
 /// How to form an NCCL group.
@@ -28,6 +37,8 @@ pub struct NcclOptions {
     pub timeout: Duration,
     /// This rank's CUDA device. Every rank needs its own.
     pub device: usize,
+    /// As [`GlooOptions::compress_gradients`].
+    pub compress_gradients: bool,
 }
 
 /// How an all-reduce combines the ranks' values.
@@ -91,7 +102,18 @@ impl ProcessGroup {
         check_arguments(rank, world_size, options.timeout)?;
         let host = options.bind.to_string();
         Self::form("gloo", store, rank, world_size, Device::Cpu, |adapter| {
-            ffi::Group::gloo(adapter, rank, world_size, options.timeout, &host)
+            let mut group = ffi::Group::gloo(
+                adapter,
+                rank,
+                world_size,
+                options.timeout,
+                &host,
+                options.shared_memory,
+            )?;
+            if options.compress_gradients {
+                group.compress();
+            }
+            Ok(group)
         })
     }
 
@@ -125,7 +147,14 @@ impl ProcessGroup {
             rank,
             world_size,
             Device::Cuda(options.device),
-            |adapter| ffi::Group::nccl(adapter, rank, world_size, options.timeout, options.device),
+            |adapter| {
+                let mut group =
+                    ffi::Group::nccl(adapter, rank, world_size, options.timeout, options.device)?;
+                if options.compress_gradients {
+                    group.compress();
+                }
+                Ok(group)
+            },
         )
     }
 

@@ -62,6 +62,12 @@ impl Reducer {
         })
     }
 
+    /// Whether the sums go through memory that the ranks share, see
+    /// [`GlooOptions::shared_memory`](crate::GlooOptions::shared_memory).
+    pub fn is_shared(&self) -> bool {
+        self.handle.is_shared()
+    }
+
     /// Sets all gradients to zero, in place and by bucket.
     ///
     /// # Errors

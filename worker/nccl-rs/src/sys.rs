@@ -110,6 +110,7 @@ unsafe extern "C" {
         world_size: i32,
         timeout_ms: i64,
         host: *const c_char,
+        share: i32,
         out: *mut *mut Group,
     ) -> *mut Failure;
     pub(crate) fn nrs_group_nccl(
@@ -155,6 +156,8 @@ unsafe extern "C" {
         bucket_count: usize,
         out: *mut *mut Reducer,
     ) -> *mut Failure;
+    pub(crate) fn nrs_group_compress(group: *mut Group);
+    pub(crate) fn nrs_reducer_is_shared(reducer: *const Reducer) -> i32;
     pub(crate) fn nrs_reducer_backward(
         reducer: *mut Reducer,
         loss: *const CTensor,

@@ -4,10 +4,10 @@
 
 mod support;
 
-use nccl_rs::{BucketSizes, Error, ProcessGroup, Reducer};
+use nccl_rs::{BucketSizes, Error, GlooOptions, ProcessGroup, Reducer};
 use tch::{Device, Kind, Tensor};
 
-use support::{Rank, bits, on_ranks, relative_difference};
+use support::{Rank, bits, on_ranks, options, relative_difference, shares_memory};
 
 /// A handful of buckets for the model below.
 const SMALL: BucketSizes = BucketSizes {
@@ -54,6 +54,11 @@ fn sums_equal(rank: &Rank, micro_batches: usize) {
     let group = rank.group("g1");
     let model = Model::new();
     let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
+    assert_eq!(
+        reducer.is_shared(),
+        shares_memory(),
+        "all ranks run on this machine"
+    );
     for step in 0..3 {
         step_of(rank, &model, &reducer, step, micro_batches);
 
@@ -106,6 +111,41 @@ fn same_on_all_ranks(group: &ProcessGroup, tensors: &[Tensor]) {
             );
         }
     }
+}
+
+/// Of float32 alone; and where nothing is sent, nothing is rounded.
+#[test]
+fn compressed_sums_are_those_of_one_process_to_the_precision_of_bfloat16() {
+    let name = "compressed_sums_are_those_of_one_process_to_the_precision_of_bfloat16";
+    on_ranks(name, 3, |rank| {
+        let options = GlooOptions {
+            compress_gradients: true,
+            ..options()
+        };
+        let group = rank.group_with("g1", rank.rank, rank.world_size, options);
+        let model = Model::new();
+        let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
+        step_of(&rank, &model, &reducer, 0, 6);
+
+        let alone = Model::new();
+        for number in 0..6 {
+            alone.loss(0, number).backward();
+        }
+        let mut rounded = false;
+        for (found, parameter) in reducer.gradients().unwrap().iter().zip(&alone.parameters) {
+            let difference = relative_difference(found, &parameter.grad());
+            let sent = found.kind() == Kind::Float && !shares_memory();
+            let bound = match (sent, found.kind()) {
+                (true, _) => 3.0 / 256.0,
+                (false, Kind::Float) => 1e-5,
+                _ => 1e-13,
+            };
+            assert!(difference < bound, "{difference:e} apart, at most {bound}");
+            rounded |= sent && difference > 1e-5;
+        }
+        assert_eq!(rounded, !shares_memory());
+        same_on_all_ranks(&group, &reducer.flat_gradients().unwrap());
+    });
 }
 
 #[test]

@@ -144,6 +144,7 @@ fn nccl_without_cuda_says_so() {
         return;
     };
     let options = NcclOptions {
+        compress_gradients: false,
         timeout: Duration::from_secs(1),
         device: 0,
     };

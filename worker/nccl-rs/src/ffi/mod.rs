@@ -159,6 +159,7 @@ impl Group {
         world_size: usize,
         timeout: Duration,
         host: &str,
+        share: bool,
     ) -> Result<Self, Failure> {
         let host = c_string(host);
         let mut out = null_mut();
@@ -172,6 +173,7 @@ impl Group {
                 int(world_size),
                 milliseconds(timeout),
                 host.as_ptr(),
+                i32::from(share),
                 &raw mut out,
             )
         })?;
@@ -199,6 +201,12 @@ impl Group {
             )
         })?;
         Ok(Self(non_null(out)))
+    }
+
+    /// Lets reducers made from now on send gradients as bfloat16.
+    pub(crate) fn compress(&mut self) {
+        // SAFETY: valid group, and nobody else has it, as it is borrowed mutably.
+        unsafe { sys::nrs_group_compress(self.0.as_ptr()) }
     }
 
     pub(crate) fn abort(&self, reason: &str) -> Result<(), Failure> {
@@ -313,6 +321,12 @@ impl Reducer {
             )
         })?;
         Ok(Self(non_null(out)))
+    }
+
+    /// Whether it sums through memory that the ranks share.
+    pub(crate) fn is_shared(&self) -> bool {
+        // SAFETY: valid reducer; reads a pointer that is set once, in `nrs_reducer_new`.
+        unsafe { sys::nrs_reducer_is_shared(self.0.as_ptr()) != 0 }
     }
 
     pub(crate) fn backward(&self, loss: &Tensor, reduce: bool) -> Result<(), Failure> {

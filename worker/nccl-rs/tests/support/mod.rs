@@ -27,6 +27,7 @@ pub const PROMPTLY: Duration = Duration::from_secs(1);
 const RANK: &str = "NCCL_RS_TEST_RANK";
 const WORLD_SIZE: &str = "NCCL_RS_TEST_WORLD_SIZE";
 const SERVER: &str = "NCCL_RS_TEST_SERVER";
+const SHARED: &str = "NCCL_RS_TEST_SHARED";
 
 /// One rank of a test, in its own process.
 pub struct Rank {
@@ -43,9 +44,19 @@ impl Rank {
 
     /// Returns once everybody is in: who left earlier would take the group away from those still connecting.
     pub fn group_as(&self, generation: &str, rank: usize, world_size: usize) -> ProcessGroup {
+        self.group_with(generation, rank, world_size, options())
+    }
+
+    pub fn group_with(
+        &self,
+        generation: &str,
+        rank: usize,
+        world_size: usize,
+        options: GlooOptions,
+    ) -> ProcessGroup {
         let store: Arc<dyn Store> = Arc::new(self.store.with_prefix(generation));
         let group =
-            ProcessGroup::gloo(store, rank, world_size, options()).expect("the peers are alive");
+            ProcessGroup::gloo(store, rank, world_size, options).expect("the peers are alive");
         self.tell(&format!("{generation}: {rank} of {world_size} is in"));
         for other in 0..world_size {
             self.hear(&format!("{generation}: {other} of {world_size} is in"));
@@ -81,7 +92,14 @@ pub fn options() -> GlooOptions {
     GlooOptions {
         timeout: PATIENCE,
         bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        shared_memory: shares_memory(),
+        compress_gradients: false,
     }
+}
+
+/// Whether this rank's group allows sums through shared memory.
+pub fn shares_memory() -> bool {
+    env::var(SHARED).is_ok_and(|shared| shared == "true")
 }
 
 /// Runs `body` in `world_size` processes and expects all of them to succeed.
@@ -90,12 +108,12 @@ pub fn on_ranks(test: &str, world_size: usize, body: impl FnOnce(Rank)) {
 }
 
 /// Runs `body` in `world_size` processes, and `director` in the first one, which decides about life
-/// and death of the others.
+/// and death of the others. All of it twice: with sums over sockets, and through shared memory.
 pub fn on_ranks_watched(
     test: &str,
     world_size: usize,
     body: impl FnOnce(Rank),
-    director: impl FnOnce(Ranks),
+    director: impl Fn(Ranks),
 ) {
     if let Ok(rank) = env::var(RANK) {
         // One thread a rank, as the machine may have fewer cores than there are ranks.
@@ -107,6 +125,12 @@ pub fn on_ranks_watched(
         });
         return;
     }
+    for shared in [false, true] {
+        director(start(test, world_size, shared));
+    }
+}
+
+fn start(test: &str, world_size: usize, shared: bool) -> Ranks {
     let server = Server::start();
     let processes = (0..world_size)
         .map(|rank| {
@@ -115,6 +139,7 @@ pub fn on_ranks_watched(
                 .env(RANK, rank.to_string())
                 .env(WORLD_SIZE, world_size.to_string())
                 .env(SERVER, server.address().to_string())
+                .env(SHARED, shared.to_string())
                 .stdin(Stdio::null())
                 // Its summary would be taken for this test's; a panic's message goes to stderr.
                 .stdout(Stdio::null())
@@ -122,10 +147,10 @@ pub fn on_ranks_watched(
                 .unwrap()
         })
         .collect();
-    director(Ranks {
+    Ranks {
         processes,
         store: Client::new(server.address()),
-    });
+    }
 }
 
 /// The processes of a test, seen from the first one. None outlives it.

@@ -1,0 +1,205 @@
+// A stretch of memory that the ranks of one machine share: each has one, writes to its own, and reads
+// the others'.
+//
+// It has no name in any file system, so nothing is left of it when a process is killed: it is an
+// anonymous file (memfd) that peers open through /proc/PID/fd, which the kernel allows to processes
+// of the same user in the same PID namespace. It cannot be shrunk under a reader.
+#pragma once
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <climits>
+#include <cstdint>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+
+namespace nrs {
+
+// What a rank tells its peers in an all-gather, so that they can find its segment.
+struct SegmentPlace {
+  int64_t there = 0;  // 0: this rank could not make one
+  int64_t machine = 0;
+  int64_t pid_namespace = 0;
+  int64_t pid = 0;
+  int64_t descriptor = 0;
+  int64_t bytes = 0;
+  int64_t token = 0;
+};
+
+// How far a rank is with one bucket: the numbers of the last steps in which it got there.
+struct BucketProgress {
+  std::atomic<uint64_t> ready;    // its own gradients are in its segment
+  std::atomic<uint64_t> reduced;  // the sum of its share of the elements is there
+};
+
+// The first bytes of a segment. A process writes to its own only.
+struct SegmentHead {
+  std::atomic<int64_t> token;
+  std::atomic<uint32_t> news;   // counts every change below; peers sleep on it
+  std::atomic<uint32_t> ended;  // its group is over
+  std::atomic<uint64_t> done;   // the last step in which it has read all it needs from its peers
+};
+static_assert(std::atomic<uint64_t>::is_always_lock_free, "shared between processes");
+
+class Segment {
+ public:
+  Segment(const Segment&) = delete;
+  Segment& operator=(const Segment&) = delete;
+
+  ~Segment() {
+    if (memory_ != nullptr) {
+      ::munmap(memory_, bytes_);
+    }
+    close_descriptor();
+    if (process_ >= 0) {
+      ::close(process_);
+    }
+  }
+
+  // Bytes before the data of a segment for so many buckets: whole pages.
+  static size_t head_bytes(size_t buckets) {
+    const size_t bytes = sizeof(SegmentHead) + buckets * sizeof(BucketProgress);
+    return (bytes + 4095) / 4096 * 4096;
+  }
+
+  // A segment of this process; none where the system refuses one.
+  static std::shared_ptr<Segment> make(size_t bytes) {
+    std::shared_ptr<Segment> segment(new Segment());
+    segment->descriptor_ =
+        static_cast<int>(::syscall(SYS_memfd_create, "gradients", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (segment->descriptor_ < 0 ||
+        ::ftruncate(segment->descriptor_, static_cast<off_t>(bytes)) != 0 ||
+        ::fcntl(segment->descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
+        !segment->map(bytes)) {
+      return nullptr;
+    }
+    std::random_device random;
+    segment->head()->token.store(
+        static_cast<int64_t>(random()) << 32 | random(), std::memory_order_release);
+    return segment;
+  }
+
+  // A peer's segment; none where it cannot be reached from here.
+  static std::shared_ptr<Segment> open(const SegmentPlace& place, const SegmentPlace& own) {
+    if (place.there == 0 || place.machine != own.machine ||
+        place.pid_namespace != own.pid_namespace || place.bytes != own.bytes) {
+      return nullptr;
+    }
+    std::shared_ptr<Segment> segment(new Segment());
+    segment->process_ = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(place.pid), 0));
+    const std::string path =
+        "/proc/" + std::to_string(place.pid) + "/fd/" + std::to_string(place.descriptor);
+    segment->descriptor_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+    struct stat status{};
+    if (segment->process_ < 0 || segment->descriptor_ < 0 ||
+        ::fstat(segment->descriptor_, &status) != 0 || status.st_size != place.bytes ||
+        (::fcntl(segment->descriptor_, F_GET_SEALS) & F_SEAL_SHRINK) == 0 ||
+        !segment->map(static_cast<size_t>(place.bytes)) ||
+        segment->head()->token.load(std::memory_order_acquire) != place.token) {
+      return nullptr;
+    }
+    segment->close_descriptor();
+    return segment;
+  }
+
+  // Where this process's segment is. Valid until `close_descriptor`.
+  SegmentPlace place() const {
+    SegmentPlace place;
+    place.machine = machine();
+    struct stat status{};
+    place.pid_namespace =
+        ::stat("/proc/self/ns/pid", &status) == 0 ? static_cast<int64_t>(status.st_ino) : 0;
+    place.there = place.machine != 0 && place.pid_namespace != 0;
+    place.pid = ::getpid();
+    place.descriptor = descriptor_;
+    place.bytes = static_cast<int64_t>(bytes_);
+    place.token = head()->token.load(std::memory_order_relaxed);
+    return place;
+  }
+
+  void close_descriptor() {
+    if (descriptor_ >= 0) {
+      ::close(descriptor_);
+      descriptor_ = -1;
+    }
+  }
+
+  SegmentHead* head() const {
+    return reinterpret_cast<SegmentHead*>(memory_);
+  }
+
+  BucketProgress& bucket(size_t index) const {
+    return reinterpret_cast<BucketProgress*>(memory_ + sizeof(SegmentHead))[index];
+  }
+
+  char* data(size_t buckets, size_t offset) const {
+    return memory_ + head_bytes(buckets) + offset;
+  }
+
+  // Says that something of this process's own segment has changed.
+  void announce() noexcept {
+    head()->news.fetch_add(1, std::memory_order_release);
+    ::syscall(SYS_futex, &head()->news, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  }
+
+  // Says that this process's group is over. From any thread.
+  void end() noexcept {
+    head()->ended.store(1, std::memory_order_release);
+    announce();
+  }
+
+  // Sleeps until the peer announces something beyond `news`, or a millisecond has passed.
+  void await_news(uint32_t news) const noexcept {
+    const timespec patience{0, 1'000'000};
+    ::syscall(SYS_futex, &head()->news, FUTEX_WAIT, news, &patience, nullptr, 0);
+  }
+
+  // Whether the peer's process is gone.
+  bool dead() const noexcept {
+    pollfd poll{process_, POLLIN, 0};
+    return ::poll(&poll, 1, 0) == 1;
+  }
+
+ private:
+  Segment() = default;
+
+  bool map(size_t bytes) {
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor_, 0);
+    if (memory == MAP_FAILED) {
+      return false;
+    }
+    // Where the system lets shared memory have large pages, a step has fewer misses.
+    ::madvise(memory, bytes, MADV_HUGEPAGE);
+    memory_ = static_cast<char*>(memory);
+    bytes_ = bytes;
+    return true;
+  }
+
+  // A number for this boot of this machine; 0 if unknown.
+  static int64_t machine() {
+    std::ifstream file("/proc/sys/kernel/random/boot_id");
+    std::string id;
+    if (!(file >> id)) {
+      return 0;
+    }
+    return static_cast<int64_t>(std::hash<std::string>{}(id) | 1);
+  }
+
+  int descriptor_ = -1;
+  int process_ = -1;
+  char* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace nrs

@@ -1,0 +1,241 @@
+// Sums of gradients between processes of one machine, through memory that they share: two passes
+// over the data, where sockets need a dozen copies through the kernel.
+//
+// Each rank's buckets lie in its own segment. A rank sums its share of a bucket's elements over all
+// ranks, in the order of ranks, into its own bucket, and copies the other shares' sums from those
+// who made them. So every sum is made once and copied: all ranks hold the same bits, and these
+// depend neither on timing nor on where in a bucket an element lies.
+//
+// Nobody is waited for while gradients are still being computed: what can be done is done when the
+// next bucket is ready, and the rest after the last. A peer's death shows by its process, its end of
+// the group by its segment.
+#pragma once
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "group.hpp"
+#include "segment.hpp"
+
+namespace nrs {
+
+class SharedSum {
+ public:
+  // Puts the buckets' memory into segments that all ranks share, or answers null, alike on all
+  // ranks, where not all of them can: then nothing has changed. A collective call.
+  static std::unique_ptr<SharedSum> make(nrs_group& group, std::vector<at::Tensor>& buckets) {
+    const auto ranks = static_cast<size_t>(group.group->getSize());
+    std::unique_ptr<SharedSum> shared(new SharedSum(group, buckets));
+    shared->own_ = Segment::make(Segment::head_bytes(buckets.size()) + shared->bytes_);
+
+    const auto width = static_cast<int64_t>(sizeof(SegmentPlace) / sizeof(int64_t));
+    const SegmentPlace own = shared->own_ ? shared->own_->place() : SegmentPlace{};
+    auto told = at::empty({width}, at::kLong);
+    std::memcpy(told.data_ptr<int64_t>(), &own, sizeof(own));
+    auto heard = at::empty({static_cast<int64_t>(ranks) * width}, at::kLong);
+    collect(all_gather(group, heard, told));
+
+    bool reached = shared->own_ != nullptr;
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      SegmentPlace place;
+      std::memcpy(static_cast<void*>(&place), heard.data_ptr<int64_t>() + rank * width, sizeof(place));
+      const bool self = rank == static_cast<size_t>(group.group->getRank());
+      shared->segments_.push_back(self ? shared->own_ : Segment::open(place, own));
+      reached = reached && shared->segments_.back() != nullptr;
+    }
+    auto all = at::full({1}, reached ? 1 : 0, at::kLong);
+    collect(all_reduce(group, all, 2));
+    if (shared->own_) {
+      shared->own_->close_descriptor();
+    }
+    if (all.item<int64_t>() == 0) {
+      return nullptr;
+    }
+    shared->move_in();
+    group.health->tell_neighbours(shared->own_);
+    return shared;
+  }
+
+  // Forgets the last step.
+  void begin() {
+    ++step_;
+    stages_.assign(buckets_.size(), Stage::kOwn);
+  }
+
+  // This rank's gradients are in the bucket.
+  void ready(size_t bucket) {
+    stages_[bucket] = Stage::kSum;
+    own_->bucket(bucket).ready.store(step_, std::memory_order_release);
+    own_->announce();
+    for (size_t other = 0; other < buckets_.size(); ++other) {
+      advance(other, nullptr);
+    }
+  }
+
+  // Waits until all sums are there and no peer reads from this rank's buckets any more.
+  void finish() {
+    const Deadline deadline = Clock::now() + group_.timeout;
+    // Every share is summed before any sum is waited for.
+    for (const Stage stage : {Stage::kSum, Stage::kCopy}) {
+      for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+        if (stages_[bucket] == stage) {
+          advance(bucket, &deadline);
+        }
+      }
+    }
+    own_->head()->done.store(step_, std::memory_order_release);
+    own_->announce();
+    for (size_t rank = 0; rank < segments_.size(); ++rank) {
+      await(rank, segments_[rank]->head()->done, &deadline);
+    }
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  using Deadline = Clock::time_point;
+
+  // What is next for a bucket.
+  enum class Stage { kOwn, kSum, kCopy, kDone };
+
+  // Elements that are summed at a time over more than two ranks: they stay in a core's cache.
+  static constexpr int64_t kStretch = 1 << 15;
+
+  SharedSum(nrs_group& group, std::vector<at::Tensor>& buckets)
+      : group_(group), rank_(static_cast<size_t>(group.group->getRank())), buckets_(buckets) {
+    for (const auto& bucket : buckets) {
+      offsets_.push_back(bytes_);
+      bytes_ += (bucket.nbytes() + 4095) / 4096 * 4096;
+    }
+  }
+
+  static void collect(nrs_work* started) {
+    std::unique_ptr<nrs_work> work(started);
+    wait(*work);
+  }
+
+  // Lets each bucket's storage be its place in the own segment. Views of it, such as the
+  // parameters' gradients, follow, since they share the storage.
+  void move_in() {
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+      char* data = own_->data(buckets_.size(), offsets_[bucket]);
+      auto* kept = new std::shared_ptr<Segment>(own_);
+      buckets_[bucket].storage().unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(
+          data,
+          kept,
+          [](void* context) { delete static_cast<std::shared_ptr<Segment>*>(context); },
+          at::kCPU));
+    }
+  }
+
+  // A bucket of a rank as a tensor, from one element to another.
+  at::Tensor part(size_t rank, size_t bucket, int64_t from, int64_t to) const {
+    const auto& like = buckets_[bucket];
+    char* data = segments_[rank]->data(buckets_.size(), offsets_[bucket]);
+    return at::from_blob(
+        data + from * static_cast<int64_t>(like.element_size()), {to - from}, like.options());
+  }
+
+  // The first element of a rank's share of a bucket.
+  int64_t share(size_t rank, size_t bucket) const {
+    const auto ranks = static_cast<int64_t>(segments_.size());
+    // Whole cache lines, so that no two ranks write to one.
+    const int64_t each = (buckets_[bucket].numel() + ranks - 1) / ranks + 15;
+    return std::min(buckets_[bucket].numel(), each / 16 * 16 * static_cast<int64_t>(rank));
+  }
+
+  // Does what can be done for a bucket; with a deadline it waits for its peers.
+  void advance(size_t bucket, const Deadline* deadline) {
+    if (stages_[bucket] == Stage::kSum) {
+      for (size_t rank = 0; rank < segments_.size(); ++rank) {
+        if (!await(rank, segments_[rank]->bucket(bucket).ready, deadline)) {
+          return;
+        }
+      }
+      sum(bucket, share(rank_, bucket), share(rank_ + 1, bucket));
+      own_->bucket(bucket).reduced.store(step_, std::memory_order_release);
+      own_->announce();
+      stages_[bucket] = Stage::kCopy;
+      if (deadline != nullptr) {
+        return;
+      }
+    }
+    if (stages_[bucket] == Stage::kCopy) {
+      for (size_t rank = 0; rank < segments_.size(); ++rank) {
+        if (!await(rank, segments_[rank]->bucket(bucket).reduced, deadline)) {
+          return;
+        }
+      }
+      for (size_t rank = 0; rank < segments_.size(); ++rank) {
+        const int64_t from = share(rank, bucket);
+        const int64_t to = share(rank + 1, bucket);
+        if (rank != rank_ && from < to) {
+          part(rank_, bucket, from, to).copy_(part(rank, bucket, from, to));
+        }
+      }
+      stages_[bucket] = Stage::kDone;
+    }
+  }
+
+  void sum(size_t bucket, int64_t begin, int64_t end) {
+    if (segments_.size() == 2 && begin < end) {
+      auto into = part(rank_, bucket, begin, end);
+      at::add_out(into, part(0, bucket, begin, end), part(1, bucket, begin, end));
+      return;
+    }
+    for (int64_t from = begin; from < end; from += kStretch) {
+      const int64_t to = std::min(end, from + kStretch);
+      auto into = part(rank_, bucket, from, to);
+      // The own addend must not be overwritten before its turn.
+      auto total = part(0, bucket, from, to).clone();
+      for (size_t rank = 1; rank < segments_.size(); ++rank) {
+        total.add_(part(rank, bucket, from, to));
+      }
+      into.copy_(total);
+    }
+  }
+
+  // Whether a rank has got to this step; with a deadline it returns only once that is so.
+  bool await(size_t rank, const std::atomic<uint64_t>& reached, const Deadline* deadline) {
+    const Segment& peer = *segments_[rank];
+    while (true) {
+      const uint32_t news = peer.head()->news.load(std::memory_order_acquire);
+      if (reached.load(std::memory_order_acquire) >= step_) {
+        return true;
+      }
+      group_.health->require_alive();
+      const char* failure = nullptr;
+      if (peer.head()->ended.load(std::memory_order_acquire) != 0) {
+        failure = " has left the group";
+      } else if (rank != rank_ && peer.dead()) {
+        failure = "'s process has ended";
+      } else if (deadline != nullptr && Clock::now() > *deadline) {
+        failure = " did not do its part in time";
+      }
+      // What it did before it went counts.
+      if (failure != nullptr && reached.load(std::memory_order_acquire) < step_) {
+        const std::string text = "rank " + std::to_string(rank) + failure;
+        group_.health->end(text, false);
+        throw Refusal(kCollective, text);
+      }
+      if (deadline == nullptr) {
+        return false;
+      }
+      peer.await_news(news);
+    }
+  }
+
+  nrs_group& group_;
+  size_t rank_;
+  std::vector<at::Tensor> buckets_;
+  std::vector<size_t> offsets_;
+  size_t bytes_ = 0;
+  std::shared_ptr<Segment> own_;
+  std::vector<std::shared_ptr<Segment>> segments_;
+  std::vector<Stage> stages_;
+  uint64_t step_ = 0;
+};
+
+}  // namespace nrs
