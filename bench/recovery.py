@@ -17,6 +17,8 @@ from lib import BINARIES, ROOT, Result
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_recovery.py"
 CONFIG = ROOT / "deploy" / "experiments" / "demo.toml"
+# Run by its name alone: it takes ten minutes.
+BY_NAME_ONLY = True
 WORKERS = 3
 PATIENCE_SECONDS = 120
 SEED = 1
@@ -28,9 +30,9 @@ def needs():
 
 
 def run(quick):
-    kills, peer_kills = (6, 2) if quick else (30, 6)
+    kills, peer_kills, patience = (6, 1, 60) if quick else (30, 6, 240)
     ours = our_kills(kills)
-    peer = peer_recoveries(peer_kills)
+    peer, failed = peer_recoveries(peer_kills, patience)
     recovered = [kill["next_step"] for kill in ours["kills"]]
     group = len(recovered) // len(peer)
     groups = [statistics.median(recovered[i * group : (i + 1) * group]) for i in range(len(peer))]
@@ -62,7 +64,10 @@ def run(quick):
             "a step of two workers": {"median": ours["step_of_two"], "unit": "s"},
             "steps void": {"value": ours["void"], "unit": f"of {ours['steps']}"},
             "samples lost or repeated": {"value": 0 if ours["holds"] else None, "unit": "samples"},
+            "peer: kill to its next step": {"median": round(statistics.median(peer), 4), "p95": max(peer), "unit": "s"},
+            "peer: launches that a failed restart ended": {"value": failed, "unit": "launches"},
             "peer: steps lost at a kill": {"value": "all since its last checkpoint", "unit": ""},
+            "peer: kill to the replacement training": {"value": "the same: all processes are started again", "unit": ""},
         },
     )
 
@@ -179,28 +184,53 @@ def peer_command():
     ]  # fmt: skip
 
 
-def peer_recoveries(count):
-    """Kills ranks of the peer, three a launch, since it restarts no more often."""
-    chance, recovered, launches = random.Random(SEED), [], 0
-    while len(recovered) < count:
-        # A restart that finds the addresses of the ranks before it fails and uses up one of the three: that is how
-        # torchrun recovers, so such a launch counts for what it got done.
-        launches += 1
-        if launches > 3 * count:
-            raise RuntimeError(f"the peer recovered {len(recovered)} times in {launches} launches")
+def peer_recoveries(count, patience):
+    """Kills ranks of the peer until it has recovered so often or the time is over; also counts restarts that failed.
+
+    A restart that meets the addresses of the ranks before it fails ("connectFullMesh … Connection refused") and uses up
+    one of the three that a launch has: that is how torchrun recovers, so such a launch counts for what it got done.
+    """
+    chance, recovered, failed = random.Random(SEED), [], 0
+    give_up = time.monotonic() + patience
+    while len(recovered) < count and time.monotonic() < give_up:
         with subprocess.Popen(
             peer_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
         ) as process:
+            watchdog = threading.Timer(max(1.0, give_up - time.monotonic()), end_tree, (process.pid,))
+            watchdog.start()
             try:
-                recovered += kill_peers(process, min(3, count - len(recovered)), chance)
+                done, over = kill_peers(process, min(3, count - len(recovered)), chance)
+                recovered += done
+                failed += over and time.monotonic() < give_up
             finally:
-                os.killpg(process.pid, signal.SIGKILL)
-    return recovered
+                watchdog.cancel()
+                end_tree(process.pid)
+    if not recovered:
+        raise RuntimeError(f"the peer did not recover once within {patience} s")
+    return recovered, failed
+
+
+def end_tree(root):
+    """Kills a launcher and the ranks it has started, which are in sessions of their own and would hold its pipe open."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended meanwhile
+    doomed = {root}
+    while more := {pid for pid, parent in parents.items() if parent in doomed} - doomed:
+        doomed |= more
+    for pid in doomed:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def kill_peers(process, count, chance):
-    pids, recovered, watchdog = {}, [], threading.Timer(PATIENCE_SECONDS, process.kill)
-    watchdog.start()
+    """Seconds of each recovery in one launch, and whether it ended before it was asked to."""
+    pids, recovered = {}, []
     incarnation, steps, killed_at = 0, 0, None
     for line in process.stdout:
         words = line.split()
@@ -212,12 +242,11 @@ def kill_peers(process, count, chance):
             recovered.append(float(words[3]) - killed_at)
             incarnation, steps = int(words[1]), 0
         if len(recovered) == count:
-            break
+            return recovered, False
         steps += 1
         if steps == 4:
             time.sleep(chance.uniform(0.0, 0.5))
             victim = pids[(incarnation, chance.randrange(WORKERS))]
             killed_at = time.time()
             os.kill(victim, signal.SIGKILL)
-    watchdog.cancel()
-    return recovered
+    return recovered, True

@@ -59,10 +59,10 @@ def compare(name, quick, peer_flags, settings):
     )
 
 
-def our_step(data, run_dir, ranks, steps, settings):
+def our_step(data, run_dir, ranks, steps, settings, prefix=()):
     """Median seconds from commit to commit, as the coordinator recorded them."""
     command = [
-        COORDINATOR, "start", "--workers", str(ranks), "--device", "cpu", "--data", data, "--run-dir", run_dir, "--quiet",
+        *prefix, COORDINATOR, "start", "--workers", str(ranks), "--device", "cpu", "--data", data, "--run-dir", run_dir, "--quiet",
         "--stop-after", str(WARMUP + steps),
     ]  # fmt: skip
     common = (

@@ -1,4 +1,4 @@
-"""Peer: PyTorch's DistributedDataParallel on Gloo, the same model, synthetic tensors.
+"""Peer: PyTorch's DistributedDataParallel on Gloo or NCCL, the same model, synthetic tensors.
 
 torchrun --nproc-per-node 2 peer_ddp.py --backbone resnet50 --size 224 --batch 8 --steps 6
 prints `first_step` once the first step is done, then `images_per_second X step_seconds Y`.
@@ -6,6 +6,7 @@ The model is the PyTorch reference that the tests compare with, in --reference.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -32,6 +33,8 @@ def parse():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return parser.parse_args()
 
 
@@ -41,30 +44,40 @@ def main():
     from hgat_fc_reference import HGAT_FC
 
     torch.set_num_threads(arguments.threads)
-    dist.init_process_group("gloo")
+    cuda = arguments.device == "cuda"
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    dist.init_process_group("nccl" if cuda else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
     layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
     model = HGAT_FC(
         arguments.backbone, graph=arguments.graph, gc=arguments.group_channels, cc=arguments.class_channels
-    ).to(memory_format=layout)
-    ddp = nn.parallel.DistributedDataParallel(model)
+    ).to(device=device, memory_format=layout)
+    ddp = nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if cuda else None)
+    forward = torch.compile(ddp) if arguments.compile else ddp
     optimizer = torch.optim.SGD(
         [{"params": model.features.parameters(), "lr": 0.01}, {"params": model.heads.parameters(), "lr": 0.1}],
         momentum=0.9,
         weight_decay=1e-4,
+        fused=cuda,
     )
-    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(memory_format=layout)
-    labels = (torch.rand(arguments.batch, 80) < 0.04).float()
+    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(device=device, memory_format=layout)
+    labels = (torch.rand(arguments.batch, 80) < 0.04).float().to(device)
     loss = nn.MultiLabelSoftMarginLoss()
     seconds = []
     for step in range(arguments.warmup + arguments.steps):
         began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
-            logits = ddp(images)
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
+            logits = forward(images)
         loss(logits.float(), labels).backward()
         optimizer.step()
+        if cuda:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
         if step == 0 and rank == 0:
             print("first_step", flush=True)

@@ -153,7 +153,7 @@ pub const KEYS: &[Key] = &[
     key("train.global_batch", COUNT, "64", "samples in a step, whatever the number of workers"),
     key("train.micro_batch", COUNT, "8", "samples one rank takes through the model in one go; what batch normalisation sees"),
     key("train.threads", Kind::Whole(1, 4096), "", "compute threads of each worker; not set: what the machine has, shared out; then recorded"),
-    key("train.precision", Kind::Choice(&["float32", "bf16", "float64"]), "'float32'", "of parameters and arithmetic; bf16: convolutions and matrix products in bfloat16, parameters, statistics and updates in float32"),
+    key("train.precision", Kind::Choice(&["float32", "bf16", "float64"]), "'float32'", "of parameters and arithmetic (products of float32 on CUDA: TF32); bf16: convolutions and matrix products in bfloat16, parameters, statistics and updates in float32"),
     key("train.optimizer", Kind::Choice(&["sgd", "adamw"]), "'sgd'", "update rule"),
     key("train.learning_rate_trunk", RATE, "0.01", "of the trunk, absolute"),
     key("train.learning_rate_head", RATE, "0.1", "of the heads, absolute"),

@@ -54,6 +54,14 @@ impl Parameter {
     }
 }
 
+/// A parameter in the kind that `x` is computed in. Its gradient comes back in its own kind.
+pub(crate) fn in_kind_of(x: &Tensor, parameter: &Tensor) -> Result<Tensor> {
+    if parameter.kind() == x.kind() {
+        return Ok(parameter.shallow_clone());
+    }
+    Ok(parameter.f_to_kind(x.kind())?)
+}
+
 /// How values are drawn.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Init {

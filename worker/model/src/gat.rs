@@ -9,7 +9,7 @@
 use tch::Tensor;
 
 use crate::Result;
-use crate::build::{Builder, Init};
+use crate::build::{Builder, Init, in_kind_of};
 
 /// Slope of the leaky ReLU below 0.
 const SLOPE: f64 = 0.2;
@@ -51,7 +51,8 @@ impl Attention {
         let (graphs, batch, nodes, channels) = x.size4()?;
         let h = x
             .f_reshape([graphs, batch * nodes, channels])?
-            .f_bmm(&self.w)?; // Wh
+            .f_bmm(&in_kind_of(x, &self.w)?)? // Wh
+            .f_to_kind(self.w.kind())?; // attention is small and its softmax steep: in the parameters' kind
         let score = |from: i64| -> Result<Tensor> {
             let half = self.a.f_narrow(1, from, self.channels)?; // [S, C, 1]
             Ok(h.f_bmm(&half)?.f_view([graphs, batch, nodes])?)
@@ -73,7 +74,8 @@ impl Attention {
         Ok(mixed
             .f_view([graphs, batch, nodes, channels])?
             .f_add(&kept)?
-            .f_elu()?)
+            .f_elu()?
+            .f_to_kind(x.kind())?)
     }
 }
 

@@ -185,6 +185,7 @@ impl Heads {
         let x = self.within(&x, statistics, mode)?;
         let x = self.last_block.forward(&x, statistics, mode)?;
         let x = x
+            .f_to_kind(self.last_weight.kind())?
             .f_bmm(&self.last_weight.f_transpose(1, 2)?)?
             .f_squeeze_dim(2)?; // [N, B]
         let logits = x.f_add(&self.last_bias)?.f_transpose(0, 1)?;

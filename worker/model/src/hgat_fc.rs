@@ -48,7 +48,11 @@ impl HgatFc {
         })
     }
 
-    /// Images `[B, 3, H, W]` to logits `[B, classes]`, in class order. In training mode batches are normalised by their
+    /// Images `[B, 3, H, W]` to logits `[B, classes]`, in class order.
+    ///
+    /// The images' kind is the one that convolutions and matrix products are computed in: bfloat16 images on a float32
+    /// model are mixed precision (Micikevicius et al. 2017), where parameters, batch statistics, attention and logits
+    /// stay float32. In training mode batches are normalised by their
     /// own statistics, which are left in [`HgatFc::batch_statistics`]; the running ones stay as they are.
     ///
     /// # Errors
@@ -68,6 +72,15 @@ impl HgatFc {
             self.trunk.forward(images, &self.statistics, mode)?
         };
         self.heads.forward(&features, &self.statistics, mode)
+    }
+
+    /// The part of [`HgatFc::forward`] after the trunk: features `[B, F, h, w]` to logits `[B, classes]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`], for instance when F is not the trunk's.
+    pub fn heads(&self, features: &Tensor, train: bool) -> Result<Tensor> {
+        let mode = if train { Mode::Train } else { Mode::Eval };
+        self.heads.forward(features, &self.statistics, mode)
     }
 
     /// All parameters, in an order that the config alone decides.

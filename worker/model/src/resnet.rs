@@ -6,7 +6,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::build::{Builder, Init, Role};
+use crate::build::{Builder, Init, Role, in_kind_of};
 use crate::norm::{Mode, Norm, Statistics};
 use crate::{Backbone, Result};
 
@@ -54,7 +54,8 @@ impl ConvNorm {
         let dodge = self.side == 1 && x.kind() == Kind::Float && x.device() == Device::Cpu;
         let dilation = if dodge { 2 } else { 1 };
         let (stride, padding, dilation) = ([self.stride; 2], [padding; 2], [dilation; 2]);
-        let x = x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, dilation, 1)?;
+        let weight = in_kind_of(x, &self.weight)?;
+        let x = x.f_conv2d(&weight, None::<&Tensor>, stride, padding, dilation, 1)?;
         self.norm.forward(&x, statistics, mode)
     }
 }

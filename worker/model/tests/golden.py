@@ -60,6 +60,19 @@ def run(m, x, y, train, out, prefix):
         out[f"{prefix}grad/{name}"] = parameter.grad.detach().clone()
 
 
+def mixed(m, state, x, y, out):
+    """Under PyTorch's autocast to bfloat16, in eval mode: with so few samples batch statistics make noise of it all."""
+    m.load_state_dict(state)
+    m.eval()
+    m.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = m(x)
+    nn.MultiLabelSoftMarginLoss()(logits.float(), y).backward()
+    out["mixed/logits"] = logits.detach().float()
+    for name, parameter in m.named_parameters():
+        out[f"mixed/grad/{name}"] = parameter.grad.detach().clone()
+
+
 def case(number, spec):
     backbone, graph, residual, per_group, gc, cc, hidden, batch, side = spec
     torch.manual_seed(number)
@@ -82,6 +95,8 @@ def case(number, spec):
         single.load_state_dict(state)
         single.eval()
         out[f"{prefix}eval"] = single(x.to(memory_format=layout)).detach()
+    if backbone == "resnet18":
+        mixed(m.float().to(memory_format=torch.contiguous_format), state, x, y, out)
     return {k: v.contiguous().clone() for k, v in out.items()}
 
 

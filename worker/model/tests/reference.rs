@@ -206,22 +206,10 @@ fn single_precision_is_close(golden: &Golden) {
         golden.under("last/grad/"),
         golden.under("train/grad/"),
     );
-    let whole = |a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>| {
-        let square: f64 = a
-            .iter()
-            .map(|(name, a)| {
-                (a.to_kind(Kind::Double) - b[name].to_kind(Kind::Double))
-                    .norm()
-                    .double_value(&[])
-                    .powi(2)
-            })
-            .sum();
-        square.sqrt() / scale(b)
-    };
-    let spread = whole(&plain, &last)
-        .max(whole(&plain, &exact))
-        .max(whole(&last, &exact));
-    let distance = whole(&ours, &exact);
+    let spread = distance(&plain, &last)
+        .max(distance(&plain, &exact))
+        .max(distance(&last, &exact));
+    let distance = distance(&ours, &exact);
     println!(
         "{}: float32 gradients: ours {distance:.1e} from exact, PyTorch's spread {spread:.1e}",
         golden.name
@@ -231,6 +219,62 @@ fn single_precision_is_close(golden: &Golden) {
         "{}: float32 gradients are {distance} from exact, PyTorch's own spread is {spread}",
         golden.name
     );
+}
+
+/// Norm-relative distance of all gradients together.
+fn distance(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> f64 {
+    let square: f64 = a
+        .iter()
+        .map(|(name, a)| {
+            (a.to_kind(Kind::Double) - b[name].to_kind(Kind::Double))
+                .norm()
+                .double_value(&[])
+                .powi(2)
+        })
+        .sum();
+    square.sqrt() / scale(b)
+}
+
+/// Mixed precision may be as far from the exact values as PyTorch's autocast, and a factor for luck. In shallow trunks:
+/// through deep ones both are mostly rounding.
+fn mixed_precision_is_as_close_as_autocast(golden: &Golden) {
+    let Some(peers_logits) = golden.tensors.get("mixed/logits") else {
+        return;
+    };
+    let model = golden.model(Kind::Float);
+    let (x, y) = golden.input(Kind::Float);
+    let (logits, _, gradients) = backward(&model, &x.to_kind(Kind::BFloat16), &y, false);
+    assert_eq!(logits.kind(), Kind::Float);
+    let (exact_logits, exact) = (&golden.tensors["eval/logits"], golden.under("eval/grad/"));
+    let peers = golden.under("mixed/grad/");
+    let figures = [
+        (
+            "logits",
+            error(&logits, exact_logits),
+            error(peers_logits, exact_logits),
+        ),
+        (
+            "gradients",
+            distance(&gradients, &exact),
+            distance(&peers, &exact),
+        ),
+    ];
+    for (what, ours, peers) in figures {
+        println!(
+            "{}: bf16 {what}: ours {ours:.1e} from exact, PyTorch's {peers:.1e}",
+            golden.name
+        );
+        assert!(
+            ours <= 3.0 * peers,
+            "{}: bf16 {what} are {ours} from exact, PyTorch's {peers}",
+            golden.name
+        );
+        assert!(ours > 1e-4, "{}: bf16 {what} are not bf16's", golden.name);
+    }
+    // In training every parameter is reached, too, and batch statistics are kept in float32.
+    let (_, loss, gradients) = backward(&model, &x.to_kind(Kind::BFloat16), &y, true);
+    assert!(loss.is_finite() && scale(&gradients).is_finite());
+    assert_eq!(model.batch_statistics().kind(), Kind::Float);
 }
 
 #[test]
@@ -259,6 +303,7 @@ fn the_model_equals_the_reference() {
         let golden = Golden::read(&file);
         double_precision_is_exact(&golden);
         single_precision_is_close(&golden);
+        mixed_precision_is_as_close_as_autocast(&golden);
     }
 }
 

@@ -7,7 +7,10 @@
 #endif
 #include <malloc.h>
 
+#include <climits>
+
 #include "failure.hpp"
+#include "fused.hpp"
 #include "group.hpp"
 #include "reducer.hpp"
 #include "stacks.hpp"
@@ -60,6 +63,13 @@ nrs_failure* nrs_thread_stack(
   });
 }
 
+// Without this glibc takes every block above 32 MB fresh from the system and gives it back at once, and
+// each step touches all of its pages for the first time.
+void nrs_keep_memory() {
+  ::mallopt(M_MMAP_MAX, 0);
+  ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+}
+
 nrs_failure* nrs_release_unused_memory() {
   return guarded([] {
     ::malloc_trim(0);
@@ -69,6 +79,35 @@ nrs_failure* nrs_release_unused_memory() {
     }
 #endif
   });
+}
+
+nrs_failure* nrs_fused_sgd(
+    const at::Tensor* const* tensors,
+    size_t length,
+    double rate,
+    double momentum,
+    double decay) {
+  return guarded([&] { nrs::fused_sgd(tensors, length, rate, momentum, decay); });
+}
+
+nrs_failure* nrs_fused_adamw(
+    const at::Tensor* const* tensors,
+    size_t length,
+    double step,
+    double rate,
+    double beta1,
+    double beta2,
+    double epsilon,
+    double decay) {
+  return guarded([&] {
+    nrs::fused_adamw(tensors, length, step, rate, beta1, beta2, epsilon, decay);
+  });
+}
+
+// What float32 means on CUDA: products of 10 bits of mantissa (TF32) summed in float32, or of all 23.
+void nrs_allow_tf32(int32_t allow) {
+  at::globalContext().setAllowTF32CuBLAS(allow != 0);
+  at::globalContext().setAllowTF32CuDNN(allow != 0);
 }
 
 nrs_failure* nrs_symbol(

@@ -156,6 +156,25 @@ unsafe extern "C" {
         bucket_count: usize,
         out: *mut *mut Reducer,
     ) -> *mut Failure;
+    pub(crate) fn nrs_fused_sgd(
+        tensors: *const *const CTensor,
+        length: usize,
+        rate: f64,
+        momentum: f64,
+        decay: f64,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_fused_adamw(
+        tensors: *const *const CTensor,
+        length: usize,
+        step: f64,
+        rate: f64,
+        beta1: f64,
+        beta2: f64,
+        epsilon: f64,
+        decay: f64,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_keep_memory();
+    pub(crate) fn nrs_allow_tf32(allow: i32);
     pub(crate) fn nrs_group_compress(group: *mut Group);
     pub(crate) fn nrs_reducer_is_shared(reducer: *const Reducer) -> i32;
     pub(crate) fn nrs_reducer_backward(

@@ -21,7 +21,7 @@ use crate::snapshot::About;
 use crate::train::feed::{Feed, Normaliser};
 use crate::train::optimizer::Optimizer;
 use crate::train::replica::Held;
-use crate::train::restore::kind;
+use crate::train::restore::kinds;
 use crate::train::transform;
 
 /// How long a worker tries to reach a coordinator that may not be listening yet.
@@ -124,8 +124,15 @@ fn take_part(
     let model_spec = spec.model.as_ref().ok_or_else(|| missing("model"))?;
     let data_spec = spec.data.as_ref().ok_or_else(|| missing("data"))?;
     let train_spec = spec.train.as_ref().ok_or_else(|| missing("train"))?;
-    let kind = kind(&train_spec.precision);
+    let (kind, compute) = kinds(&train_spec.precision);
     tch::set_num_threads(i32::try_from(train_spec.threads).unwrap_or(1).max(1));
+    if device == Device::Cpu {
+        nccl_rs::keep_memory();
+    } else {
+        // Repeating to the bit is promised on the CPU alone; here convolutions take the fastest way that is found.
+        nccl_rs::allow_tf32(true);
+        tch::Cuda::cudnn_set_benchmark(true);
+    }
 
     // Set up while others are still joining.
     let description = Description::of(model_spec, data_spec);
@@ -169,7 +176,7 @@ fn take_part(
         &data_spec.std,
         data_spec.size,
         classes,
-        kind,
+        (kind, compute),
         device,
     )
     .map_err(torch)?;

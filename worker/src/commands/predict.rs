@@ -132,7 +132,7 @@ impl Scorer {
             &description.std,
             description.size,
             classes,
-            kind,
+            (kind, kind),
             device,
         )
         .map_err(|source| WorkerError::Torch { step: 0, source })?;

@@ -1,26 +1,14 @@
-//! SGD with momentum and AdamW over two parameter groups, written over libtorch's in-place operations.
+//! SGD with momentum and AdamW over two parameter groups, by libtorch's fused updates.
 //!
 //! tch's own optimizers cannot zero gradients that are views of the reducer's buckets; and here every tensor of the
 //! state has a name, a place in checkpoints and a place in the broadcast that makes replicas identical.
 
 use model::Role;
+use nccl_rs::fused::{self, AdamW, Sgd};
 use proto::v1::TrainSpec;
-use tch::{Device, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::schedule::Rates;
-
-/// Elements that are updated at a time on a CPU: a rule's passes over value, gradient and state then find them in the
-/// cache. On other devices a parameter is updated as a whole.
-const CHUNK: i64 = 1 << 16;
-
-/// A stretch of one parameter, as flat views of its value, gradient and state.
-#[derive(Debug)]
-struct Chunk {
-    value: Tensor,
-    gradient: Tensor,
-    state: Vec<Tensor>,
-    role: Role,
-}
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,8 +32,8 @@ pub(crate) struct Optimizer {
     parameters: Vec<(Tensor, Role)>,
     /// One list per kind of state, each with one tensor a parameter and of its shape.
     state: Vec<(&'static str, Vec<Tensor>)>,
-    /// None before [`Optimizer::bind`].
-    chunks: Vec<Chunk>,
+    /// One a parameter, where the reducer leaves them; none before [`Optimizer::bind`].
+    gradients: Vec<Tensor>,
 }
 
 impl Optimizer {
@@ -90,7 +78,7 @@ impl Optimizer {
             clip_norm,
             parameters,
             state,
-            chunks: Vec::new(),
+            gradients: Vec::new(),
         })
     }
 
@@ -115,45 +103,8 @@ impl Optimizer {
     }
 
     /// Names the tensors in which the gradients will be, one a parameter.
-    ///
-    /// # Errors
-    /// When a tensor is not contiguous.
-    pub(crate) fn bind(&mut self, gradients: &[Tensor]) -> Result<(), TchError> {
-        self.chunks.clear();
-        for (index, ((value, role), gradient)) in self.parameters.iter().zip(gradients).enumerate()
-        {
-            let size = if value.device() == Device::Cpu {
-                CHUNK
-            } else {
-                i64::MAX
-            };
-            let split = |tensor: &Tensor| {
-                tensor
-                    .f_detach()?
-                    .f_view([-1])?
-                    .f_split(size.min(tensor.numel() as i64), 0)
-            };
-            let states = self
-                .state
-                .iter()
-                .map(|(_, list)| split(&list[index]))
-                .collect::<Result<Vec<_>, _>>()?;
-            for (at, (value, gradient)) in
-                split(value)?.into_iter().zip(split(gradient)?).enumerate()
-            {
-                let state = states
-                    .iter()
-                    .map(|state| state[at].shallow_clone())
-                    .collect();
-                self.chunks.push(Chunk {
-                    value,
-                    gradient,
-                    state,
-                    role: *role,
-                });
-            }
-        }
-        Ok(())
+    pub(crate) fn bind(&mut self, gradients: &[Tensor]) {
+        self.gradients = gradients.iter().map(Tensor::shallow_clone).collect();
     }
 
     /// Multiplies the gradients of `step` (from 0) by `factor` and applies them. From here on the step is committed.
@@ -161,72 +112,59 @@ impl Optimizer {
     /// # Errors
     /// When the device fails.
     pub(crate) fn apply(&mut self, step: u64, rates: Rates, factor: f64) -> Result<(), TchError> {
-        let Some(like) = self
-            .parameters
-            .first()
-            .map(|(value, _)| value.shallow_clone())
-        else {
-            return Ok(());
-        };
-        // A number of no dimension broadcasts, and saves the temporary that scaling a tensor would need.
-        let number = |value: f64| Tensor::f_full([0i64; 0], value, (like.kind(), like.device()));
-        let both = |of: &dyn Fn(f64) -> f64| {
-            Ok::<_, TchError>((number(of(rates.trunk))?, number(of(rates.head))?))
-        };
-        let decay = self.weight_decay;
-        match self.rule {
-            Rule::Sgd { momentum } => {
-                let (decay, rates) = (number(decay)?, both(&|rate| -rate)?);
-                for chunk in &mut self.chunks {
-                    let (value, gradient, buffer) =
-                        (&mut chunk.value, &mut chunk.gradient, &mut chunk.state[0]);
-                    if factor != 1.0 {
-                        let _ = gradient.f_mul_scalar_(factor)?;
-                    }
-                    let _ = buffer
-                        .f_mul_scalar_(momentum)?
-                        .f_add_(gradient)?
-                        .f_addcmul_(value, &decay)?;
-                    let _ = value.f_addcmul_(buffer, of(&rates, chunk.role))?;
-                }
+        if factor != 1.0 {
+            for gradient in &mut self.gradients {
+                let _ = gradient.f_mul_scalar_(factor)?;
             }
-            Rule::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-            } => {
-                let t = (step + 1) as f64;
-                let root = (1.0 - beta2.powf(t)).sqrt();
-                let fresh = number(1.0 - beta2)?;
-                let keep = both(&|rate| 1.0 - rate * decay)?;
-                let rates = both(&|rate| -rate / (1.0 - beta1.powf(t)))?;
-                for chunk in &mut self.chunks {
-                    let (value, gradient) = (&mut chunk.value, &mut chunk.gradient);
-                    let (first, second) = chunk.state.split_at_mut(1);
-                    let (mean, square) = (&mut first[0], &mut second[0]);
-                    if factor != 1.0 {
-                        let _ = gradient.f_mul_scalar_(factor)?;
-                    }
-                    let _ = value.f_mul_(of(&keep, chunk.role))?;
-                    let _ = mean.f_lerp_(gradient, 1.0 - beta1)?;
-                    let _ = square
-                        .f_mul_scalar_(beta2)?
-                        .f_addcmul_(&gradient.f_square()?, &fresh)?;
-                    let mut denominator = square.f_sqrt()?;
-                    let _ = denominator.f_div_scalar_(root)?.f_add_scalar_(epsilon)?;
-                    let _ = value.f_addcmul_(&mean.f_div(&denominator)?, of(&rates, chunk.role))?;
+        }
+        for (role, rate) in [(Role::Trunk, rates.trunk), (Role::Head, rates.head)] {
+            let of = |list: &[Tensor]| -> Vec<Tensor> {
+                let all = self.parameters.iter().zip(list);
+                all.filter(|((_, theirs), _)| *theirs == role)
+                    .map(|(_, tensor)| tensor.shallow_clone())
+                    .collect()
+            };
+            let values: Vec<Tensor> = self
+                .parameters
+                .iter()
+                .filter(|(_, theirs)| *theirs == role)
+                .map(|(value, _)| value.shallow_clone())
+                .collect();
+            let state: Vec<Vec<Tensor>> = self.state.iter().map(|(_, list)| of(list)).collect();
+            let (gradients, decay) = (of(&self.gradients), self.weight_decay);
+            match (self.rule, state.as_slice()) {
+                _ if values.is_empty() => {}
+                (Rule::Sgd { momentum }, [buffers]) => {
+                    let rule = Sgd {
+                        rate,
+                        momentum,
+                        decay,
+                    };
+                    fused::sgd(&values, &gradients, buffers, rule)?;
                 }
+                (
+                    Rule::AdamW {
+                        beta1,
+                        beta2,
+                        epsilon,
+                    },
+                    [means, squares],
+                ) => {
+                    let rule = AdamW {
+                        rate,
+                        beta1,
+                        beta2,
+                        epsilon,
+                        decay,
+                        step: step + 1,
+                    };
+                    fused::adamw(&values, &gradients, [means, squares], rule)?;
+                }
+                // `new` makes the state that the rule has.
+                _ => {}
             }
         }
         Ok(())
-    }
-}
-
-/// The one of a pair (trunk's, head's) that a role has.
-fn of((trunk, head): &(Tensor, Tensor), role: Role) -> &Tensor {
-    match role {
-        Role::Trunk => trunk,
-        Role::Head => head,
     }
 }
 
@@ -245,7 +183,7 @@ pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
+    use tch::{Device, Kind};
 
     fn spec(optimizer: &str) -> TrainSpec {
         TrainSpec {
@@ -266,7 +204,7 @@ mod tests {
         let mut optimizer =
             Optimizer::new(&spec(optimizer), [(&parameter, Role::Head)].into_iter()).unwrap();
         let mut gradient = Tensor::zeros([1], (Kind::Double, Device::Cpu));
-        optimizer.bind(&[gradient.shallow_clone()]).unwrap();
+        optimizer.bind(&[gradient.shallow_clone()]);
         for (step, (value, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)]
             .into_iter()
             .enumerate()

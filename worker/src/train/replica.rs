@@ -105,9 +105,7 @@ impl<'a> Replica<'a> {
         };
         let reducer = Reducer::new(&group, &parameters, sizes).map_err(collective)?;
         let gradients = reducer.gradients().map_err(collective)?;
-        optimizer
-            .bind(&gradients)
-            .map_err(|source| WorkerError::Torch { step, source })?;
+        optimizer.bind(&gradients);
         let flat_gradients = reducer.flat_gradients().map_err(collective)?;
         let sentinel_steps = spec.sentinel_steps;
         Ok(Self {

@@ -44,11 +44,11 @@ pub(crate) fn restore(
     Ok(())
 }
 
-/// The kind that `train.precision` names.
-pub(crate) fn kind(precision: &str) -> Kind {
-    if precision == "float64" {
-        Kind::Double
-    } else {
-        Kind::Float
+/// The kinds that `train.precision` names: of parameters, and of convolutions and matrix products.
+pub(crate) fn kinds(precision: &str) -> (Kind, Kind) {
+    match precision {
+        "float64" => (Kind::Double, Kind::Double),
+        "bf16" => (Kind::Float, Kind::BFloat16),
+        _ => (Kind::Float, Kind::Float),
     }
 }

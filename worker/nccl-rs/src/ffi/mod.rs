@@ -7,6 +7,7 @@
 //! - *Tensors*: `Tensor::as_ptr` is a valid `at::Tensor*` as long as the borrowed `Tensor` lives.
 //!   The shim copies the `at::Tensor` (a counted reference) if it keeps it beyond the call.
 
+pub(crate) mod fused;
 mod store;
 
 use std::ffi::{CStr, CString};

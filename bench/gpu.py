@@ -1,0 +1,85 @@
+"""A training step on CUDA devices, bfloat16 at 448 pixels, against DistributedDataParallel, eager and compiled.
+
+Not run yet on a GPU. With HGAT_GPU_DRY=1 all of it runs on the CPU at toy sizes, which tests this script and says
+nothing about speed.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import train_step
+from lib import Result, first_line
+from train_step import WORKER
+
+BY_NAME_ONLY = True
+DRY = os.environ.get("HGAT_GPU_DRY", "") not in ("", "0")
+BACKBONE, SIZE, BATCH, STEPS, REPEATS = ("resnet18", 64, 4, 4, 1) if DRY else ("resnet101", 448, 64, 20, 3)
+
+
+def devices():
+    if DRY:
+        return 2
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return len(listed.splitlines())
+
+
+def needs():
+    if not devices():
+        return "there is no CUDA device here (nvidia-smi -L lists none)"
+    return train_step.needs()
+
+
+def run(quick):
+    ranks, repeats = devices(), 1 if quick else REPEATS
+    device = "cpu" if DRY else "cuda"
+    settings = (
+        f"model.backbone={BACKBONE}", f"data.size={SIZE}", f"train.micro_batch={BATCH}", f"train.global_batch={BATCH * ranks}",
+        "train.precision=bf16", f"run.device={device}", "data.prefetch=8",
+    )  # fmt: skip
+    forms = {"eager": (), "compiled": ("--compile",)}
+    ours, peers = [], {form: [] for form in forms if form == "eager" or not DRY}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        train = str(BATCH * ranks * 2)
+        draw = [WORKER, "scenes", "--to", data, "--train", train, "--val", "16", "--seed", "1", "--scale", "1"]
+        subprocess.run(draw, check=True, capture_output=True, timeout=train_step.TIMEOUT_SECONDS)
+        for repeat in range(repeats):
+            ours.append(train_step.our_step(data, Path(folder) / f"run-{repeat}", ranks, STEPS, settings))
+            for form in peers:
+                peers[form].append(peer(ranks, device, forms[form]))
+    return Result(
+        name="gpu_dry" if DRY else "gpu",
+        measured=f"a training step of {BACKBONE} at {SIZE} pixels, {ranks} ranks, batch {BATCH} a rank, bfloat16; ours with "
+        f"its input pipeline, the peer with synthetic tensors on the device; {first_line(['nvidia-smi', '-L'])}",
+        unit="s",
+        higher_is_better=False,
+        ours=ours,
+        peer=peers["eager"],
+        peer_name="DistributedDataParallel, AMP, channels_last, fused SGD",
+        peer_command=" ".join(peer_command(ranks, device, ())),
+        details={
+            **{f"peer, {form}": {"value": statistics.median(values), "unit": "s"} for form, values in peers.items()},
+            "images a second, ours": {"value": round(ranks * BATCH / statistics.median(ours), 1), "unit": "images/s"},
+        },
+    )
+
+
+def peer_command(ranks, device, flags):
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone", str(train_step.PEER),
+        "--backbone", BACKBONE, "--size", str(SIZE), "--batch", str(BATCH), "--warmup", "5", "--steps", str(STEPS),
+        "--device", device, "--bf16", "--channels-last", *flags,
+    ]  # fmt: skip
+
+
+def peer(ranks, device, flags):
+    done = subprocess.run(peer_command(ranks, device, flags), check=True, capture_output=True, text=True, timeout=300)
+    words = done.stdout.split()
+    return float(words[words.index("step_seconds") + 1])

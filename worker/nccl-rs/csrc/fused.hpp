@@ -1,0 +1,79 @@
+// Optimizer updates in one pass over all parameters: operations of libtorch's own that tch does not
+// bind, since they take several lists of tensors.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <vector>
+
+namespace nrs {
+
+// Lists of equal length, one behind the other, as vectors.
+inline std::vector<std::vector<at::Tensor>> lists_of(
+    const at::Tensor* const* tensors,
+    size_t lists,
+    size_t length) {
+  std::vector<std::vector<at::Tensor>> out(lists);
+  for (auto& list : out) {
+    for (size_t index = 0; index < length; ++index) {
+      list.push_back(**tensors++);
+    }
+  }
+  return out;
+}
+
+// `tensors`: parameters, gradients, momentum buffers.
+inline void fused_sgd(
+    const at::Tensor* const* tensors,
+    size_t length,
+    double rate,
+    double momentum,
+    double decay) {
+  at::NoGradGuard no_grad;
+  const auto lists = lists_of(tensors, 3, length);
+  at::_fused_sgd_(
+      lists[0],
+      lists[1],
+      lists[2],
+      decay,
+      momentum,
+      rate,
+      /*dampening=*/0.0,
+      /*nesterov=*/false,
+      /*maximize=*/false,
+      /*is_first_step=*/false);
+}
+
+// `tensors`: parameters, gradients, first and second moments. `step` counts from 1.
+inline void fused_adamw(
+    const at::Tensor* const* tensors,
+    size_t length,
+    double step,
+    double rate,
+    double beta1,
+    double beta2,
+    double epsilon,
+    double decay) {
+  at::NoGradGuard no_grad;
+  const auto lists = lists_of(tensors, 4, length);
+  const auto device = lists[0].at(0).device();
+  const std::vector<at::Tensor> steps(
+      length, at::full({}, step, at::TensorOptions(device).dtype(at::kFloat)));
+  at::_fused_adamw_(
+      lists[0],
+      lists[1],
+      lists[2],
+      lists[3],
+      /*max_exp_avg_sqs=*/{},
+      steps,
+      rate,
+      beta1,
+      beta2,
+      decay,
+      epsilon,
+      /*amsgrad=*/false,
+      /*maximize=*/false);
+}
+
+}  // namespace nrs

@@ -1,0 +1,58 @@
+//! Operations of libtorch's that tch does not bind; the arguments of the module above apply.
+
+use tch::Tensor;
+
+use super::{Failure, check, tensor_pointer};
+use crate::fused::{AdamW, Sgd};
+use crate::sys;
+
+/// One SGD update of lists that [`crate::fused`] has checked: parameters, gradients, momentum buffers.
+pub(crate) fn sgd(lists: &[&[Tensor]; 3], rule: Sgd) -> Result<(), Failure> {
+    let pointers = pointers(lists);
+    // SAFETY: `pointers` holds three lists of this length, of valid tensors (see the module); the update is over, or
+    // queued on a CUDA stream that keeps its own references, when the call returns.
+    check(unsafe {
+        sys::nrs_fused_sgd(
+            pointers.as_ptr(),
+            lists[0].len(),
+            rule.rate,
+            rule.momentum,
+            rule.decay,
+        )
+    })
+}
+
+/// One AdamW update of checked lists: parameters, gradients, first and second moments.
+pub(crate) fn adamw(lists: &[&[Tensor]; 4], rule: AdamW) -> Result<(), Failure> {
+    let pointers = pointers(lists);
+    // SAFETY: as for `sgd`, with four lists.
+    check(unsafe {
+        sys::nrs_fused_adamw(
+            pointers.as_ptr(),
+            lists[0].len(),
+            rule.step as f64,
+            rule.rate,
+            rule.beta1,
+            rule.beta2,
+            rule.epsilon,
+            rule.decay,
+        )
+    })
+}
+
+fn pointers(lists: &[&[Tensor]]) -> Vec<*const sys::CTensor> {
+    let all = lists.iter().flat_map(|list| list.iter());
+    all.map(tensor_pointer).collect()
+}
+
+/// Whether float32 products on CUDA may be TF32.
+pub(crate) fn allow_tf32(allow: bool) {
+    // SAFETY: sets two flags of libtorch's global context; without CUDA nobody reads them.
+    unsafe { sys::nrs_allow_tf32(i32::from(allow)) }
+}
+
+/// Lets the process keep memory that it frees.
+pub(crate) fn keep_memory() {
+    // SAFETY: sets two parameters of glibc's allocator, which takes its own lock for it.
+    unsafe { sys::nrs_keep_memory() }
+}

@@ -1,0 +1,117 @@
+//! Optimizer updates of many parameters in one call: on CUDA a few kernels for all of them instead of several for each,
+//! on the CPU one pass over memory instead of several. libtorch has them and tch does not bind them.
+
+use tch::{TchError, Tensor};
+
+use crate::ffi::fused as ffi;
+
+/// What `torch.optim.SGD` is told, without dampening and Nesterov's variant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// Learning rate.
+    pub rate: f64,
+    /// `buffer = momentum * buffer + gradient + decay * parameter`.
+    pub momentum: f64,
+    /// Weight decay.
+    pub decay: f64,
+}
+
+/// What `torch.optim.AdamW` is told (Loshchilov and Hutter 2017).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Weight decay, apart from the gradient.
+    pub decay: f64,
+    /// Which update this is, from 1, for the correction of the moments.
+    pub step: u64,
+}
+
+/// Updates parameters and momentum buffers in place. All lists have one tensor a parameter, of the parameter's shape,
+/// kind and device.
+///
+/// # Errors
+/// When lists do not match or the device fails.
+pub fn sgd(
+    parameters: &[Tensor],
+    gradients: &[Tensor],
+    buffers: &[Tensor],
+    sgd: Sgd,
+) -> Result<(), TchError> {
+    let lists = [parameters, gradients, buffers];
+    check(&lists)?;
+    ffi::sgd(&lists, sgd).map_err(|failure| TchError::Torch(failure.message))
+}
+
+/// Updates parameters and both moments in place; lists as for [`sgd`].
+///
+/// # Errors
+/// As for [`sgd`].
+pub fn adamw(
+    parameters: &[Tensor],
+    gradients: &[Tensor],
+    moments: [&[Tensor]; 2],
+    adamw: AdamW,
+) -> Result<(), TchError> {
+    let lists = [parameters, gradients, moments[0], moments[1]];
+    check(&lists)?;
+    ffi::adamw(&lists, adamw).map_err(|failure| TchError::Torch(failure.message))
+}
+
+/// libtorch's kernels trust their lists.
+fn check(lists: &[&[Tensor]]) -> Result<(), TchError> {
+    let parameters = lists[0];
+    for list in lists {
+        let alike = list.len() == parameters.len()
+            && list.iter().zip(parameters).all(|(tensor, parameter)| {
+                tensor.defined()
+                    && tensor.size() == parameter.size()
+                    && tensor.kind() == parameter.kind()
+                    && tensor.device() == parameter.device()
+            });
+        if !alike {
+            return Err(TchError::Shape(
+                "a fused update needs one tensor of each kind of state for every parameter, of its shape, kind and \
+                 device"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn lists_that_do_not_match_are_refused() {
+        let tensor = |size: i64, kind| vec![Tensor::ones([size], (kind, Device::Cpu))];
+        let rule = Sgd {
+            rate: 0.1,
+            momentum: 0.9,
+            decay: 0.0,
+        };
+        let good = tensor(3, Kind::Float);
+        for bad in [tensor(2, Kind::Float), tensor(3, Kind::Double), Vec::new()] {
+            let error = sgd(&good, &bad, &good, rule).unwrap_err();
+            assert!(matches!(error, TchError::Shape(_)), "{error}");
+        }
+        sgd(
+            &good,
+            &tensor(3, Kind::Float),
+            &tensor(3, Kind::Float),
+            rule,
+        )
+        .unwrap();
+        assert!((good[0].double_value(&[0]) - (1.0 - 0.1 * 1.9)).abs() < 1e-6);
+    }
+}
