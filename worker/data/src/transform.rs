@@ -3,7 +3,7 @@
 
 use crate::augment::Placement;
 use crate::jpeg::RgbImage;
-use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 /// Why pixels cannot be made: a bug in the caller's sizes, not in a picture.
@@ -47,20 +47,33 @@ impl Resampler {
                 out.len()
             )));
         }
+        // The filter sees the placement's own pixels and none beyond: as in torchvision, which crops and then resizes.
+        let part = placement.region();
+        let left = part.left.min(image.width.saturating_sub(1));
+        let top = part.top.min(image.height.saturating_sub(1));
+        let (width, height) = (
+            part.width.min(image.width - left),
+            part.height.min(image.height - top),
+        );
+        let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| error(&e))?;
         // Fractions may stick out by a rounding error, which the resizer refuses.
-        let left = placement.left.clamp(0.0, f64::from(image.width));
-        let top = placement.top.clamp(0.0, f64::from(image.height));
-        let width = placement.width.min(f64::from(image.width) - left);
-        let height = placement.height.min(f64::from(image.height) - top);
+        let (right, bottom) = (f64::from(width), f64::from(height));
+        let left = (placement.left - f64::from(left)).clamp(0.0, right);
+        let top = (placement.top - f64::from(top)).clamp(0.0, bottom);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .use_alpha(false)
-            .crop(left, top, width, height);
+            .crop(
+                left,
+                top,
+                placement.width.min(right - left),
+                placement.height.min(bottom - top),
+            );
         {
             let mut target = Image::from_slice_u8(size, size, &mut *out, PixelType::U8x3)
                 .map_err(|e| error(&e))?;
             self.resizer
-                .resize(&source, &mut target, &options)
+                .resize(&part, &mut target, &options)
                 .map_err(|e| error(&e))?;
         }
         if placement.flip {
