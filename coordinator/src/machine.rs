@@ -148,8 +148,7 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
         (None, Some(threads)) => (Some(threads), "OMP_NUM_THREADS".to_owned()),
         (None, None) => (None, format!("{} processors shared out", machine.cpus)),
     };
-    let (threads, loader_threads) =
-        split_threads(share, device, asked, config.data.loader_threads);
+    let (threads, loader_threads) = split_threads(share, device, asked, config.data.loader_threads);
     Ok(Placement {
         device,
         devices: devices.collect(),

@@ -228,7 +228,8 @@ impl Narrator {
             );
             lines.push(Line::Progress(row(&self.epoch(epoch), &text)));
             // Once, and only where it is no matter of the first steps, before which nothing was decoded ahead.
-            let hint = input_bound(data_wait).filter(|_| !self.input_bound && step >= SETTLED_STEPS);
+            let hint =
+                input_bound(data_wait).filter(|_| !self.input_bound && step >= SETTLED_STEPS);
             self.input_bound |= hint.is_some();
             lines.extend(hint.map(Line::Warning));
         }

@@ -109,8 +109,14 @@ fn a_run_that_waits_for_pictures_is_told_what_to_do_once_and_in_its_summary() {
     );
     let mut outcome = outcome(0, Phase::Finished);
     outcome.data_wait = Some(0.2);
-    let lines = closing(&Summary::new(&outcome, &dataset(), 4, None), Path::new("runs/demo"));
-    assert!(lines.iter().any(|line| line.ends_with(&told[0])), "{lines:?}");
+    let lines = closing(
+        &Summary::new(&outcome, &dataset(), 4, None),
+        Path::new("runs/demo"),
+    );
+    assert!(
+        lines.iter().any(|line| line.ends_with(&told[0])),
+        "{lines:?}"
+    );
 }
 
 #[test]

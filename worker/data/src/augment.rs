@@ -74,16 +74,6 @@ impl Placement {
             height: ((self.top + self.height).ceil() - top) as u32,
         }
     }
-
-    /// The same rectangle from another origin, given as column and row.
-    #[must_use]
-    pub fn seen_from(self, (left, top): (u32, u32)) -> Self {
-        Self {
-            left: self.left - f64::from(left),
-            top: self.top - f64::from(top),
-            ..self
-        }
-    }
 }
 
 impl TrainTransform {

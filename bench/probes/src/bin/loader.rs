@@ -163,8 +163,8 @@ fn stages(split: &Split, purpose: Purpose, size: u32) -> anyhow::Result<serde_js
         lap(&mut seconds[1]);
         let Header { width, height, .. } = decoded.header;
         let origin = (decoded.region.left, decoded.region.top);
-        let placement = place(width, height).seen_from(origin);
-        resampler.render(&image, &placement, size, &mut out)?;
+        let placement = place(width, height);
+        resampler.render_part(&image, origin, &placement, size, &mut out)?;
         lap(&mut seconds[2]);
     }
     let micros = |s: f64| (s * 1e6 / split.samples.len() as f64).round();

@@ -110,9 +110,10 @@ impl Maker {
                 image,
             )
             .map_err(|error| error.reason())?;
-        let placement = place(shown.size.0, shown.size.1).seen_from(shown.origin);
+        let placement = place(shown.size.0, shown.size.1);
+        let (origin, size) = (shown.origin, self.options.size);
         resampler
-            .render(image, &placement, self.options.size, &mut piece.room)
+            .render_part(image, origin, &placement, size, &mut piece.room)
             .map_err(|error| error.to_string())?;
         Ok(shown.warning.is_some())
     }
