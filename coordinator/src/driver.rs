@@ -129,6 +129,8 @@ pub(crate) struct Ended {
     pub(crate) ending: Ending,
     pub(crate) status: RunStatus,
     pub(crate) images: u64,
+    /// Fraction of its steps' time spent waiting for data.
+    pub(crate) data_wait: Option<f64>,
     pub(crate) training: Duration,
     pub(crate) store: Store,
     pub(crate) launcher: Option<LocalWorkers>,
@@ -349,6 +351,7 @@ impl Driver {
             ending,
             status,
             images: self.figures.images(),
+            data_wait: self.figures.data_wait_of_run(),
             training,
             store: self.parts.store,
             launcher: self.parts.launcher,

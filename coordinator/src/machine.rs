@@ -73,6 +73,8 @@ pub struct Placement {
     pub devices: Vec<String>,
     /// Compute threads of each worker.
     pub threads: u32,
+    /// Decoding threads of each worker.
+    pub loader_threads: u32,
     /// What was chosen and why, for people.
     pub device_reason: String,
     /// The same for threads.
@@ -140,34 +142,66 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
         DeviceChoice::Cuda => format!("cuda:{k}"),
         _ => "cpu".to_owned(),
     });
-    let (threads, threads_reason) = match (config.train.threads, machine.omp_threads) {
-        (Some(threads), _) => (threads, "train.threads".to_owned()),
-        (None, Some(threads)) => (threads, "OMP_NUM_THREADS".to_owned()),
-        (None, None) => {
-            let threads = (machine.cpus / workers.max(1)).max(1);
-            (threads, format!("{} processors shared out", machine.cpus))
-        }
+    let share = (machine.cpus / workers.max(1)).max(1);
+    let (asked, threads_reason) = match (config.train.threads, machine.omp_threads) {
+        (Some(threads), _) => (Some(threads), "train.threads".to_owned()),
+        (None, Some(threads)) => (Some(threads), "OMP_NUM_THREADS".to_owned()),
+        (None, None) => (None, format!("{} processors shared out", machine.cpus)),
     };
+    let (threads, loader_threads) = split_threads(share, device, asked, config.data.loader_threads);
     Ok(Placement {
         device,
         devices: devices.collect(),
         threads,
+        loader_threads,
         device_reason,
         threads_reason,
     })
 }
 
+/// Compute and decoding threads of a worker whose share of the processors is `share`: together no more than that, but
+/// for the one that each needs at least, and for what was asked for.
+///
+/// Where the CPU computes, decoding takes a hundredth of it: one thread for eight. On fewer than four processors all
+/// compute, for a thread that hardly ever runs is not worth a quarter of them. A GPU needs one CPU thread to feed it for
+/// seven that decode.
+fn split_threads(
+    share: u32,
+    device: DeviceChoice,
+    compute: Option<u32>,
+    decoding: Option<u32>,
+) -> (u32, u32) {
+    let share = share.max(1);
+    let rest = |taken: u32| share.saturating_sub(taken).max(1);
+    let eighth = (share / 8).max(1);
+    match (compute, decoding) {
+        (Some(compute), Some(decoding)) => (compute, decoding),
+        (Some(compute), None) => (compute, rest(compute)),
+        (None, Some(decoding)) => (rest(decoding), decoding),
+        (None, None) if device == DeviceChoice::Cuda => (eighth, rest(eighth)),
+        (None, None) if share < 4 => (share, 1),
+        (None, None) => (rest(eighth), eighth),
+    }
+}
+
 /// Workers that someone else starts compute where they are.
 fn place_elsewhere(config: &Config, machine: &Machine) -> Placement {
     let workers = config.run.workers.unwrap_or(1);
-    let (threads, threads_reason) = match config.train.threads {
-        Some(threads) => (threads, "train.threads"),
-        None => (machine.cpus.max(1), "the processors of this machine"),
+    let threads_reason = match config.train.threads {
+        Some(_) => "train.threads",
+        None => "the processors of this machine",
     };
+    let (threads, loader_threads) = split_threads(
+        machine.cpus,
+        config.run.device,
+        config.train.threads,
+        config.data.loader_threads,
+    );
     Placement {
         device: config.run.device,
         devices: vec!["its own".to_owned(); workers as usize],
         threads,
+        loader_threads,
         device_reason: "run.launch = external".to_owned(),
         threads_reason: threads_reason.to_owned(),
     }
@@ -229,7 +263,7 @@ mod tests {
             placed(&[], machine(64, 4)),
             (
                 "cuda:0 cuda:1 cuda:2 cuda:3".into(),
-                16,
+                2,
                 "auto: this machine has 4 CUDA devices".into()
             )
         );
@@ -255,7 +289,7 @@ mod tests {
     fn workers_that_someone_else_starts_are_not_placed_on_this_machine() {
         let set = ["run.launch=external", "run.workers=4", "run.device=cuda"];
         let placement = place(&config(&set), &machine(2, 0)).unwrap();
-        assert_eq!((placement.devices.len(), placement.threads), (4, 2));
+        assert_eq!((placement.devices.len(), placement.threads), (4, 1));
         assert_eq!(placement.devices[0], "its own");
     }
 
@@ -269,7 +303,7 @@ mod tests {
             place(&config(&["run.workers=4"]), &machine(16, 0))
                 .unwrap()
                 .threads,
-            4
+            3
         );
         assert_eq!(place(&config(&["run.workers=4"]), &omp).unwrap().threads, 5);
         assert_eq!(
@@ -278,6 +312,45 @@ mod tests {
                 .threads,
             2
         );
+    }
+
+    #[test]
+    fn compute_and_decoding_threads_of_all_workers_are_no_more_than_the_processors() {
+        for cpus in 4..=130 {
+            for workers in 1..=cpus / 4 {
+                for cuda in [0, workers] {
+                    let set = format!("run.workers={workers}");
+                    let placed = place(&config(&[&set]), &machine(cpus, cuda)).unwrap();
+                    let (compute, decoding) = (placed.threads, placed.loader_threads);
+                    assert!(
+                        (compute + decoding) * workers <= cpus && compute > 0 && decoding > 0,
+                        "{compute} and {decoding} threads for each of {workers} workers, {cpus} processors"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_gets_what_compute_leaves_and_the_other_way_round() {
+        use DeviceChoice::{Cpu, Cuda};
+        for (share, device, asked, expected) in [
+            (16, Cpu, (None, None), (14, 2)),
+            (16, Cuda, (None, None), (2, 14)),
+            (16, Cpu, (Some(4), None), (4, 12)),
+            (16, Cpu, (None, Some(6)), (10, 6)),
+            (16, Cpu, (Some(20), None), (20, 1)),
+            (16, Cpu, (Some(20), Some(9)), (20, 9)),
+            (1, Cpu, (None, None), (1, 1)),
+            (2, Cpu, (None, None), (2, 1)),
+            (2, Cuda, (None, None), (1, 1)),
+        ] {
+            assert_eq!(
+                split_threads(share, device, asked.0, asked.1),
+                expected,
+                "{share} {device:?} {asked:?}"
+            );
+        }
     }
 
     #[test]

@@ -147,6 +147,8 @@ pub struct Outcome {
     pub epoch_losses: Vec<(u32, f64)>,
     /// Images trained on by this process.
     pub images: u64,
+    /// Fraction of this process's steps that ranks waited for data; nothing before the first.
+    pub data_wait: Option<f64>,
     /// Wall time from the first step's begin to the last step's end, evaluation included.
     pub training: Duration,
 }
@@ -324,6 +326,7 @@ pub async fn serve(
         evaluations: history.evaluations(),
         epoch_losses: history.epoch_losses(),
         images: over.images,
+        data_wait: over.data_wait,
         training: over.training,
     })
 }

@@ -49,6 +49,8 @@ pub struct Summary {
     pub steps_planned: u64,
     /// Images this process trained on per second, evaluation and checkpoints included.
     pub images_per_second: Option<f64>,
+    /// Fraction of this process's steps that ranks waited for data.
+    pub data_wait: Option<f64>,
     /// Wall time of training in this process, seconds.
     pub seconds: f64,
     /// Folder of the newest checkpoint.
@@ -119,6 +121,7 @@ impl Summary {
             steps_planned: status.total_steps,
             images_per_second: (outcome.images > 0 && seconds > 0.0)
                 .then(|| outcome.images as f64 / seconds),
+            data_wait: outcome.data_wait,
             seconds,
             checkpoint: path(&status.last_checkpoint),
             best_checkpoint: path(&status.best_checkpoint),
@@ -174,6 +177,7 @@ impl Summary {
             "steps": self.steps,
             "steps_planned": self.steps_planned,
             "images_per_second": self.images_per_second,
+            "data_wait_fraction": self.data_wait,
             "seconds": self.seconds,
             "checkpoint": self.checkpoint,
             "best_checkpoint": self.best_checkpoint,

@@ -1,4 +1,4 @@
-//! `worker`: one rank of a run (`join`), and what else needs a model or a decoder (`predict`, `scenes`, `pixels`).
+//! `worker`: one rank of a run (`join`), and what else needs a model or a decoder (`predict`, `scenes`, `pixels`, `cache`).
 //!
 //! One job: train one replica as the coordinator's plan says. Must not know: config files, which samples a step needs,
 //! who else takes part, where checkpoints lie.
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{join, pixels, predict, scenes};
+use commands::{cache, join, pixels, predict, scenes};
 
 /// Trains HGAT_FC as one rank of a run, and uses what was trained.
 #[derive(Debug, Parser)]
@@ -36,6 +36,7 @@ enum Command {
     Predict(predict::Predict),
     Scenes(scenes::Scenes),
     Pixels(pixels::Pixels),
+    Cache(cache::CacheCommand),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Command::Predict(arguments) => predict::run(arguments, &mut out),
         Command::Scenes(arguments) => scenes::run(arguments, &mut out),
         Command::Pixels(arguments) => pixels::run(arguments),
+        Command::Cache(arguments) => cache::run(arguments, &mut out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -176,6 +176,9 @@ fn to_text(status: &Status) -> String {
                 100.0 * status.data_wait_fraction
             ),
         ));
+        if let Some(hint) = figures::input_bound(status.data_wait_fraction) {
+            lines.push(row("", &hint));
+        }
     }
     if status.samples_to_score > 0 {
         lines.push(row(

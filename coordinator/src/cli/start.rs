@@ -61,7 +61,12 @@ pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Pre
     let machine = Machine::look(|name| environment.get(name).cloned());
     let placement = place(&config, &machine)?;
     let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
-    config.record_placement(placement.device, workers, placement.threads);
+    config.record_placement(
+        placement.device,
+        workers,
+        placement.threads,
+        placement.loader_threads,
+    );
     check_listen(&config, args.insecure)?;
     descriptors::make_room(workers).map_err(|error| Failure::new(USAGE, error.to_string()))?;
     let launch = launch(args, &config, &placement)?;

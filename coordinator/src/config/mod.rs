@@ -92,7 +92,13 @@ impl Config {
     }
 
     /// Records what was left to the machine: from here on the run and every resume of it use these.
-    pub fn record_placement(&mut self, device: DeviceChoice, workers: u32, threads: u32) {
+    pub fn record_placement(
+        &mut self,
+        device: DeviceChoice,
+        workers: u32,
+        threads: u32,
+        loader_threads: u32,
+    ) {
         if self.run.device == DeviceChoice::Auto {
             self.run.device = device;
             self.settings
@@ -108,6 +114,8 @@ impl Config {
             self.settings
                 .put("train.threads", i64::from(threads).into(), MACHINE);
         }
+        // Not recorded: a run that goes on elsewhere decodes with what it finds there.
+        self.data.loader_threads.get_or_insert(loader_threads);
     }
 
     /// Every key with its value and origin, in the order of [`KEYS`].

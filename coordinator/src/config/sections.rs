@@ -59,10 +59,14 @@ pub struct Data {
     pub mean: [f64; 3],
     /// `data.std`.
     pub std: [f64; 3],
-    /// `data.loader_threads`: decoding threads of each worker; `None`: as many as compute threads.
+    /// `data.loader_threads`: decoding threads of each worker; `None` until [`Config::record_placement`] has fixed it.
     pub loader_threads: Option<u32>,
     /// `data.prefetch`: micro-batches decoded ahead.
     pub prefetch: u32,
+    /// `data.cache`: folder of decoded pictures, absolute.
+    pub cache: Option<PathBuf>,
+    /// `data.cache_gib`: most GiB in it.
+    pub cache_gib: u32,
     /// `data.on_bad_image`.
     pub on_bad_image: OnBadImage,
     /// `data.drop_unlabelled`.
@@ -257,6 +261,8 @@ impl Data {
             std: settings.triple("data.std"),
             loader_threads: settings.optional_whole("data.loader_threads"),
             prefetch: settings.whole("data.prefetch"),
+            cache: settings.optional_path("data.cache"),
+            cache_gib: settings.whole("data.cache_gib"),
             on_bad_image: match settings.text("data.on_bad_image").as_str() {
                 "skip" => OnBadImage::Skip,
                 _ => OnBadImage::Error,

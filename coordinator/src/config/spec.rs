@@ -155,6 +155,8 @@ impl Config {
                 OnBadImage::Skip => "skip".into(),
             },
             flip: data.flip,
+            cache: data.cache.as_ref().map(folder).unwrap_or_default(),
+            cache_bytes: u64::from(data.cache_gib) << 30,
         }
     }
 

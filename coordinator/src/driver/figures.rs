@@ -17,6 +17,8 @@ pub(crate) struct Figures {
     /// Of `waits`: with thousands of ranks it is too long to be added up at every step.
     wait_sums: (u64, u64),
     images: u64,
+    /// (waiting in µs, wall time in µs) of every rank and step so far.
+    run_waits: (u64, u64),
     ranks: usize,
 }
 
@@ -64,6 +66,8 @@ impl Figures {
             bounded(progress.data_wait_micros),
             bounded(progress.step_micros),
         );
+        self.run_waits.0 = self.run_waits.0.saturating_add(report.0);
+        self.run_waits.1 = self.run_waits.1.saturating_add(report.1);
         let gone = push(&mut self.waits, report, WINDOW * self.ranks).unwrap_or_default();
         self.wait_sums.0 = self.wait_sums.0 + report.0 - gone.0;
         self.wait_sums.1 = self.wait_sums.1 + report.1 - gone.1;
@@ -102,6 +106,12 @@ impl Figures {
         }
     }
 
+    /// The fraction of all steps' time that ranks waited for data; nothing before the first.
+    pub(crate) fn data_wait_of_run(&self) -> Option<f64> {
+        let (waited, micros) = self.run_waits;
+        (micros > 0).then(|| (waited as f64 / micros as f64).min(1.0))
+    }
+
     /// Images of all committed steps.
     pub(crate) fn images(&self) -> u64 {
         self.images
@@ -135,6 +145,9 @@ mod tests {
         (0..100).for_each(|_| figures.report(&waited(90)));
         (0..WINDOW).for_each(|_| figures.report(&waited(10)));
         assert_eq!(figures.data_wait(), 0.5);
+        // That of the run has seen everything.
+        let of_run = (100.0 * 90.0 + WINDOW as f64 * 10.0) / (100.0 * (100.0 + WINDOW as f64));
+        assert_eq!(figures.data_wait_of_run(), Some(of_run));
         // With one rank the newest of its window go, as many as are too many.
         figures.begin_generation(1);
         assert_eq!(figures.data_wait(), 0.9);

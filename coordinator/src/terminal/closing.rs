@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::average_precision as ap;
 
-use super::figures::{count, duration, grouped, percent, speed};
+use super::figures::{count, duration, grouped, input_bound, percent, speed};
 use super::row;
 use crate::summary::Summary;
 
@@ -36,7 +36,14 @@ pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
     } else {
         String::new()
     };
-    lines.push(row("trained", &format!("{progress}{took}{pace}")));
+    let wait = summary
+        .data_wait
+        .map(|wait| format!(" · data wait {:.0} %", 100.0 * wait))
+        .unwrap_or_default();
+    lines.push(row("trained", &format!("{progress}{took}{pace}{wait}")));
+    if let Some(hint) = summary.data_wait.and_then(input_bound) {
+        lines.push(row("", &hint));
+    }
     if let Some(last) = &summary.last {
         let figures = &last.metrics.average_precision;
         let best = match (summary.best_map, summary.best_epoch) {

@@ -66,6 +66,18 @@ pub fn speed(images_per_second: f64) -> String {
     }
 }
 
+/// What a run that waits for pictures is told: nothing up to a twentieth of its steps' time.
+#[must_use]
+pub fn input_bound(data_wait: f64) -> Option<String> {
+    (data_wait > 0.05).then(|| {
+        format!(
+            "input-bound: {:.0} % of step time is spent waiting for pictures; raise data.loader_threads or \
+             data.prefetch, or keep decoded pictures with data.cache",
+            100.0 * data_wait
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::figures::{bytes, count, duration, grouped, percent, speed};
+use super::figures::{bytes, count, duration, grouped, input_bound, percent, speed};
 use super::row;
 use crate::observer::RunEvent;
 
@@ -11,6 +11,8 @@ const SKIPPED_NAMED: u64 = 5;
 
 /// Progress lines in an epoch where there is no bar.
 const LINES_PER_EPOCH: u64 = 5;
+/// Steps after which waiting for data is a trait of the run.
+const SETTLED_STEPS: u64 = 50;
 
 /// Something to show.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,8 @@ pub struct Narrator {
     steps_per_epoch: u64,
     chance_map: Option<f64>,
     started: bool,
+    /// Whether it was said that the run waits for pictures.
+    input_bound: bool,
     ready: BTreeMap<String, ()>,
     skipped: BTreeMap<&'static str, u64>,
 }
@@ -54,6 +58,7 @@ impl Narrator {
             steps_per_epoch: u64::from(steps_per_epoch.max(1)),
             chance_map,
             started: false,
+            input_bound: false,
             ready: BTreeMap::new(),
             skipped: BTreeMap::new(),
         }
@@ -222,6 +227,11 @@ impl Narrator {
                 grouped(total * u64::from(self.epochs))
             );
             lines.push(Line::Progress(row(&self.epoch(epoch), &text)));
+            // Once, and only where it is no matter of the first steps, before which nothing was decoded ahead.
+            let hint =
+                input_bound(data_wait).filter(|_| !self.input_bound && step >= SETTLED_STEPS);
+            self.input_bound |= hint.is_some();
+            lines.extend(hint.map(Line::Warning));
         }
         lines
     }

@@ -77,6 +77,49 @@ fn a_run_from_its_opening_to_its_summary() {
 }
 
 #[test]
+fn a_run_that_waits_for_pictures_is_told_what_to_do_once_and_in_its_summary() {
+    // given a narrator of a run of one long epoch
+    let mut narrator = Narrator::new(1, 200, None);
+    let mut warnings = |data_wait: f64, steps: std::ops::Range<u64>| {
+        let tell = |step| RunEvent::Step {
+            step,
+            epoch: 0,
+            loss: 0.5,
+            images_per_second: 100.0,
+            data_wait,
+        };
+        let lines = steps.flat_map(|step| narrator.tell(&tell(step)));
+        lines
+            .filter_map(|line| match line {
+                Line::Warning(text) => Some(text),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    // when it waits a little, then much
+    assert_eq!(warnings(0.04, 0..100), [""; 0]);
+    let told = warnings(0.2, 100..200);
+    // then
+    assert_eq!(
+        told,
+        [
+            "input-bound: 20 % of step time is spent waiting for pictures; raise data.loader_threads or data.prefetch, \
+              or keep decoded pictures with data.cache"
+        ]
+    );
+    let mut outcome = outcome(0, Phase::Finished);
+    outcome.data_wait = Some(0.2);
+    let lines = closing(
+        &Summary::new(&outcome, &dataset(), 4, None),
+        Path::new("runs/demo"),
+    );
+    assert!(
+        lines.iter().any(|line| line.ends_with(&told[0])),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn a_run_that_failed_says_why_and_how_to_go_on() {
     let mut outcome = outcome(75, Phase::Failed);
     outcome.reason = "worker-1 was killed by signal 9 at step 6 of 8".into();
@@ -184,6 +227,7 @@ fn outcome(exit_code: u8, phase: Phase) -> Outcome {
         evaluations: vec![evaluated(0), evaluated(1)],
         epoch_losses: vec![(0, 0.65), (1, 0.45)],
         images: 16,
+        data_wait: Some(0.034),
         training: Duration::from_secs(152),
     }
 }

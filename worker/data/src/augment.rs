@@ -1,5 +1,7 @@
 //! Which part of a picture a sample shows: a pure function of (seed, epoch, sample id), never of who asks for it.
 
+use crate::jpeg::Region;
+
 /// Tries of a random resized crop before it takes the middle, as in torchvision.
 const TRIES: usize = 10;
 
@@ -58,6 +60,18 @@ impl Placement {
             width: width.into(),
             height: height.into(),
             flip: false,
+        }
+    }
+
+    /// The whole pixels that it takes in.
+    #[must_use]
+    pub fn region(&self) -> Region {
+        let (left, top) = (self.left.max(0.0).floor(), self.top.max(0.0).floor());
+        Region {
+            left: left as u32,
+            top: top as u32,
+            width: ((self.left + self.width).ceil() - left) as u32,
+            height: ((self.top + self.height).ceil() - top) as u32,
         }
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! instances_*.json -> coco::Dataset -> Split::encode ~ bytes ~ Split::decode -> loader::Loader -> Batch [B, S, S, 3]
-//!                                                                                 |-- jpeg: bytes to RGB
+//!                                                                                 |-- jpeg: bytes to RGB, of the crop alone
+//!                                                                                 |   cache: or the same RGB from a file
 //!                                                                                 |-- augment: (seed, epoch, id) to a crop
 //!                                                                                 `-- transform: crop to S x S
 //! ```
@@ -12,6 +13,7 @@
 //! Must not know: tensors or libtorch, the network, ranks, plans or who asked for a sample.
 
 pub mod augment;
+pub mod cache;
 pub mod coco;
 mod content;
 pub mod files;

@@ -11,6 +11,7 @@ mod sample;
 mod state;
 
 use crate::augment::TrainTransform;
+use crate::cache::Cache;
 use crate::coco::Split;
 use crate::files::{BadImage, OnBadImage};
 use sample::Maker;
@@ -30,6 +31,8 @@ pub struct LoaderOptions {
     pub train: TrainTransform,
     /// Whether training pictures may be mirrored, where the augmentation does so.
     pub flip: bool,
+    /// Where decoded pictures are kept.
+    pub cache: Option<Arc<Cache>>,
     /// What a bad picture does.
     pub on_bad_image: OnBadImage,
     /// Decoding threads; 0 counts as 1.

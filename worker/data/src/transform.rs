@@ -3,7 +3,7 @@
 
 use crate::augment::Placement;
 use crate::jpeg::RgbImage;
-use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 /// Why pixels cannot be made: a bug in the caller's sizes, not in a picture.
@@ -37,6 +37,22 @@ impl Resampler {
         size: u32,
         out: &mut [u8],
     ) -> Result<(), TransformError> {
+        self.render_part(image, (0, 0), placement, size, out)
+    }
+
+    /// The same where `image` is a part of its picture, whose first pixel is that of column and row `origin`; it has at
+    /// least the placement's pixels. Which others it has makes no difference.
+    ///
+    /// # Errors
+    /// [`TransformError`] when `out` or the image's pixels have the wrong length.
+    pub fn render_part(
+        &mut self,
+        image: &RgbImage,
+        origin: (u32, u32),
+        placement: &Placement,
+        size: u32,
+        out: &mut [u8],
+    ) -> Result<(), TransformError> {
         let error = |e: &dyn std::fmt::Display| TransformError(e.to_string());
         let source = ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3)
             .map_err(|e| error(&e))?;
@@ -47,20 +63,33 @@ impl Resampler {
                 out.len()
             )));
         }
+        // The filter sees the placement's own pixels and none beyond: as in torchvision, which crops and then resizes.
+        let region = placement.region();
+        let inner = |start: u32, origin: u32, length: u32, most: u32| {
+            let start = start.saturating_sub(origin).min(most.saturating_sub(1));
+            (start, length.min(most - start))
+        };
+        let (left, width) = inner(region.left, origin.0, region.width, image.width);
+        let (top, height) = inner(region.top, origin.1, region.height, image.height);
+        let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| error(&e))?;
         // Fractions may stick out by a rounding error, which the resizer refuses.
-        let left = placement.left.clamp(0.0, f64::from(image.width));
-        let top = placement.top.clamp(0.0, f64::from(image.height));
-        let width = placement.width.min(f64::from(image.width) - left);
-        let height = placement.height.min(f64::from(image.height) - top);
+        let (right, bottom) = (f64::from(width), f64::from(height));
+        let left = (placement.left - f64::from(region.left)).clamp(0.0, right);
+        let top = (placement.top - f64::from(region.top)).clamp(0.0, bottom);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .use_alpha(false)
-            .crop(left, top, width, height);
+            .crop(
+                left,
+                top,
+                placement.width.min(right - left),
+                placement.height.min(bottom - top),
+            );
         {
             let mut target = Image::from_slice_u8(size, size, &mut *out, PixelType::U8x3)
                 .map_err(|e| error(&e))?;
             self.resizer
-                .resize(&source, &mut target, &options)
+                .resize(&part, &mut target, &options)
                 .map_err(|e| error(&e))?;
         }
         if placement.flip {

@@ -8,7 +8,7 @@
 
 mod given;
 
-use data::augment::Placement;
+use data::augment::{Placement, TrainTransform};
 use data::coco::{DataPaths, Dataset, Options};
 use data::jpeg::{RgbImage, decode};
 use data::transform::Resampler;
@@ -64,7 +64,7 @@ fn pictures_are_decoded_as_by_pillow_and_resized_as_by_torchvision_with_antialia
         let (w, h) = (image.width, image.height);
         let raw = dir.path().join(format!("{index}.raw"));
         std::fs::write(&raw, &image.pixels).unwrap();
-        let boxes = [
+        let mut boxes = vec![
             ([0, 0, w, h], 448, false),
             ([0, 0, w, h], 224, true),
             ([w / 5, h / 7, w / 2, h / 2], 448, true),
@@ -72,6 +72,15 @@ fn pictures_are_decoded_as_by_pillow_and_resized_as_by_torchvision_with_antialia
             ([3, 5, 200, 200], 200, true),
             ([1, 0, 31, h], 64, false),
         ];
+        // Of every size, somewhere else each time.
+        for percent in (2..=98).step_by(8) {
+            let (width, height) = ((w * percent / 100).max(1), (h * percent / 100).max(1));
+            let (left, top) = (
+                (w - width) * (percent % 5) / 4,
+                (h - height) * (percent % 3) / 2,
+            );
+            boxes.push(([left, top, width, height], 448, false));
+        }
         let first = crops.len();
         for ([left, top, width, height], size, flip) in boxes {
             crops.push(Crop {
@@ -131,7 +140,11 @@ fn pictures_are_decoded_as_by_pillow_and_resized_as_by_torchvision_with_antialia
             crop.placement,
             crop.size
         );
-        // One line or column beside it, or not mirrored, is another picture: the bound would see it.
+        // One line or column beside it, or not mirrored, is another picture: the bound would see it. A small part may be
+        // a piece of sky.
+        if crop.placement.width * crop.placement.height < 100.0 * 31.0 {
+            continue;
+        }
         let mut mirrored = vec![0; ours.len()];
         let placement = Placement {
             flip: !crop.placement.flip,
@@ -141,6 +154,59 @@ fn pictures_are_decoded_as_by_pillow_and_resized_as_by_torchvision_with_antialia
             .render(image, &placement, crop.size, &mut mirrored)
             .unwrap();
         assert!(mean_difference(&mirrored, &theirs) > 2.0);
+    }
+}
+
+#[test]
+fn a_part_of_a_picture_gives_what_the_whole_gives_whatever_else_is_in_it() {
+    let (width, height) = (163, 121);
+    let image = RgbImage {
+        width,
+        height,
+        pixels: (0..width * height * 3)
+            .map(|i| (i * i / 77) as u8)
+            .collect(),
+    };
+    let mut resampler = Resampler::new();
+    for (transform, id) in [
+        TrainTransform::random_resized_crop(),
+        TrainTransform::multi_scale_crop(),
+        TrainTransform::SquashCrop { resize: 512 },
+    ]
+    .into_iter()
+    .flat_map(|transform| (0..100).map(move |id| (transform.clone(), id)))
+    {
+        // given a crop, with fractions
+        let placement = transform.draw(1, 0, id, width, height, 48);
+        let mut expected = vec![0; 48 * 48 * 3];
+        resampler
+            .render(&image, &placement, 48, &mut expected)
+            .unwrap();
+        // when only its rows and columns are there, or more of them
+        let region = placement.region();
+        for more in [0, 1, 9] {
+            let (left, top) = (
+                region.left.saturating_sub(more),
+                region.top.saturating_sub(more),
+            );
+            let right = (region.left + region.width + more).min(width);
+            let bottom = (region.top + region.height + more).min(height);
+            let rows = (top..bottom).flat_map(|y| {
+                let row = (y * width * 3) as usize;
+                &image.pixels[row + left as usize * 3..row + right as usize * 3]
+            });
+            let part = RgbImage {
+                width: right - left,
+                height: bottom - top,
+                pixels: rows.copied().collect(),
+            };
+            let mut out = vec![0; 48 * 48 * 3];
+            resampler
+                .render_part(&part, (left, top), &placement, 48, &mut out)
+                .unwrap();
+            // then
+            assert!(out == expected, "{placement:?} with {more} more");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use data::cache::Cache;
 use data::coco::Split;
 use data::loader::{Loader, LoaderOptions};
 use model::{HgatFc, weights};
@@ -224,8 +225,24 @@ fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError>
         seed,
         train: transform::parse(spec)?,
         flip: spec.flip,
+        cache: cache(spec)?,
         on_bad_image: transform::on_bad_image(spec),
         threads: spec.loader_threads as usize,
         prefetch: spec.prefetch_batches as usize,
     })
+}
+
+/// The cache of decoded pictures, if there is to be one; its troubles are said in the log and end nothing.
+fn cache(spec: &v1::DataSpec) -> Result<Option<Arc<Cache>>, WorkerError> {
+    if spec.cache.is_empty() {
+        return Ok(None);
+    }
+    let tell = |text: &str| tracing::warn!("data.cache: {text}");
+    Cache::open(spec.cache.as_ref(), spec.cache_bytes, tell)
+        .map(|cache| Some(Arc::new(cache)))
+        .map_err(|error| WorkerError::Input {
+            what: "data.cache",
+            path: spec.cache.clone(),
+            reason: error.to_string(),
+        })
 }

@@ -1,8 +1,9 @@
-//! The decoder behind this crate's `jpeg` module: zune-jpeg, pure Rust with SIMD, so that a build needs neither cmake
-//! nor an assembler. Nobody else names it, so that another one can take its place; [`rare`] has what it gets wrong.
+//! The decoders behind this crate's `jpeg` module, pure Rust with SIMD, so that a build needs neither cmake nor an
+//! assembler: [`baseline`] for nearly all pictures, zune-jpeg for the others, and [`rare`] has what that one gets wrong.
+//! Nobody else names them, so that another one can take a place.
 
 use super::survey::Survey;
-use super::{DecodeError, RgbImage, entropy, rare};
+use super::{DecodeError, Region, RgbImage, baseline, entropy, rare};
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use zune_jpeg::JpegDecoder;
@@ -11,21 +12,54 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// Bytes of nothing but ones behind the data of a scan. The decoder goes on with zeros where data are missing before the
+/// Bytes of nothing but ones behind the data of a scan. zune-jpeg goes on with zeros where data are missing before the
 /// end marker (a file cut and closed again), and makes blocks of them; bits that are all 1 are no code of any table.
 const ONES: usize = 8;
 
-/// Decodes a surveyed file into `image`.
+/// Memory of one thread, used again for every picture.
+#[derive(Default)]
+pub(super) struct Scratch {
+    baseline: baseline::Scratch,
+    /// A whole picture, where only wholes can be decoded.
+    whole: RgbImage,
+}
+
+/// Decodes the region of a surveyed file into `image`.
 pub(super) fn decode(
     bytes: &[u8],
     survey: &Survey,
+    region: Region,
+    scratch: &mut Scratch,
     image: &mut RgbImage,
 ) -> Result<(), DecodeError> {
-    let (width, height) = (survey.header.width, survey.header.height);
-    image.width = width;
-    image.height = height;
-    image.pixels.resize(width as usize * height as usize * 3, 0);
+    image.resize(region.width, region.height);
+    let pixels = &mut image.pixels;
+    // Damaged data must never take a process down: should a decoder panic, it is one more kind of damage.
+    let usual = catch_unwind(AssertUnwindSafe(|| {
+        baseline::decode(bytes, survey, region, &mut scratch.baseline, pixels)
+    }));
+    let outcome = match usual {
+        Ok(Some(outcome)) => outcome.map_err(str::to_owned),
+        Ok(None) if region == Region::whole(&survey.header) => general(bytes, survey, image)?,
+        Ok(None) => general(bytes, survey, &mut scratch.whole)?.map(|()| {
+            scratch.whole.copy_region(region, image);
+        }),
+        Err(_) => Err("the decoder gave up".to_owned()),
+    };
+    outcome.map_err(|reason| {
+        // Better words, if that is what it is.
+        let damaged = || DecodeError::Damaged(reason);
+        entropy::check(bytes).err().unwrap_or_else(damaged)
+    })
+}
 
+/// Decodes the whole of a file of any kind; what the decoder says is the inner result.
+fn general(
+    bytes: &[u8],
+    survey: &Survey,
+    image: &mut RgbImage,
+) -> Result<Result<(), String>, DecodeError> {
+    image.resize(survey.header.width, survey.header.height);
     let several_scans = survey.header.progressive || survey.scans != 1;
     if several_scans {
         entropy::check(bytes)?;
@@ -37,15 +71,10 @@ pub(super) fn decode(
         data.extend_from_slice(&[0xff, 0].repeat(ONES));
     }
     data.extend_from_slice(b"\xff\xd9");
-    let outcome = if rare::is_rare(survey) {
+    Ok(if rare::is_rare(survey) {
         rare::run(&data, &mut image.pixels)
     } else {
         run(&data, image)
-    };
-    outcome.map_err(|reason| {
-        // Better words, if that is what it is.
-        let damaged = || DecodeError::Damaged(reason);
-        entropy::check(bytes).err().unwrap_or_else(damaged)
     })
 }
 

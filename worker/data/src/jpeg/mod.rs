@@ -4,6 +4,7 @@
 //! validation and prediction. A file that lacks data (cut, or without an end marker) is an error everywhere: nothing is
 //! ever filled in and trained on. Bytes that are too many (between segments, behind the end) are a warning.
 
+mod baseline;
 mod decoder;
 mod entropy;
 mod rare;
@@ -38,6 +39,65 @@ pub struct RgbImage {
     pub height: u32,
     /// `[height, width, 3]`.
     pub pixels: Vec<u8>,
+}
+
+impl RgbImage {
+    /// Gives it a size; the pixels are unspecified.
+    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+        self.width = width;
+        self.height = height;
+        self.pixels.resize(width as usize * height as usize * 3, 0);
+    }
+
+    /// Copies a region that lies within it.
+    fn copy_region(&self, region: Region, to: &mut RgbImage) {
+        to.resize(region.width, region.height);
+        let bytes = |pixels: u32| pixels as usize * 3;
+        let rows = self.pixels.chunks_exact(bytes(self.width).max(1));
+        let out = to.pixels.chunks_exact_mut(bytes(region.width).max(1));
+        for (out, row) in out.zip(rows.skip(region.top as usize)) {
+            let from = bytes(region.left);
+            out.copy_from_slice(&row[from..from + out.len()]);
+        }
+    }
+}
+
+/// A rectangle of a picture, in pixels, at least one in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Left edge.
+    pub left: u32,
+    /// Upper edge.
+    pub top: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+impl Region {
+    /// All of a picture.
+    #[must_use]
+    pub fn whole(header: &Header) -> Self {
+        Self {
+            left: 0,
+            top: 0,
+            width: header.width,
+            height: header.height,
+        }
+    }
+
+    /// The part of it that the picture has; a pixel at least.
+    fn within(self, header: &Header) -> Self {
+        let left = self.left.min(header.width - 1);
+        let top = self.top.min(header.height - 1);
+        Self {
+            left,
+            top,
+            width: self.width.clamp(1, header.width - left),
+            height: self.height.clamp(1, header.height - top),
+        }
+    }
 }
 
 /// Damage that costs no pixel.
@@ -99,7 +159,7 @@ pub fn probe(bytes: &[u8]) -> Result<Header, DecodeError> {
     survey::header(bytes)
 }
 
-/// Decodes to RGB; see [`decode_into`].
+/// Decodes to RGB; see [`Decoder::decode`].
 ///
 /// # Errors
 /// [`DecodeError`].
@@ -109,12 +169,65 @@ pub fn decode(bytes: &[u8]) -> Result<(RgbImage, Option<Warning>), DecodeError> 
     Ok((image, warning))
 }
 
-/// Decodes to RGB into memory that is used again: gray becomes three equal channels, ink is multiplied with black.
+/// Decodes a whole picture to RGB into memory that is used again; see [`Decoder::decode`].
 ///
 /// # Errors
 /// [`DecodeError`]; the image's content is then unspecified.
 pub fn decode_into(bytes: &[u8], image: &mut RgbImage) -> Result<Option<Warning>, DecodeError> {
-    let survey = survey(bytes)?;
-    decoder::decode(bytes, &survey, image)?;
-    Ok(survey.warning(bytes.len()))
+    let decoded = Decoder::new().decode(bytes, Region::whole, image)?;
+    Ok(decoded.warning)
+}
+
+/// What was decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The whole picture's header.
+    pub header: Header,
+    /// The part that the image shows.
+    pub region: Region,
+    /// Harmless damage.
+    pub warning: Option<Warning>,
+}
+
+/// Decodes one picture after another with the same memory.
+#[derive(Default)]
+pub struct Decoder {
+    scratch: decoder::Scratch,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// A decoder for one thread.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decodes the part of a picture that `choose` picks by its header to RGB: gray becomes three equal channels, ink is
+    /// multiplied with black. The pixels are those that decoding the whole gives there, and a damaged file is refused
+    /// wherever the damage is: only the work of computing other pixels is left out.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the image's content is then unspecified.
+    pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        choose: impl FnOnce(&Header) -> Region,
+        image: &mut RgbImage,
+    ) -> Result<Decoded, DecodeError> {
+        let survey = survey(bytes)?;
+        let header = survey.header;
+        let region = choose(&header).within(&header);
+        decoder::decode(bytes, &survey, region, &mut self.scratch, image)?;
+        Ok(Decoded {
+            header,
+            region,
+            warning: survey.warning(bytes.len()),
+        })
+    }
 }

@@ -11,7 +11,7 @@ use jpeg_decoder::{Decoder, PixelFormat};
 /// 1 to 2 and 2 by 2.
 pub(super) fn is_rare(survey: &Survey) -> bool {
     let scan_for_each = !survey.header.progressive && survey.scans > 1;
-    let usual = match survey.sampling.as_slice() {
+    let usual = match survey.frame.sampling() {
         [_] => true,
         [first, others @ ..] => {
             matches!(first, (1 | 2, 1 | 2)) && others.iter().all(|&other| other == (1, 1))

@@ -11,8 +11,11 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub(crate) struct Survey {
     pub(crate) header: Header,
-    /// Horizontal and vertical sampling factors of each component.
-    pub(super) sampling: Vec<(usize, usize)>,
+    pub(super) frame: Frame,
+    /// Segments before the first scan: the marker's code, and where the content lies.
+    pub(super) segments: Vec<(u8, Range<usize>)>,
+    /// The first scan: where its header and its data lie.
+    pub(super) scan: Option<(Range<usize>, Range<usize>)>,
     /// Offset of the end marker.
     pub(super) end: usize,
     /// Scans before it.
@@ -50,12 +53,21 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, DecodeError> {
 /// [`DecodeError`] for what is not a JPEG, too large, unsupported or ends early.
 pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, DecodeError> {
     let mut walk = Walk::new(bytes)?;
+    let (mut segments, mut first) = (Vec::with_capacity(16), None);
     loop {
-        if let Step::End = walk.step()? {
-            break;
+        match walk.step()? {
+            Step::End => break,
+            Step::Segment(code, content) if first.is_none() => {
+                segments.push((code, walk.at - content.len()..walk.at));
+            }
+            Step::Scan { header, data } if first.is_none() => {
+                let start = walk.at - data.len();
+                first = Some((start - header.len()..start, start..walk.at));
+            }
+            _ => {}
         }
     }
-    let Some(frame) = &walk.frame else {
+    let Some(frame) = walk.frame.take() else {
         return Err(walk.truncated("the frame header"));
     };
     if !frame.is_complete() {
@@ -63,7 +75,9 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, DecodeError> {
     }
     Ok(Survey {
         header: frame.header,
-        sampling: frame.sampling().to_vec(),
+        frame,
+        segments,
+        scan: first,
         end: walk.at - 2,
         scans: walk.scans,
         extra: walk.extra,
@@ -225,9 +239,12 @@ impl<'a> Walk<'a> {
 }
 
 /// A frame, and how far its coefficients have come: the bit position of each (Al), -1 before its first scan.
+#[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) header: Header,
     ids: [u8; 4],
+    /// Places of the quantisation tables.
+    quantisers: [u8; 4],
     /// Horizontal and vertical sampling factors, 1 to 4.
     sampling: [(usize, usize); 4],
     precision: [[i8; 64]; 4],
@@ -273,18 +290,24 @@ impl Frame {
             return Err(DecodeError::Damaged(format!("{components} components")));
         }
         let mut ids = [0; 4];
+        let mut quantisers = [0; 4];
         let mut sampling = [(1, 1); 4];
         let listed = rest.as_chunks::<3>().0.iter().take(components.into());
-        for ((id, factors), &[own_id, own_factors, _]) in
-            ids.iter_mut().zip(&mut sampling).zip(listed)
+        for (((id, quantiser), factors), &[own_id, own_factors, own_quantiser]) in ids
+            .iter_mut()
+            .zip(&mut quantisers)
+            .zip(&mut sampling)
+            .zip(listed)
         {
             *id = own_id;
+            *quantiser = own_quantiser;
             let factor = |bits: u8| usize::from(bits).clamp(1, 4);
             *factors = (factor(own_factors >> 4), factor(own_factors & 15));
         }
         Ok(Self {
             header,
             ids,
+            quantisers,
             sampling,
             precision: [[-1; 64]; 4],
         })
@@ -315,6 +338,19 @@ impl Frame {
             .iter()
             .take(self.header.components.into())
             .position(|&id| id == selector)
+    }
+
+    pub(super) fn ids(&self) -> &[u8] {
+        &self.ids[..self.header.components.into()]
+    }
+
+    /// Place of a component's quantisation table.
+    pub(super) fn quantiser(&self, component: usize) -> usize {
+        self.quantisers
+            .get(component)
+            .copied()
+            .unwrap_or(u8::MAX)
+            .into()
     }
 
     pub(super) fn sampling(&self) -> &[(usize, usize)] {

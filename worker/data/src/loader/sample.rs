@@ -3,13 +3,12 @@
 use super::state::{OpenBatch, Piece};
 use super::{Batch, LoadError, LoaderOptions, Purpose, Request};
 use crate::augment::Placement;
+use crate::cache::Reader;
 use crate::coco::Split;
-use crate::files::{BadImage, OnBadImage, describe};
-use crate::jpeg::{self, RgbImage};
+use crate::files::{BadImage, OnBadImage};
+use crate::jpeg::RgbImage;
 use crate::transform::Resampler;
 use bytes::BytesMut;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ pub(super) enum Outcome {
 /// A thread's own memory, used again for every picture: fresh pages cost more than the work done in them.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    file: Vec<u8>,
+    reader: Reader,
     image: RgbImage,
     resampler: Resampler,
 }
@@ -97,37 +96,48 @@ impl Maker {
         scratch: &mut Scratch,
     ) -> Result<bool, String> {
         let Scratch {
-            file,
+            reader,
             image,
             resampler,
         } = scratch;
-        file.clear();
-        File::open(path)
-            .and_then(|mut opened| opened.read_to_end(file))
-            .map_err(|error| describe(&error))?;
-        let warning = jpeg::decode_into(file, image).map_err(|error| error.to_string())?;
-        let LoaderOptions {
-            size,
-            seed,
-            train,
-            flip,
-            ..
-        } = &self.options;
-        let placement = match piece.request.purpose {
+        // Only what the sample shows is decoded.
+        let place = |width, height| self.place(id, &piece.request, width, height);
+        let shown = reader
+            .read(
+                path,
+                self.options.cache.as_deref(),
+                |width, height| place(width, height).region(),
+                image,
+            )
+            .map_err(|error| error.reason())?;
+        let placement = place(shown.size.0, shown.size.1);
+        let (origin, size) = (shown.origin, self.options.size);
+        resampler
+            .render_part(image, origin, &placement, size, &mut piece.room)
+            .map_err(|error| error.to_string())?;
+        Ok(shown.warning.is_some())
+    }
+
+    /// What a sample shows of its picture.
+    fn place(&self, id: u32, request: &Request, width: u32, height: u32) -> Placement {
+        let options = &self.options;
+        match request.purpose {
             Purpose::Train => {
-                let epoch = piece.request.epoch;
-                let drawn = train.draw(*seed, epoch, id, image.width, image.height, *size);
+                let drawn = options.train.draw(
+                    options.seed,
+                    request.epoch,
+                    id,
+                    width,
+                    height,
+                    options.size,
+                );
                 Placement {
-                    flip: drawn.flip && *flip,
+                    flip: drawn.flip && options.flip,
                     ..drawn
                 }
             }
-            Purpose::Val | Purpose::TrainPlain => Placement::whole(image.width, image.height),
-        };
-        resampler
-            .render(image, &placement, *size, &mut piece.room)
-            .map_err(|error| error.to_string())?;
-        Ok(warning.is_some())
+            Purpose::Val | Purpose::TrainPlain => Placement::whole(width, height),
+        }
     }
 
     /// A batch from its finished samples.

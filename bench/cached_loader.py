@@ -1,0 +1,57 @@
+"""Training pictures from the cache of decoded ones on one thread, cold and warm, against torchvision on PIL pictures."""
+
+import os
+import statistics
+import tempfile
+
+import loader
+from lib import Result
+
+
+def needs():
+    return loader.needs()
+
+
+def run(quick):
+    repeats, seconds = (2, 0.4) if quick else (5, 0.7)
+    command = loader.peer_command("train", seconds)
+    cold, warm, jpeg, peer, kept = [], [], [], [], []
+    with loader.Peer(command, {}) as pil, loader.Peer(command, loader.KEPT_MEMORY) as pil_kept:
+        # One round that does not count.
+        for repeat in range(repeats + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                cached = loader.probe("train", str(loader.SIZE), "3", folder)
+            plain = loader.probe("train", str(loader.SIZE), "1")
+            rates = pil.measure("pil"), pil_kept.measure("pil")
+            if repeat > 0:
+                cold.append(cached["first_round"])
+                warm.append(cached["images_per_cpu_second"])
+                jpeg.append(plain["images_per_cpu_second"])
+                peer.append(rates[0])
+                kept.append(rates[1])
+
+    def row(values, peers):
+        ratios = sorted(v / p for v, p in zip(values, peers, strict=True))
+        return {
+            "value": statistics.median(values),
+            "unit": "images per CPU second",
+            "ratio": statistics.median(ratios),
+            "spread": [ratios[0], ratios[-1]],
+        }
+
+    return Result(
+        name="cached_loader",
+        measured=f"train pictures of a COCO folder, random resized crop of 0.4 to 1 of the area and flip, to "
+        f"{loader.SIZE} x {loader.SIZE} uint8, from a warm cache in the page cache; one thread, all CPU time of the process",
+        unit="images per CPU second",
+        higher_is_better=True,
+        ours=warm,
+        peer=peer,
+        peer_name="torchvision on PIL pictures",
+        peer_command="echo pil | " + " ".join(command).replace(os.environ["HGAT_TEST_COCO"], "$HGAT_TEST_COCO"),
+        details={
+            "warm, against PIL with malloc thresholds raised": row(warm, kept),
+            "cold: decoding whole pictures and writing the cache": row(cold, peer),
+            "without a cache": row(jpeg, peer),
+        },
+    )

@@ -1,0 +1,11 @@
+"""Validation pictures from JPEG to uint8 pixels on one thread, against torchvision, OpenCV and libjpeg-turbo alone."""
+
+import loader
+
+
+def needs():
+    return loader.needs()
+
+
+def run(quick):
+    return loader.measure("val", ["pil_val", "tensor_val", "opencv_val"], quick, name="loader_val")
