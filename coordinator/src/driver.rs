@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::Checkpoints;
 use crate::evaluation::Evaluations;
-use crate::evaluation::kept::ScoresFolder;
+use crate::evaluation::scores_folder::ScoresFolder;
 use crate::grpc::rendezvous::Rendezvous;
 use crate::history::History;
 use crate::launch::local::LocalWorkers;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 pub mod json;
 pub mod kept;
+pub(crate) mod scores_folder;
 
 /// Labels predicted per picture for the second set of figures.
 const TOP: u32 = 3;

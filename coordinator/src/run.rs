@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::CheckpointError;
 use crate::driver::{Driver, Parts, Recorder, mailbox};
-use crate::evaluation::kept::ScoresFolder;
+use crate::evaluation::scores_folder::ScoresFolder;
 use crate::evaluation::{Evaluated, Evaluations, labels_of};
 use crate::grpc::rendezvous::Rendezvous;
 use crate::grpc::{self, Context};

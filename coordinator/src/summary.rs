@@ -6,7 +6,7 @@ use proto::v1::Phase;
 use serde_json::{Map, Value, json};
 
 use crate::evaluation::json::{definitions, figures_json};
-use crate::evaluation::kept::{class_names, groups_of};
+use crate::evaluation::scores_folder::{class_names, groups_of};
 use crate::evaluation::{Evaluated, labels_of};
 use crate::run::Outcome;
 

@@ -20,7 +20,7 @@ use tonic_health::server::HealthReporter;
 use crate::checkpoint::Checkpoints;
 use crate::driver::{Mail, Message};
 use crate::evaluation::Evaluations;
-use crate::evaluation::kept::ScoresFolder;
+use crate::evaluation::scores_folder::ScoresFolder;
 use crate::history::History;
 
 mod checkpoint_rpc;

@@ -15,6 +15,8 @@ pub const LEVEL: f64 = 0.05;
 /// What is known about a pair of experiments. Differences are the first's mAP less the second's, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
+    /// Whether every run was trained to its end.
+    pub finished: bool,
     /// The first side's seeds.
     pub first: Spread,
     /// The second side's.
@@ -31,6 +33,8 @@ pub struct Evidence {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// Nothing: not every run was trained to its end.
+    Unfinished,
     /// Nothing: seeds are too few.
     TooFewSeeds,
     /// Nothing: all seeds of each side agree, so that they are no independent runs.
@@ -51,12 +55,16 @@ pub enum Verdict {
 #[must_use]
 pub fn verdict(evidence: &Evidence) -> Verdict {
     let Evidence {
+        finished,
         first,
         second,
         welch,
         adjusted_p,
         images,
     } = evidence;
+    if !finished {
+        return Verdict::Unfinished;
+    }
     if first.seeds.min(second.seeds) < SEEDS_NEEDED {
         return Verdict::TooFewSeeds;
     }
@@ -105,6 +113,9 @@ pub fn sentence(verdict: Verdict, evidence: &Evidence, first: &str, second: &str
     });
     let p = evidence.adjusted_p.unwrap_or(1.0);
     match verdict {
+        Verdict::Unfinished => format!(
+            "no verdict: {means}, but not every run was trained to its end; resume the others, or leave them out"
+        ),
         Verdict::TooFewSeeds => format!(
             "no verdict at {seeds}: {means}, and runs of one experiment differ by themselves; train at least {SEEDS_NEEDED} seeds of \
              each"
@@ -163,6 +174,7 @@ mod tests {
         let (first, second) = (spread(first).unwrap(), spread(second).unwrap());
         let welch = welch(&first, &second);
         Evidence {
+            finished: true,
             first,
             second,
             welch,
@@ -227,6 +239,18 @@ mod tests {
             say(&second)
                 .starts_with("exp_2 is higher at 3 seeds: exp_1 less exp_2 is -10.00 points")
         );
+    }
+
+    #[test]
+    fn runs_that_were_cut_off_allow_no_verdict() {
+        let mut evidence = evidence(
+            &[0.801, 0.802, 0.803],
+            &[0.701, 0.702, 0.703],
+            Some((0.08, 0.12)),
+        );
+        evidence.finished = false;
+        assert_eq!(verdict(&evidence), Verdict::Unfinished);
+        assert!(say(&evidence).starts_with("no verdict: exp_1 less exp_2 is +10.00 points"));
     }
 
     #[test]
