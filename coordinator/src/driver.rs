@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::Checkpoints;
 use crate::evaluation::Evaluations;
+use crate::evaluation::scores_folder::ScoresFolder;
 use crate::grpc::rendezvous::Rendezvous;
 use crate::history::History;
 use crate::launch::local::LocalWorkers;
@@ -70,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) history: Arc<History>,
     pub(crate) evaluations: Evaluations,
+    pub(crate) scores: Arc<ScoresFolder>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) live: watch::Sender<Option<u64>>,
@@ -116,6 +118,7 @@ struct Rest {
     store: Store,
     history: Arc<History>,
     evaluations: Evaluations,
+    scores: Arc<ScoresFolder>,
     checkpoints: Checkpoints,
     rendezvous: Arc<Rendezvous>,
     live: watch::Sender<Option<u64>>,
@@ -158,6 +161,7 @@ impl Driver {
                 store: parts.store,
                 history: parts.history,
                 evaluations: parts.evaluations,
+                scores: parts.scores,
                 checkpoints: parts.checkpoints,
                 rendezvous: parts.rendezvous,
                 live: parts.live,

@@ -5,12 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use domain::average_precision::{MeanAveragePrecision, mean_average_precision};
+use domain::calibration::{Calibration, calibration};
 use domain::labels::Labels;
-use domain::multilabel::{MultilabelFigures, at_threshold, top_k};
+use domain::multilabel::{MultilabelFigures, at_threshold, top_k, top_k_at_threshold};
+use domain::other_definitions::{OtherDefinitions, other_definitions};
 use domain::score_table::{ScoreTable, Scored};
 use domain::scores::ScoreError;
+use domain::thresholds::{BestThresholds, best_thresholds};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+pub mod json;
+pub mod kept;
+pub(crate) mod scores_folder;
 
 /// Labels predicted per picture for the second set of figures.
 const TOP: u32 = 3;
@@ -26,6 +33,28 @@ pub struct Metrics {
     pub top3: MultilabelFigures,
     /// Samples left out because they could not be read, ascending.
     pub skipped: Vec<u32>,
+    /// A label is predicted among the three highest of its picture where also p >= 0.5. This and what follows is `None` in
+    /// the record of an older version.
+    #[serde(default)]
+    pub top3_at_threshold: Option<MultilabelFigures>,
+    /// Whether probabilities mean what they say.
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
+    /// The thresholds of highest F1, chosen on this split.
+    #[serde(default)]
+    pub best_thresholds: Option<BestThresholds>,
+    /// mAP by definitions that are not ours.
+    #[serde(default)]
+    pub other_definitions: Option<OtherDefinitions>,
+}
+
+/// What computing the figures of an evaluation gave.
+#[derive(Debug)]
+pub struct Computed {
+    /// Since the first score.
+    pub took: Duration,
+    /// The figures and the scores they are of, or why there are none.
+    pub outcome: Result<(Metrics, Scored), ScoreError>,
 }
 
 /// One evaluation as the run's history keeps it.
@@ -146,7 +175,7 @@ impl Evaluations {
     /// Computes the figures of a complete evaluation; `None` if someone else does or did. Takes a while: call it from
     /// a blocking task, and [`Evaluations::conclude`] with what came out.
     #[must_use]
-    pub fn compute(&self, step: u64) -> Option<(Duration, Result<Metrics, ScoreError>)> {
+    pub fn compute(&self, step: u64) -> Option<Computed> {
         let (began, scores) = {
             let mut tables = self.lock();
             let table = tables.get_mut(&step)?;
@@ -158,10 +187,14 @@ impl Evaluations {
                 }
             }
         };
-        let metrics = scores
-            .finish(&self.labels)
-            .and_then(|scored| figures(&scored, scores.skipped()));
-        Some((began.elapsed(), metrics))
+        let outcome = scores.finish(&self.labels).and_then(|scored| {
+            let metrics = figures(&scored, scores.skipped())?;
+            Ok((metrics, scored))
+        });
+        Some(Computed {
+            took: began.elapsed(),
+            outcome,
+        })
     }
 
     /// Marks an evaluation as done and wakes those who wait for its mAP.
@@ -251,6 +284,10 @@ pub fn figures(scored: &Scored, skipped: Vec<u32>) -> Result<Metrics, ScoreError
         at_threshold: at_threshold(&matrix, labels)?,
         top3: top_k(&matrix, labels, TOP)?,
         skipped,
+        top3_at_threshold: Some(top_k_at_threshold(&matrix, labels, TOP)?),
+        calibration: Some(calibration(&matrix, labels)?),
+        best_thresholds: Some(best_thresholds(&matrix, labels)?),
+        other_definitions: Some(other_definitions(&matrix, labels)?),
     })
 }
 

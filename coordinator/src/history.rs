@@ -71,6 +71,16 @@ impl History {
         self.read().evaluations.clone()
     }
 
+    /// (steps before it, mAP) of each evaluation.
+    #[must_use]
+    pub fn steps_and_maps(&self) -> Vec<(u64, Option<f64>)> {
+        let inner = self.read();
+        let evaluations = inner.evaluations.iter();
+        evaluations
+            .map(|known| (known.step, known.metrics.average_precision.map))
+            .collect()
+    }
+
     /// Whether the state after `step` steps was evaluated.
     #[must_use]
     pub fn is_evaluated(&self, step: u64) -> bool {

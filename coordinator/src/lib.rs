@@ -17,6 +17,7 @@
 mod baseline;
 pub mod checkpoint;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod descriptors;
 mod driver;
@@ -29,6 +30,7 @@ pub mod machine;
 pub mod observer;
 pub mod run;
 pub mod run_dir;
+mod seed_dirs;
 pub mod status;
 pub mod store;
 pub mod summary;

@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::CheckpointError;
 use crate::driver::{Driver, Parts, Recorder, mailbox};
+use crate::evaluation::scores_folder::ScoresFolder;
 use crate::evaluation::{Evaluated, Evaluations, labels_of};
 use crate::grpc::rendezvous::Rendezvous;
 use crate::grpc::{self, Context};
+use crate::history::History;
 use crate::launch::local::{LocalSpec, LocalWorkers};
 use crate::observer::{Observer, RunEvent};
 use crate::store::StoreError;
@@ -230,6 +232,8 @@ pub async fn serve(
     let history = Arc::new(opened.history);
     let evaluations = Evaluations::new(labels_of(&setup.dataset.val)?);
     evaluations.restore(&opened.scores);
+    let dataset = Arc::clone(&setup.dataset);
+    let scores = Arc::new(ScoresFolder::new(&setup.run_dir, &setup.run_id, dataset));
     let rendezvous = Arc::new(Rendezvous::default());
     let timeouts = state.config().timeouts;
     let context = Arc::new(Context::new(
@@ -239,6 +243,7 @@ pub async fn serve(
         observer.status(),
         Arc::clone(&rendezvous),
         evaluations.clone(),
+        Arc::clone(&scores),
         opened.checkpoints.clone(),
         Arc::clone(&history),
         Arc::clone(&setup.dataset),
@@ -282,6 +287,7 @@ pub async fn serve(
         store: opened.store,
         history: Arc::clone(&history),
         evaluations,
+        scores: Arc::clone(&scores),
         checkpoints: opened.checkpoints,
         rendezvous: Arc::clone(&rendezvous),
         live,
@@ -308,6 +314,10 @@ pub async fn serve(
     if let Some(launcher) = over.launcher {
         launcher.end_all().await;
     }
+    if let Err(problem) = settle(scores, Arc::clone(&history)).await {
+        let text = format!("scores/last and scores/best do not lead where they should ({problem})");
+        observer.tell(RunEvent::Warning(text));
+    }
     let (mut exit_code, mut reason) = (over.ending.exit_code, over.ending.reason);
     if let Err(problem) = over.store.end().await {
         observer.tell(RunEvent::Warning(problem.to_string()));
@@ -329,6 +339,13 @@ pub async fn serve(
         data_wait: over.data_wait,
         training: over.training,
     })
+}
+
+/// Moves the links to kept scores to where the history says, whatever came of it on the way.
+async fn settle(scores: Arc<ScoresFolder>, history: Arc<History>) -> std::io::Result<()> {
+    tokio::task::spawn_blocking(move || scores.settle(|| history.steps_and_maps()))
+        .await
+        .map_err(std::io::Error::other)?
 }
 
 /// `http://HOST:PORT` that workers of this machine can reach.

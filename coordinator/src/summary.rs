@@ -5,8 +5,14 @@ use domain::average_precision as ap;
 use proto::v1::Phase;
 use serde_json::{Map, Value, json};
 
+use crate::evaluation::json::{definitions, figures_json};
+use crate::evaluation::scores_folder::{class_names, groups_of};
 use crate::evaluation::{Evaluated, labels_of};
 use crate::run::Outcome;
+
+/// What `best` is, to be printed beside it.
+pub const BEST_DEFINITION: &str = "best: the evaluation of highest mAP of all epochs, chosen on the validation split it is \
+     reported for: a selected figure, higher on average than one whose epoch was fixed beforehand. last: no choice";
 
 /// What a run reached, as the final summary and `summary.json` say it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,10 +37,16 @@ pub struct Summary {
     pub linear_baseline_map: Option<f64>,
     /// Class names in class order.
     pub classes: Vec<String>,
+    /// (name, class indices) of each group.
+    pub groups: Vec<(String, Vec<usize>)>,
+    /// Pictures of the training split.
+    pub train_samples: usize,
     /// Pictures of the validation split.
     pub val_samples: usize,
     /// The last evaluation.
     pub last: Option<Evaluated>,
+    /// The one with the highest mAP, the earliest of equals: selected on the validation split.
+    pub best: Option<Evaluated>,
     /// (epoch from 1, steps before it, mAP) of each evaluation.
     pub evaluations: Vec<(u32, u64, Option<f64>)>,
     /// (epoch from 1, mean loss) of each whole epoch.
@@ -70,12 +82,12 @@ impl Summary {
     ) -> Self {
         let status = &outcome.status;
         let map_of = |evaluated: &Evaluated| evaluated.metrics.average_precision.map;
-        let mut best: Option<(f64, u32)> = None;
+        let mut best: Option<(f64, &Evaluated)> = None;
         for evaluated in &outcome.evaluations {
             if let Some(map) =
                 map_of(evaluated).filter(|map| best.is_none_or(|(highest, _)| *map > highest))
             {
-                best = Some((map, evaluated.epoch + 1));
+                best = Some((map, evaluated));
             }
         }
         let chance_map = labels_of(&dataset.val)
@@ -94,16 +106,15 @@ impl Summary {
             reason: outcome.reason.clone(),
             map: outcome.evaluations.last().and_then(map_of),
             best_map: best.map(|(map, _)| map),
-            best_epoch: best.map(|(_, epoch)| epoch),
+            best_epoch: best.map(|(_, evaluated)| evaluated.epoch + 1),
             chance_map,
             linear_baseline_map,
-            classes: dataset
-                .classes
-                .iter()
-                .map(|class| class.name.clone())
-                .collect(),
+            classes: class_names(dataset),
+            groups: groups_of(dataset),
+            train_samples: dataset.train.samples.len(),
             val_samples: dataset.val.samples.len(),
             last: outcome.evaluations.last().cloned(),
+            best: best.map(|(_, evaluated)| evaluated.clone()),
             evaluations: outcome
                 .evaluations
                 .iter()
@@ -153,9 +164,15 @@ impl Summary {
                 .filter_map(|class| self.classes.get(*class as usize))
                 .collect()
         });
+        let whole = |evaluated: &Evaluated| {
+            let mut value = figures_json(&evaluated.metrics, &self.classes, &self.groups);
+            value["epoch"] = json!(evaluated.epoch + 1);
+            value["step"] = json!(evaluated.step);
+            value
+        };
         let evaluation = |(epoch, step, map): &(u32, u64, Option<f64>)| json!({ "epoch": epoch, "step": step, "map": map });
         let loss = |(epoch, loss): &(u32, f64)| json!({ "epoch": epoch, "mean_loss": loss });
-        json!({
+        let mut value = json!({
             "format": 1,
             "run_id": self.run_id,
             "ended": self.ended,
@@ -170,6 +187,7 @@ impl Summary {
             "classes_without_positive": without_positive,
             "at_threshold": metrics.map(|metrics| &metrics.at_threshold),
             "top3": metrics.map(|metrics| &metrics.top3),
+            "training_images": self.train_samples,
             "validation_images": self.val_samples,
             "skipped_validation_images": metrics.map_or(0, |metrics| metrics.skipped.len()),
             "epochs": self.epochs,
@@ -183,9 +201,13 @@ impl Summary {
             "best_checkpoint": self.best_checkpoint,
             "evaluations": self.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
             "epoch_losses": self.epoch_losses.iter().map(loss).collect::<Vec<_>>(),
-            "definition": ap::DEFINITION,
-            "mean_definition": ap::MEAN_DEFINITION,
-            "chance_definition": ap::CHANCE_DEFINITION,
-        })
+            "last": self.last.as_ref().map(whole),
+            "best": self.best.as_ref().map(whole),
+            "best_definition": BEST_DEFINITION,
+        });
+        for (name, text) in definitions() {
+            value[name] = json!(text);
+        }
+        value
     }
 }

@@ -12,8 +12,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use coordinator::evaluation::kept::{KeptScores, best_scores, last_scores};
 use coordinator::observer::RunEvent;
 use coordinator::run::Shutdown;
+use domain::average_precision::mean_average_precision;
 use domain::run_plan::RunPlan;
 use proto::v1::fault::Class;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -382,6 +384,14 @@ async fn history_checkpoints_and_events_tell_the_same_story() {
         ]
     );
     let plan = RunPlan::new(shape(), 2).unwrap();
+    let kept = KeptScores::read(&last_scores(dir.path())).unwrap();
+    assert_eq!((kept.about.step, kept.about.epoch), (8, 2));
+    assert_eq!(kept.image_ids, (100..111).collect::<Vec<_>>());
+    let map = mean_average_precision(&kept.matrix().unwrap(), &kept.labels).unwrap();
+    assert_eq!(map.map, Some(expected_map()));
+    // Of equals the earliest is best
+    let best = KeptScores::read(&best_scores(dir.path())).unwrap();
+    assert_eq!(best.about.step, 4);
     let recorded = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
     let progress = recorded
         .lines()

@@ -126,13 +126,13 @@ pub fn chance_map(support: &[u32], samples: u32) -> Option<f64> {
     )
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }
 
 /// A float32's place in a ranking from high to low, as an integer. Not for NaN.
-fn rank_key(score: f32) -> u32 {
+pub(crate) fn rank_key(score: f32) -> u32 {
     // Adding 0.0 turns -0.0 into 0.0: they are equal as scores and must be as bits.
     let bits = (score + 0.0).to_bits();
     if bits >> 31 == 1 {
@@ -140,6 +140,15 @@ fn rank_key(score: f32) -> u32 {
     } else {
         !bits & 0x7FFF_FFFF
     }
+}
+
+/// The score of a place; 0.0 for the key of -0.0 too.
+pub(crate) fn score_of(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 {
+        key
+    } else {
+        !key & 0x7FFF_FFFF
+    })
 }
 
 /// Some neighbouring classes, turned from rows into columns of keys.

@@ -7,15 +7,22 @@
 //! `clippy.toml` keep it so. Maps are ordered, so that a decision repeats bit for bit.
 
 pub mod average_precision;
+pub mod calibration;
+pub mod comparison;
+pub mod group_means;
 pub mod labels;
 pub mod ledger;
 pub mod membership;
+pub mod model_cost;
 pub mod multilabel;
+pub mod other_definitions;
 pub mod permutation;
 pub mod plan;
+pub mod ranking;
 pub mod retention;
 pub mod run;
 pub mod run_plan;
 pub mod score_table;
 pub mod scores;
 pub mod shares;
+pub mod thresholds;

@@ -17,7 +17,7 @@
 //! a product instead of rejecting biases a position by less than 2⁻³², and keeps the whole thing
 //! ten lines in any language.
 
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The permutation of `0..samples` that epoch `epoch` (from 0) of a run with `seed` follows.
 ///
@@ -40,7 +40,7 @@ pub fn permutation(seed: u64, epoch: u32, samples: u32) -> Vec<u32> {
 
 /// SplitMix64's finalizer: a bijection of 64-bit words whose every output bit depends on every
 /// input bit.
-fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

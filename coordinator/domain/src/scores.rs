@@ -135,6 +135,15 @@ impl<'a> ScoreMatrix<'a> {
         self.scores
     }
 
+    /// One score; the sample and class are within the matrix.
+    pub(crate) fn get(&self, sample: u32, class: u32) -> f32 {
+        let (sample, class) = (sample as usize, class as usize);
+        self.scores[match self.layout {
+            Layout::SampleMajor => sample * self.classes as usize + class,
+            Layout::ClassMajor => class * self.samples as usize + sample,
+        }]
+    }
+
     /// The scores of one sample, `[classes]`, into `row`.
     pub(crate) fn copy_sample(&self, sample: u32, row: &mut Vec<f32>) {
         row.clear();

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use data::coco::{Options, Split, SplitFile, SplitPaths, read_split};
 use domain::average_precision as ap;
-use domain::multilabel;
+use domain::group_means::group_means;
 use domain::score_table::{Inserted, ScoreTable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::DATA;
 use super::{EvaluateArgs, Failure, OK};
+use crate::evaluation::json::{definitions, figures_json};
 use crate::evaluation::{Metrics, figures, labels_of};
 use crate::terminal::{answer, figures as words, row};
 
@@ -148,29 +149,26 @@ fn unknown_file(file: &str, split: &Split) -> String {
 }
 
 fn to_json(metrics: &Metrics, annotated: &SplitFile) -> Value {
-    let figures = &metrics.average_precision;
-    let name = |class: usize| annotated.classes[class].name.clone();
-    let per_class: serde_json::Map<_, _> = figures
-        .per_class
-        .iter()
-        .enumerate()
-        .map(|(class, ap)| (name(class), json!(ap)))
-        .collect();
     let file = |sample: &u32| annotated.split.samples[*sample as usize].file_name.clone();
-    json!({
-        "map": figures.map,
-        "chance_map": figures.chance_map,
-        "per_class": per_class,
-        "classes_without_positive": figures.classes_without_positive.iter().map(|c| name(*c as usize)).collect::<Vec<_>>(),
-        "images": figures.samples,
-        "skipped": metrics.skipped.iter().map(file).collect::<Vec<_>>(),
-        "at_threshold": metrics.at_threshold,
-        "top3": metrics.top3,
-        "definition": ap::DEFINITION,
-        "mean_definition": ap::MEAN_DEFINITION,
-        "chance_definition": ap::CHANCE_DEFINITION,
-        "multilabel_definition": multilabel::DEFINITION,
-    })
+    let (classes, groups) = names(annotated);
+    let mut value = figures_json(metrics, &classes, &groups);
+    value["skipped"] = json!(metrics.skipped.iter().map(file).collect::<Vec<_>>());
+    for (name, text) in definitions() {
+        value[name] = json!(text);
+    }
+    value
+}
+
+/// Class names, and (name, class indices) of each supercategory.
+fn names(annotated: &SplitFile) -> (Vec<String>, Vec<(String, Vec<usize>)>) {
+    let classes = annotated.classes.iter();
+    let groups = annotated.groups.iter();
+    (
+        classes.map(|class| class.name.clone()).collect(),
+        groups
+            .map(|group| (group.name.clone(), group.classes.clone()))
+            .collect(),
+    )
 }
 
 fn to_text(metrics: &Metrics, annotated: &SplitFile) -> String {
@@ -187,7 +185,12 @@ fn to_text(metrics: &Metrics, annotated: &SplitFile) -> String {
         row("chance", &words::percent(figures.chance_map)),
         row("", ap::DEFINITION),
     ];
-    for (label, six) in [("p ≥ 0.5", &metrics.at_threshold), ("top 3", &metrics.top3)] {
+    for (label, six) in [
+        ("p ≥ 0.5", Some(&metrics.at_threshold)),
+        ("top 3", Some(&metrics.top3)),
+        ("both", metrics.top3_at_threshold.as_ref()),
+    ] {
+        let Some(six) = six else { continue };
         let all = [
             ("CP", six.cp),
             ("CR", six.cr),
@@ -195,6 +198,7 @@ fn to_text(metrics: &Metrics, annotated: &SplitFile) -> String {
             ("OP", six.op),
             ("OR", six.or),
             ("OF1", six.of1),
+            ("mean class F1", six.mean_class_f1),
         ];
         let all: Vec<_> = all
             .iter()
@@ -202,6 +206,7 @@ fn to_text(metrics: &Metrics, annotated: &SplitFile) -> String {
             .collect();
         lines.push(row(label, &all.join(" · ")));
     }
+    lines.extend(further(metrics));
     if !metrics.skipped.is_empty() {
         let skipped = words::count(metrics.skipped.len() as u64, "image", "images");
         lines.push(row(
@@ -210,12 +215,56 @@ fn to_text(metrics: &Metrics, annotated: &SplitFile) -> String {
         ));
     }
     lines.push(String::new());
-    for (class, ap) in annotated.classes.iter().zip(&figures.per_class) {
-        lines.push(format!(
-            "  {:<20} {:>9}",
-            class.name,
-            ap.map_or_else(|| "no image".into(), |ap| words::percent(Some(ap)))
-        ));
+    let (classes, groups) = names(annotated);
+    let of_groups: Vec<_> = groups.iter().map(|(_, classes)| classes.clone()).collect();
+    for ((name, members), mean) in groups.iter().zip(group_means(figures, &of_groups)) {
+        let shown = |map: Option<f64>| {
+            map.map_or_else(|| "no image".into(), |map| words::percent(Some(map)))
+        };
+        let support = words::grouped(mean.support);
+        lines.push(format!("  {name:<20} {:>9}  {support:>8}", shown(mean.map)));
+        for &class in members {
+            let (Some(name), Some(ap)) = (classes.get(class), figures.per_class.get(class)) else {
+                continue;
+            };
+            let support = words::grouped(figures.support.get(class).copied().unwrap_or(0).into());
+            lines.push(format!("    {name:<18} {:>9}  {support:>8}", shown(*ap)));
+        }
     }
     lines.join("\n")
+}
+
+/// Calibration, the best threshold, and what other definitions give.
+fn further(metrics: &Metrics) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(calibration) = &metrics.calibration {
+        let brier = calibration
+            .brier
+            .map_or_else(|| "undefined".into(), |brier| format!("{brier:.4}"));
+        let ece = words::percent(calibration.ece);
+        lines.push(row(
+            "calibration",
+            &format!("expected error {ece} · Brier score {brier}"),
+        ));
+    }
+    if let Some(best) = metrics.best_thresholds.as_ref()
+        && let Some(overall) = best.overall
+    {
+        let text = format!(
+            "OF1 {} at p ≥ {:.3}, chosen on these images: a selected figure",
+            words::percent(Some(overall.f1)),
+            overall.probability
+        );
+        lines.push(row("best F1", &text));
+    }
+    if let Some(others) = &metrics.other_definitions {
+        let text = format!(
+            "eleven-point {} · every-point {} · epsilon {} (for comparison with papers)",
+            words::percent(others.eleven_point.map),
+            words::percent(others.every_point.map),
+            words::percent(others.epsilon.map)
+        );
+        lines.push(row("mAP else", &text));
+    }
+    lines
 }

@@ -2,12 +2,14 @@
 
 mod checkpoints;
 mod client;
+mod compare;
 mod config_command;
 mod evaluate;
 mod failure;
 mod ledger;
 mod pictures;
 mod replay;
+mod seeds;
 mod start;
 mod workers;
 
@@ -58,6 +60,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Compute mAP and the other figures of predictions, as a run does
     Evaluate(EvaluateArgs),
+    /// Compare runs: configs, curves, classes, cost, and what may be said of the difference
+    Compare(CompareArgs),
     /// Show the config, or every key there is
     Config {
         /// What to show.
@@ -116,14 +120,15 @@ impl ConfigArgs {
 
 /// Train: start a run with its workers, or go on with one.
 ///
-/// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, logs/ of
-/// the workers, events.jsonl and at the end summary.json.
-#[derive(Debug, Args)]
+/// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, scores/ of
+/// every validation image for both, logs/ of the workers, events.jsonl and at the end summary.json.
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   coordinator start --workers 2 --data /data/coco --run-dir runs/a
   coordinator start --config deploy/experiments/demo.toml --data runs/demo-data --run-dir runs/demo
   coordinator start --workers 8 --device cuda --data /data/coco --run-dir runs/b --init resnet101.pth
   coordinator start --resume --run-dir runs/a
+  coordinator start --config deploy/experiments/demo_exp_1.toml --data runs/demo-data --seeds 3 --run-dir runs/exp_1
 
 Ctrl-C or SIGTERM stops at the next step boundary with a checkpoint; a second one ends at once.")]
 pub struct StartArgs {
@@ -136,6 +141,10 @@ pub struct StartArgs {
     /// Go on with the run in --run-dir from its last good checkpoint, with the config recorded there
     #[arg(long)]
     pub resume: bool,
+    /// Train the experiment this many times, with the seeds run.seed, run.seed + 1, …, one after another in
+    /// RUN_DIR/seed-0, seed-1, …
+    #[arg(long, value_name = "N", conflicts_with = "stop_after", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub seeds: Option<u32>,
     /// End with a checkpoint once this many steps of the run are committed
     #[arg(long, value_name = "STEP")]
     pub stop_after: Option<u64>,
@@ -259,6 +268,29 @@ pub struct EvaluateArgs {
     pub json: bool,
 }
 
+/// Compare runs: configs, curves, classes, cost, and what may be said of the difference.
+///
+/// Runs whose configs differ only in run.seed are one experiment. A difference is claimed only at three seeds of each or
+/// more, where it stands out of the chance of seeds and of the chance of images both.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coordinator compare runs/exp_1 runs/exp_2 runs/exp_3          # folders of seed-0, seed-1, …, as start --seeds makes them
+  coordinator compare runs/a runs/b --json")]
+pub struct CompareArgs {
+    /// Run directories, or folders of runs by seed
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Show every class, not only the largest differences of each group
+    #[arg(long)]
+    pub classes: bool,
+    /// How often the validation images are drawn again
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub replicates: u32,
+    /// JSON, one object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Show the config, or every key there is.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -288,6 +320,7 @@ pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> 
             command: ConfigCommand::Print { config, json },
         } => config_command::print(&config.sources(environment), *json),
         Command::Evaluate(args) => evaluate::evaluate(args),
+        Command::Compare(args) => compare::run(args),
         Command::Checkpoints(args) => checkpoints::checkpoints(args),
         Command::Ledger(args) => ledger::ledger(args),
         Command::Replay(args) => replay::replay(args),
@@ -295,7 +328,10 @@ pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> 
         Command::Workers(args) => runtime()?.block_on(workers::workers(args)),
         Command::Stop(args) => runtime()?.block_on(client::stop(args)),
         Command::Start(args) => {
-            let prepared = start::prepare(args, environment)?;
+            if let Some(count) = args.seeds {
+                return seeds::run(args, count, environment);
+            }
+            let prepared = start::prepare(args, &args.config.sources(environment), environment)?;
             runtime()?.block_on(start::start(prepared))
         }
     }

@@ -51,13 +51,16 @@ pub(super) struct Prepared {
 }
 
 /// Checks everything and takes the run directory and the port.
-pub(super) fn prepare(args: &StartArgs, environment: &Environment) -> Result<Prepared, Failure> {
+pub(super) fn prepare(
+    args: &StartArgs,
+    sources: &Sources,
+    environment: &Environment,
+) -> Result<Prepared, Failure> {
     let no_color = environment
         .get("NO_COLOR")
         .is_some_and(|value| !value.is_empty());
     let terminal = Terminal::new(args.quiet, no_color);
-    let sources = args.config.sources(environment);
-    let (run_dir, run_id, mut config) = take_run_dir(args, &sources)?;
+    let (run_dir, run_id, mut config) = take_run_dir(args, sources)?;
     let machine = Machine::look(|name| environment.get(name).cloned());
     let placement = place(&config, &machine)?;
     let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);

@@ -260,6 +260,57 @@ fn the_demo_recipe_loads() {
 }
 
 #[test]
+fn the_experiments_are_the_published_recipe_and_differ_in_the_graph_alone() {
+    let values = |file: &str| -> Vec<(&'static str, Option<toml::Value>)> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/experiments");
+        let config = Config::load(&Sources {
+            file: Some(folder.join(file)),
+            ..Sources::default()
+        })
+        .unwrap();
+        // What `config print` shows is read back as the same
+        let printed = self::file(&config.to_toml());
+        let again = Config::load(&Sources {
+            file: Some(printed.path().join("config.toml")),
+            ..Sources::default()
+        })
+        .unwrap();
+        let all = |config: &Config| -> Vec<_> {
+            let settings = config.settings();
+            settings
+                .map(|(key, setting)| (key.name, setting.value.clone()))
+                .collect()
+        };
+        assert_eq!(all(&config), all(&again), "{file}");
+        all(&config)
+    };
+    let apart = |a: &[(&'static str, Option<toml::Value>)],
+                 b: &[(&'static str, Option<toml::Value>)]| {
+        let pairs = a.iter().zip(b).filter(|(a, b)| a != b);
+        pairs.map(|(a, _)| a.0).collect::<Vec<_>>()
+    };
+    for name in ["exp", "demo_exp"] {
+        let [gat, none, fc] = [1, 2, 3].map(|number| values(&format!("{name}_{number}.toml")));
+        assert_eq!(apart(&gat, &none), ["model.graph"]);
+        assert_eq!(apart(&gat, &fc), ["model.graph"]);
+        let graph = |all: &[(&'static str, Option<toml::Value>)]| {
+            let found = all.iter().find(|(key, _)| *key == "model.graph").unwrap();
+            found.1.clone().unwrap()
+        };
+        assert_eq!(
+            [gat, none, fc].map(|all| graph(&all)),
+            ["gat", "none", "fc"].map(toml::Value::from)
+        );
+    }
+    let defaults = Config::load(&Sources::default()).unwrap();
+    let defaults: Vec<_> = defaults
+        .settings()
+        .map(|(key, setting)| (key.name, setting.value.clone()))
+        .collect();
+    assert_eq!(apart(&values("exp_1.toml"), &defaults), [""; 0]);
+}
+
+#[test]
 fn the_reference_names_every_key() {
     let text = reference();
     for key in KEYS {

@@ -1,5 +1,7 @@
 //! Scores and figures as they come in.
 
+use std::sync::Arc;
+
 use domain::run::Event;
 
 use super::Driver;
@@ -48,11 +50,15 @@ impl Driver {
     pub(super) async fn on_evaluated(
         &mut self,
         step: u64,
-        outcome: Result<Box<Evaluated>, String>,
+        outcome: Result<Box<(Evaluated, Option<String>)>, String>,
     ) {
         let problem = match outcome {
             Ok(evaluated) => {
-                self.keep_evaluation(*evaluated);
+                let (evaluated, unkept) = *evaluated;
+                if let Some(problem) = unkept {
+                    self.warn(problem);
+                }
+                self.keep_evaluation(evaluated);
                 reach("evaluated");
                 None
             }
@@ -77,6 +83,15 @@ impl Driver {
         let best = map.is_some() && self.shown.best != best_before;
         let duration = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let metrics = Box::new(metrics);
+        let (scores, history) = (
+            Arc::clone(&self.parts.scores),
+            Arc::clone(&self.parts.history),
+        );
+        tokio::task::spawn_blocking(move || {
+            if let Err(problem) = scores.settle(|| history.steps_and_maps()) {
+                tracing::warn!(%problem, "the links to kept scores were not moved");
+            }
+        });
         self.parts.observer.tell(RunEvent::Evaluated {
             epoch,
             step,

@@ -73,10 +73,10 @@ pub(crate) enum Message {
     },
     /// Someone wants to know where every worker's threads are.
     Stacks(super::StacksAsked),
-    /// An evaluation is done, or has no figures.
+    /// An evaluation is done, or has no figures. Beside the figures: why its scores could not be kept.
     Evaluated {
         step: u64,
-        outcome: Result<Box<Evaluated>, String>,
+        outcome: Result<Box<(Evaluated, Option<String>)>, String>,
     },
     /// A checkpoint of `step` is about to be committed: `done` once every step before it is on disk. A checkpoint that
     /// is ahead of the ledger could not be gone on from.

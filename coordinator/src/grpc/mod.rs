@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 use crate::checkpoint::Checkpoints;
 use crate::driver::{Mail, Message};
 use crate::evaluation::Evaluations;
+use crate::evaluation::scores_folder::ScoresFolder;
 use crate::history::History;
 
 mod checkpoint_rpc;
@@ -42,6 +43,7 @@ pub(crate) struct Context {
     pub(crate) status: watch::Receiver<v1::Status>,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) evaluations: Evaluations,
+    pub(crate) scores: Arc<ScoresFolder>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) history: Arc<History>,
     pub(crate) dataset: Arc<data::coco::Dataset>,
@@ -65,6 +67,7 @@ impl Context {
         status: watch::Receiver<v1::Status>,
         rendezvous: Arc<Rendezvous>,
         evaluations: Evaluations,
+        scores: Arc<ScoresFolder>,
         checkpoints: Checkpoints,
         history: Arc<History>,
         dataset: Arc<data::coco::Dataset>,
@@ -78,6 +81,7 @@ impl Context {
             status,
             rendezvous,
             evaluations,
+            scores,
             checkpoints,
             history,
             dataset,

@@ -1,11 +1,14 @@
 //! Validation scores as they come from the ranks.
 
+use std::sync::Arc;
+
+use domain::score_table::Scored;
 use proto::v1::{SubmitScoresRequest, SubmitScoresResponse};
 use tonic::{Status, Streaming};
 
 use super::Context;
 use crate::driver::Message;
-use crate::evaluation::{Evaluated, Receipt};
+use crate::evaluation::{Computed, Evaluated, Metrics, Receipt};
 use crate::store::Scores;
 
 /// Takes a stream of scores; answers once all of it is held.
@@ -80,32 +83,44 @@ async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, 
 /// Computes the figures of a complete evaluation, apart from the call that completed it.
 async fn conclude(context: &Context, generation: u64, step: u64) {
     let (evaluations, driver) = (context.evaluations.clone(), context.driver.clone());
+    let folder = Arc::clone(&context.scores);
     let last_step = step.saturating_sub(1);
     let epoch = u32::try_from(last_step / context.steps_per_epoch).unwrap_or(u32::MAX);
     tokio::spawn(async move {
         let own = evaluations.clone();
-        let computed = tokio::task::spawn_blocking(move || own.compute(step)).await;
-        let (map, outcome) = match computed {
+        let computed = tokio::task::spawn_blocking(move || {
+            let Computed { took, outcome } = own.compute(step)?;
+            let map = |of: &(Metrics, Scored)| of.0.average_precision.map;
+            // Whoever commits a checkpoint waits for it.
+            own.conclude(step, outcome.as_ref().ok().and_then(map));
+            let (metrics, scored) = match outcome {
+                Ok(figures) => figures,
+                Err(problem) => return Some(Err(problem.to_string())),
+            };
+            // Before the figures are recorded: where those are, the scores are.
+            let kept = folder.write(step, epoch, &scored, &metrics.skipped);
+            let evaluated = Evaluated {
+                step,
+                epoch,
+                generation,
+                seconds: took.as_secs_f64(),
+                metrics,
+            };
+            Some(Ok((
+                evaluated,
+                kept.err().map(|problem| problem.to_string()),
+            )))
+        })
+        .await;
+        let outcome = match computed {
             // Someone else computes it.
             Ok(None) => return,
-            Ok(Some((took, Ok(metrics)))) => {
-                let map = metrics.average_precision.map;
-                let seconds = took.as_secs_f64();
-                (
-                    map,
-                    Ok(Box::new(Evaluated {
-                        step,
-                        epoch,
-                        generation,
-                        seconds,
-                        metrics,
-                    })),
-                )
+            Ok(Some(outcome)) => outcome.map(Box::new),
+            Err(_) => {
+                evaluations.conclude(step, None);
+                Err("computing the figures was cut off".to_owned())
             }
-            Ok(Some((_, Err(problem)))) => (None, Err(problem.to_string())),
-            Err(_) => (None, Err("computing the figures was cut off".to_owned())),
         };
-        evaluations.conclude(step, map);
         // An error means that the run is over without them.
         let _ = driver.send(Message::Evaluated { step, outcome }).await;
     });

@@ -47,14 +47,17 @@ pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
     if let Some(last) = &summary.last {
         let figures = &last.metrics.average_precision;
         let best = match (summary.best_map, summary.best_epoch) {
-            (Some(best), Some(epoch)) => format!("; best {} in epoch {epoch}", percent(Some(best))),
+            (Some(best), Some(epoch)) => format!(
+                "; best {} in epoch {epoch}, chosen on this split",
+                percent(Some(best))
+            ),
             _ => String::new(),
         };
         let scored = grouped(u64::from(figures.samples));
         lines.push(row(
             "mAP",
             &format!(
-                "{}{best} · on {scored} validation images",
+                "{} last{best} · on {scored} validation images",
                 percent(summary.map)
             ),
         ));

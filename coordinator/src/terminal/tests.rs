@@ -3,16 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use data::coco::{Class, Dataset, Group, Sample, Split};
-use domain::average_precision::mean_average_precision;
 use domain::labels::Labels;
-use domain::multilabel::{at_threshold, top_k};
 use domain::run_plan::RunPlan;
-use domain::scores::{Layout, ScoreMatrix};
+use domain::score_table::ScoreTable;
 use proto::v1::{Phase, Status};
 
 use super::*;
 use crate::config::{Config, Sources};
-use crate::evaluation::{Evaluated, Metrics};
+use crate::evaluation::{Evaluated, Metrics, figures};
 use crate::machine::{Machine, place};
 use crate::run::Outcome;
 use crate::summary::Summary;
@@ -237,13 +235,11 @@ fn metrics() -> Metrics {
     let scores = [
         2.0, -1.0, -3.0, -0.5, 1.5, -2.0, 0.5, -1.0, -4.0, -1.0, -0.25, -5.0,
     ];
-    let matrix = ScoreMatrix::new(&scores, 4, 3, Layout::SampleMajor).unwrap();
-    Metrics {
-        average_precision: mean_average_precision(&matrix, &labels).unwrap(),
-        at_threshold: at_threshold(&matrix, &labels).unwrap(),
-        top3: top_k(&matrix, &labels, 3).unwrap(),
-        skipped: Vec::new(),
+    let mut table = ScoreTable::new(4, 3);
+    for (sample, row) in (0..).zip(scores.chunks(3)) {
+        table.insert(sample, row).unwrap();
     }
+    figures(&table.finish(&labels).unwrap(), Vec::new()).unwrap()
 }
 
 fn dataset() -> Dataset {

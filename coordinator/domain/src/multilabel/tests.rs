@@ -11,6 +11,7 @@ fn close(found: MultilabelFigures, expected: [f64; 6]) {
         op,
         or,
         of1,
+        mean_class_f1: _,
     } = found;
     let found = [cp, cr, cf1, op, or, of1].map(Option::unwrap);
     for (name, (found, expected)) in ["CP", "CR", "CF1", "OP", "OR", "OF1"]
@@ -58,6 +59,20 @@ fn a_label_is_predicted_from_one_half_on(#[case] layout: Layout) {
         figures,
         [cp, cr, 2.0 * cp * cr / (cp + cr), op, or, 4.0 / 7.0],
     );
+    // F1 of the classes: 2·1/(3+2), 2·2/(2+3), 2·1/(1+2)
+    let f1 = (0.4 + 0.8 + 2.0 / 3.0) / 3.0;
+    assert!((figures.mean_class_f1.unwrap() - f1).abs() < 1e-15);
+    assert!(figures.mean_class_f1 < figures.cf1);
+}
+
+#[test]
+fn of_the_top_two_only_those_that_reach_one_half_may_be_asked_for() {
+    let matrix = ScoreMatrix::new(&SCORES, 4, 4, Layout::SampleMajor).unwrap();
+    // Predicted are {0, 2}, {1, 0}, {} and {1, 0}: the third sample has no score from 0 on.
+    let figures = top_k_at_threshold(&matrix, &labels(), 2).unwrap();
+    assert_eq!((figures.op, figures.or), (Some(4.0 / 6.0), Some(4.0 / 7.0)));
+    let all = top_k(&matrix, &labels(), 2).unwrap();
+    assert!(figures.or < all.or);
 }
 
 #[test]
