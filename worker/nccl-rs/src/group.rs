@@ -11,6 +11,7 @@ use crate::ffi::{self, Adapter, Failure};
 use crate::store::Store;
 use crate::sys;
 use crate::tensor::{self, Use};
+use crate::work::{Gathering, Work};
 
 /// How to form a Gloo group.
 #[derive(Clone, Copy, Debug)]
@@ -255,10 +256,7 @@ impl ProcessGroup {
         let rows = output.f_view([-1]).map_err(torch)?;
         let row = input.f_view([-1]).map_err(torch)?;
         let started = self.shared.handle.all_gather(&rows, &row);
-        Ok(Gathering {
-            work: self.launch("all_gather", started)?,
-            output,
-        })
+        Ok(Gathering::new(self.launch("all_gather", started)?, output))
     }
 
     /// Ends when every rank has started it.
@@ -303,11 +301,7 @@ impl ProcessGroup {
         started: std::result::Result<ffi::Work, Failure>,
     ) -> Result<Work> {
         match started {
-            Ok(handle) => Ok(Work {
-                handle,
-                operation,
-                group: Arc::clone(&self.shared),
-            }),
+            Ok(handle) => Ok(Work::new(handle, operation, Arc::clone(&self.shared))),
             Err(failure) => Err(self.shared.error(operation, failure)),
         }
     }
@@ -346,50 +340,6 @@ impl Shared {
                 message,
             },
         }
-    }
-}
-
-/// A collective under way; its tensors belong to it until [`Work::wait`] returns.
-///
-/// Dropping it without waiting lets the collective run on unobserved.
-#[must_use = "a collective is done, and its failure known, only once it was waited for"]
-#[derive(Debug)]
-pub struct Work {
-    handle: ffi::Work,
-    operation: &'static str,
-    group: Arc<Shared>,
-}
-
-impl Work {
-    /// Blocks until the collective is done, on CUDA also on the device: after `Ok` the result is
-    /// there and may be read by host and device.
-    ///
-    /// # Errors
-    /// [`Error::Collective`] when a peer died, hung beyond the timeout, or disagreed;
-    /// [`Error::Aborted`] when this process aborted or dropped the group.
-    pub fn wait(self) -> Result<()> {
-        self.handle
-            .wait()
-            .map_err(|failure| self.group.error(self.operation, failure))
-    }
-}
-
-/// An all-gather under way.
-#[must_use = "an all-gather's result is there only once it was waited for"]
-#[derive(Debug)]
-pub struct Gathering {
-    work: Work,
-    output: Tensor,
-}
-
-impl Gathering {
-    /// Blocks until the result is there: `[world_size, ...]`, one entry a rank.
-    ///
-    /// # Errors
-    /// As for [`Work::wait`].
-    pub fn wait(self) -> Result<Tensor> {
-        self.work.wait()?;
-        Ok(self.output)
     }
 }
 

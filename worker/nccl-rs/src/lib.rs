@@ -38,15 +38,15 @@ mod store;
 #[allow(unsafe_code)]
 mod sys;
 mod tensor;
+mod work;
 
 pub use buckets::{BucketSizes, Layout, assign_buckets};
 pub use error::{Error, Result};
-pub use group::{
-    Gathering, GlooOptions, NcclOptions, ProcessGroup, ReduceOp, Work, nccl_unavailable_reason,
-};
+pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp, nccl_unavailable_reason};
 pub use reducer::Reducer;
 pub use stacks::{ThreadStack, stacks};
 pub use store::{Store, StoreError};
+pub use work::{Gathering, Work};
 
 /// Gives memory that allocators keep for later back to the system and the devices: after memory ran out, so that less of
 /// it may fit.
