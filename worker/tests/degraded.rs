@@ -217,8 +217,7 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
         .collect();
     let (most, less) = (peak(&place, "whole", whole), peak(&place, "half", &half));
     assert!(most > less + 50_000, "{most} {less}");
-    // Nearer to what the whole needs: a second try finds the memory in smaller pieces.
-    let script = starved(&place, most - (most - less) / 4);
+    let script = starved(&place, most - (most - less) / 2);
 
     let halve = [whole, &["train.on_out_of_memory=halve"]].concat();
     let run = run_starved(&place, "halved", &script, &halve);
