@@ -6,7 +6,7 @@ use proto::v1::{EpochPoint, GetHistoryResponse, StepPoint};
 
 use crate::evaluation::Evaluated;
 
-/// Points in one page unless asked otherwise, and at most. A point takes 40 bytes on the wire.
+/// Points in one page unless asked otherwise, and at most. A point takes 75 bytes on the wire.
 const PAGE: usize = 1000;
 const PAGE_LIMIT: usize = 5000;
 /// Epochs in one page.
@@ -24,6 +24,29 @@ struct Inner {
     evaluations: Vec<Evaluated>,
     /// To tell epochs apart.
     steps_per_epoch: u64,
+    /// How often something became void, or an evaluation took another's place.
+    rewritten: u64,
+}
+
+/// How much of a history someone knows: nothing, by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    rewritten: u64,
+    steps: usize,
+    evaluations: usize,
+}
+
+/// What someone does not know yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct News {
+    /// Whether what was known became void: then this is everything.
+    pub(crate) from_beginning: bool,
+    /// In order.
+    pub(crate) steps: Vec<StepPoint>,
+    /// In order.
+    pub(crate) evaluations: Vec<Evaluated>,
+    /// Where it ends.
+    pub(crate) place: Place,
 }
 
 impl History {
@@ -35,6 +58,7 @@ impl History {
                 steps,
                 evaluations,
                 steps_per_epoch: steps_per_epoch.max(1),
+                rewritten: 0,
             }),
         }
     }
@@ -51,6 +75,10 @@ impl History {
     /// Adds an evaluation, in the place of an earlier one of the same step.
     pub fn push_evaluation(&self, evaluated: Evaluated) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let newest = inner.evaluations.last().map(|known| known.step);
+        if newest.is_some_and(|newest| newest >= evaluated.step) {
+            inner.rewritten += 1;
+        }
         inner
             .evaluations
             .retain(|known| known.step != evaluated.step);
@@ -61,8 +89,35 @@ impl History {
     /// Forgets the steps from `step` on, and evaluations of states beyond it: they are void.
     pub fn void_from(&self, step: u64) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.rewritten += 1;
         inner.steps.retain(|point| point.step < step);
         inner.evaluations.retain(|known| known.step <= step);
+    }
+
+    /// What came after `place`.
+    #[must_use]
+    pub(crate) fn since(&self, place: Place) -> News {
+        let inner = self.read();
+        let same = place.rewritten == inner.rewritten;
+        let (steps, evaluations) = if same {
+            (place.steps, place.evaluations)
+        } else {
+            (0, 0)
+        };
+        News {
+            from_beginning: !same,
+            steps: inner.steps.get(steps..).unwrap_or_default().to_vec(),
+            evaluations: inner
+                .evaluations
+                .get(evaluations..)
+                .unwrap_or_default()
+                .to_vec(),
+            place: Place {
+                rewritten: inner.rewritten,
+                steps: inner.steps.len(),
+                evaluations: inner.evaluations.len(),
+            },
+        }
     }
 
     /// All evaluations.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::ledger::{Generation, Ledger, Verification};
 use domain::run_plan::{RunPlan, RunShape};
@@ -47,13 +48,16 @@ pub enum RecordError {
 
 /// The database as it is at this moment. One that a coordinator writes, or left behind when it was killed, is copied
 /// first: the copy is put right as a coordinator would, and what is read was whole at some moment.
-fn database(path: &Path) -> Result<Box<dyn ReadableDatabase>, redb::Error> {
+pub(crate) fn database(path: &Path) -> Result<Box<dyn ReadableDatabase>, redb::Error> {
+    /// Tells copies of one process apart.
+    static COPY: AtomicU64 = AtomicU64::new(0);
     let problem = match ReadOnlyDatabase::open(path) {
         Ok(database) => return Ok(Box::new(database)),
         Err(problem) => problem,
     };
     for _ in 0..COPIES {
-        let copy = std::env::temp_dir().join(format!("hgat-ledger-{}.redb", std::process::id()));
+        let (process, number) = (std::process::id(), COPY.fetch_add(1, Ordering::Relaxed));
+        let copy = std::env::temp_dir().join(format!("hgat-ledger-{process}-{number}.redb"));
         let copied = std::fs::copy(path, &copy);
         let whole = copied.map_err(redb::Error::from).and_then(|_| {
             let mut database = redb::Database::open(&copy)?;
@@ -137,12 +141,24 @@ impl LedgerRecord {
             path: path.clone(),
             problem: problem.to_string(),
         };
+        let database = database(&path).map_err(&open)?;
+        Self::of(&*database, &path)
+    }
+
+    /// Reads an open record; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn of(database: &dyn ReadableDatabase, path: &Path) -> Result<Self, RecordError> {
+        let open = |problem: redb::Error| RecordError::Open {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        };
         let content = |what, problem: String| RecordError::Content {
-            path: path.clone(),
+            path: path.to_owned(),
             what,
             problem,
         };
-        let database = database(&path).map_err(&open)?;
         let transaction = database.begin_read().map_err(|e| open(e.into()))?;
         let meta = transaction.open_table(META).map_err(|e| open(e.into()))?;
         let value = |key: &'static str| -> Result<Vec<u8>, RecordError> {

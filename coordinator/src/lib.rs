@@ -28,6 +28,7 @@ mod launch;
 pub mod ledger_record;
 pub mod machine;
 pub mod observer;
+pub mod report;
 pub mod run;
 pub mod run_dir;
 mod seed_dirs;

@@ -20,6 +20,7 @@ use crate::grpc::{self, Context};
 use crate::history::History;
 use crate::launch::local::{LocalSpec, LocalWorkers};
 use crate::observer::{Observer, RunEvent};
+use crate::report::Board;
 use crate::store::StoreError;
 
 mod open;
@@ -304,7 +305,11 @@ pub async fn serve(
         .await
         .map_err(|problem| RunError::Internal(format!("cannot serve reflection ({problem})")))?;
     let server = tokio::spawn(server);
+    let board = Board::new(&setup.run_dir, Arc::clone(&history));
+    let (driven, is_driven) = oneshot::channel();
+    let board = tokio::spawn(board.follow(is_driven));
     let over = driver.run(mailbox, shutdown).await;
+    drop(driven);
 
     // Stop accepting, tell everyone, wait until the last one has left; workers are gone by now.
     grpc::stop_serving(&health).await;
@@ -314,6 +319,8 @@ pub async fn serve(
     if let Some(launcher) = over.launcher {
         launcher.end_all().await;
     }
+    // A board that panicked has shown what it could.
+    let _ = board.await;
     if let Err(problem) = settle(scores, Arc::clone(&history)).await {
         let text = format!("scores/last and scores/best do not lead where they should ({problem})");
         observer.tell(RunEvent::Warning(text));

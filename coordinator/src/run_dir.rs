@@ -278,11 +278,16 @@ const ADDRESS: &str = "coordinator.json";
 
 /// Writes a file in one step: whoever reads it sees the old text or the new one.
 fn replace(path: &Path, text: &str) -> Result<(), RunDirError> {
+    replace_bytes(path, text.as_bytes())
+}
+
+/// Writes a file in one step: whoever reads it sees the old content or the new one.
+pub(crate) fn replace_bytes(path: &Path, content: &[u8]) -> Result<(), RunDirError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.new"));
     let write = || {
         let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, path)
     };

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use domain::ledger::Ledger;
 use domain::run_plan::RunShape;
 use proto::v1::StepPoint;
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use tokio::sync::oneshot;
 
 use crate::evaluation::Evaluated;
@@ -111,6 +111,18 @@ pub struct Recorded {
     /// Whether the coordinator before was lost in the middle of its newest generation, whose members may be alive: then
     /// nothing was dropped.
     pub left_behind: bool,
+    /// Whether a coordinator serves the run, or was lost while it did.
+    pub served: bool,
+}
+
+impl Recorded {
+    /// Everything that an open store holds; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn read(database: &dyn ReadableDatabase, path: &Path) -> Result<Self, StoreError> {
+        read(database, path, u64::MAX)
+    }
 }
 
 /// What is done with what an earlier coordinator has recorded.

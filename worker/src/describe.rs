@@ -27,7 +27,8 @@ pub(crate) struct Description {
     class_channels: u32,
     /// In class order.
     pub(crate) classes: Vec<String>,
-    groups: Vec<(String, Vec<u32>)>,
+    /// (name, classes) in group order.
+    pub(crate) groups: Vec<(String, Vec<u32>)>,
     /// Side of the pictures, pixels.
     pub(crate) size: u32,
     /// RGB in 0..1.

@@ -1,4 +1,5 @@
-//! `worker`: one rank of a run (`join`), and what else needs a model or a decoder (`predict`, `scenes`, `pixels`, `cache`).
+//! `worker`: one rank of a run (`join`), and what else needs a model or a decoder (`predict`, `attention`,
+//! `scenes`, `pixels`, `cache`).
 //!
 //! One job: train one replica as the coordinator's plan says. Must not know: config files, which samples a step needs,
 //! who else takes part, where checkpoints lie.
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{cache, join, pixels, predict, scenes};
+use commands::{attention, cache, join, pixels, predict, scenes};
 
 /// Trains HGAT_FC as one rank of a run, and uses what was trained.
 #[derive(Debug, Parser)]
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     Join(join::Join),
     Predict(predict::Predict),
+    Attention(attention::Attention),
     Scenes(scenes::Scenes),
     Pixels(pixels::Pixels),
     Cache(cache::CacheCommand),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Join(arguments) => join::run(arguments),
         Command::Predict(arguments) => predict::run(arguments, &mut out),
+        Command::Attention(arguments) => attention::run(arguments, &mut out),
         Command::Scenes(arguments) => scenes::run(arguments, &mut out),
         Command::Pixels(arguments) => pixels::run(arguments),
         Command::Cache(arguments) => cache::run(arguments, &mut out),

@@ -123,6 +123,56 @@ fn predictions_of_the_validation_pictures_have_the_runs_own_figures() {
         assert!(!summary[figures].is_null(), "{figures}: {summary}");
         assert_eq!(offline[figures], summary[figures], "{figures}");
     }
+    // And the run has left a report, with the pictures of its mistakes and what its groups attend to
+    let page = std::fs::read_to_string(place.path("run/report.html")).unwrap();
+    assert!(page.contains("mean over 40 validation images"), "{page}");
+    assert!(page.contains("<img src=\"data:image/jpeg;base64,"));
+    assert_eq!(page.matches("<svg class=\"plot\"").count(), 9);
+}
+
+#[test]
+fn attention_is_shared_out_among_the_nodes_of_a_graph() {
+    let place = Place::with(12, 4);
+    let run = place.good("run", 1, &["--stop-after", "1"]);
+    let images = place.data().join("val2017");
+    let files = std::fs::read_dir(images).unwrap().flatten();
+    let attention = |pictures: &[PathBuf]| {
+        let mut command = Command::new(worker());
+        command.args(["attention", "--checkpoint"]).arg(run.last());
+        command.args(pictures).output().unwrap()
+    };
+
+    let mut pictures: Vec<PathBuf> = files.map(|file| file.path()).collect();
+    pictures.push(place.path("not-there.jpg"));
+    let seen = attention(&pictures);
+    let none = attention(&pictures[4..]);
+
+    assert!(seen.status.success(), "{seen:?}");
+    let seen: Value = serde_json::from_slice(&seen.stdout).unwrap();
+    assert_eq!(
+        (&seen["pictures"], &seen["unreadable"]),
+        (&4.into(), &1.into())
+    );
+    let groups = seen["groups"].as_array().unwrap();
+    let tables = groups
+        .iter()
+        .map(|group| (&group["within"], group["classes"].as_array().unwrap().len()));
+    for (table, nodes) in tables.chain([(&seen["between"], groups.len())]) {
+        let rows = table.as_array().unwrap();
+        assert_eq!(rows.len(), nodes);
+        for row in rows {
+            let row: Vec<f64> = row
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(Value::as_f64)
+                .collect();
+            assert_eq!(row.len(), nodes);
+            assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{row:?}");
+        }
+    }
+    assert_eq!(none.status.code(), Some(65), "{none:?}");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("not-there.jpg"));
 }
 
 #[test]

@@ -9,7 +9,9 @@ mod failure;
 mod ledger;
 mod pictures;
 mod replay;
+mod report;
 mod seeds;
+mod signals;
 mod start;
 mod workers;
 
@@ -58,6 +60,8 @@ pub enum Command {
     Ledger(LedgerArgs),
     /// Put a run's recorded events through its decisions again, and compare
     Replay(ReplayArgs),
+    /// Make a run's report again: report.html, history.csv, evaluations.csv and tb/
+    Report(ReportArgs),
     /// Compute mAP and the other figures of predictions, as a run does
     Evaluate(EvaluateArgs),
     /// Compare runs: configs, curves, classes, cost, and what may be said of the difference
@@ -121,7 +125,7 @@ impl ConfigArgs {
 /// Train: start a run with its workers, or go on with one.
 ///
 /// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, scores/ of
-/// every validation image for both, logs/ of the workers, events.jsonl and at the end summary.json.
+/// every validation image for both, logs/ of the workers, events.jsonl, tb/ and at the end summary.json and report.html.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   coordinator start --workers 2 --data /data/coco --run-dir runs/a
@@ -251,6 +255,23 @@ pub struct ReplayArgs {
     pub events: PathBuf,
 }
 
+/// Make a run's report again, whether the run has ended, is under way, or was killed.
+///
+/// Writes report.html (one file, no network), history.csv, evaluations.csv and tb/ for TensorBoard into the run directory
+/// and prints the page's path. The attention of a gat run is measured by the worker binary, within two minutes on the CPU.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The run's directory; its coordinator need not be running
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Do not measure attention; what was measured before is shown
+    #[arg(long)]
+    pub without_attention: bool,
+    /// The worker binary [default: `worker` beside this one]
+    #[arg(long, value_name = "FILE")]
+    pub worker_binary: Option<PathBuf>,
+}
+
 /// Compute mAP and the other figures of predictions, as a run does.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -324,6 +345,7 @@ pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> 
         Command::Checkpoints(args) => checkpoints::checkpoints(args),
         Command::Ledger(args) => ledger::ledger(args),
         Command::Replay(args) => replay::replay(args),
+        Command::Report(args) => runtime()?.block_on(report::report(args)),
         Command::Status(args) => runtime()?.block_on(client::status(args)),
         Command::Workers(args) => runtime()?.block_on(workers::workers(args)),
         Command::Stop(args) => runtime()?.block_on(client::stop(args)),

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use data::coco::Dataset;
 use domain::run_plan::RunPlan;
 use sha2::{Digest, Sha256};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::failure::DATA;
 use super::pictures::PictureCheck;
-use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE};
+use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE, report, signals};
 use crate::baseline;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Config, LaunchChoice, Sources};
@@ -22,7 +21,7 @@ use crate::descriptors;
 use crate::evaluation::labels_of;
 use crate::machine::{Machine, Placement, place};
 use crate::observer::Observer;
-use crate::run::{self, Launch, ResumePoint, RunSetup, Shutdown};
+use crate::run::{self, Launch, ResumePoint, RunSetup};
 use crate::run_dir::RunDir;
 use crate::summary::Summary;
 use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures};
@@ -135,6 +134,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
     };
     opening.lines().iter().for_each(|line| terminal.say(line));
 
+    let worker = report::worker_of(&prepared.launch);
     let observer = Observer::new();
     let labels = labels_of(&dataset.val).map_err(|error| Failure::new(DATA, error.to_string()))?;
     let chance = domain::average_precision::chance_map(&labels.support(), labels.samples());
@@ -162,7 +162,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         .baseline
         .map(|_| baseline::begin(Arc::clone(&dataset)));
     let (requests, shutdown) = mpsc::channel(4);
-    pass_on_signals(&requests)?;
+    signals::pass_on(&requests)?;
     let watching = async {
         if let Some(check) = check {
             check.watch(requests, &terminal).await;
@@ -184,9 +184,20 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
             "{samples} left out of the {split} split in this process: events.jsonl names them"
         ));
     }
-    closing(&summary, &prepared.run_dir_name)
+    let finished = summary.ended == "finished";
+    let report = report::leave(
+        run_dir.path(),
+        &dataset,
+        worker.filter(|_| finished),
+        &terminal,
+    );
+    let report = report.await;
+    closing(&summary, &prepared.run_dir_name, report.is_some())
         .iter()
         .for_each(|line| terminal.say(line));
+    if let Some(report) = report {
+        report.complete(&terminal).await;
+    }
     if outcome.exit_code != OK {
         terminal::error(&outcome.reason, prepared.no_color);
     }
@@ -379,25 +390,4 @@ fn find_checkpoint(
         step: entry.step,
         checkpoint: entry.path,
     }))
-}
-
-/// Ctrl-C and SIGTERM, as they come.
-fn pass_on_signals(requests: &mpsc::Sender<Shutdown>) -> Result<(), Failure> {
-    for (kind, request) in [
-        (SignalKind::interrupt(), Shutdown::Interrupt),
-        (SignalKind::terminate(), Shutdown::Terminate),
-    ] {
-        let mut signals = signal(kind)
-            .map_err(|error| Failure::new(LOST, format!("cannot take signals: {error}")))?;
-        let requests = requests.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                // A run that has ended takes no more requests.
-                if requests.send(request.clone()).await.is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    Ok(())
 }

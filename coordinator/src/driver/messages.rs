@@ -322,6 +322,11 @@ impl Driver {
             loss: progress.loss,
             learning_rate_head: progress.learning_rate_head,
             images_per_second,
+            learning_rate_trunk: progress.learning_rate_trunk,
+            gradient_norm: progress.gradient_norm,
+            data_wait_fraction: self.figures.data_wait(),
+            samples: progress.samples_in_step,
+            unix_millis: super::recorder::unix_millis(),
         };
         self.parts.history.push_step(point);
         self.parts.store.step(point);

@@ -44,7 +44,8 @@ pub(crate) fn digest(effects: &[Effect], reason: &Reason) -> String {
     format!("{:016x}", proto::digest(text.as_bytes()))
 }
 
-fn unix_millis() -> u64 {
+/// The wall clock, for people who compare with other records. Nothing is decided by it.
+pub(super) fn unix_millis() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

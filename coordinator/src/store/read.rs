@@ -64,7 +64,7 @@ pub(super) fn prepare(
 }
 
 pub(super) fn read(
-    database: &Database,
+    database: &dyn ReadableDatabase,
     path: &Path,
     begins_at_step: u64,
 ) -> Result<Recorded, StoreError> {
@@ -80,6 +80,7 @@ pub(super) fn read(
     let mut recorded = Recorded::default();
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
     let meta = transaction.open_table(META).map_err(|e| failed(e.into()))?;
+    recorded.served = meta.get(SERVED).map_err(|e| failed(e.into()))?.is_some();
     if let Some(value) = meta.get(GENERATION).map_err(|e| failed(e.into()))? {
         let bytes: [u8; 8] = value
             .value()

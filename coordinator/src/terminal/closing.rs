@@ -9,9 +9,9 @@ use super::figures::{count, duration, grouped, input_bound, percent, speed};
 use super::row;
 use crate::summary::Summary;
 
-/// The lines; `run_dir` is as the person gave it.
+/// The lines; `run_dir` is as the person gave it. `report`: whether there is one in it.
 #[must_use]
-pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
+pub fn closing(summary: &Summary, run_dir: &Path, report: bool) -> Vec<String> {
     let run_dir = run_dir.display();
     // Some reasons begin with the word themselves ("finished: 8 steps", "stopped after 3 of 8 steps").
     let headline = if summary.reason.starts_with(summary.ended) {
@@ -107,6 +107,9 @@ pub fn closing(summary: &Summary, run_dir: &Path) -> Vec<String> {
         }
     }
     lines.push(row("summary", &format!("{run_dir}/summary.json")));
+    if report {
+        lines.push(row("report", &format!("{run_dir}/report.html")));
+    }
     let next = match (summary.ended, &summary.checkpoint) {
         ("finished", Some(_)) => Some(format!(
             "worker predict --checkpoint {run_dir}/checkpoints/best --images DIR --json"

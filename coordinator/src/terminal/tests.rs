@@ -67,7 +67,7 @@ fn a_run_from_its_opening_to_its_summary() {
         plan.steps_per_epoch(),
         Some(0.41),
     );
-    lines.extend(closing(&summary, Path::new("runs/demo")));
+    lines.extend(closing(&summary, Path::new("runs/demo"), true));
 
     // Then a pipe shows this
     insta::assert_snapshot!(lines.join("\n"));
@@ -110,6 +110,7 @@ fn a_run_that_waits_for_pictures_is_told_what_to_do_once_and_in_its_summary() {
     let lines = closing(
         &Summary::new(&outcome, &dataset(), 4, None),
         Path::new("runs/demo"),
+        false,
     );
     assert!(
         lines.iter().any(|line| line.ends_with(&told[0])),
@@ -123,7 +124,7 @@ fn a_run_that_failed_says_why_and_how_to_go_on() {
     outcome.reason = "worker-1 was killed by signal 9 at step 6 of 8".into();
     outcome.evaluations.clear();
     let summary = Summary::new(&outcome, &dataset(), 4, None);
-    insta::assert_snapshot!(closing(&summary, Path::new("runs/demo")).join("\n"));
+    insta::assert_snapshot!(closing(&summary, Path::new("runs/demo"), false).join("\n"));
 }
 
 fn events() -> Vec<RunEvent> {

@@ -19,6 +19,7 @@ mod content;
 pub mod files;
 pub mod jpeg;
 pub mod loader;
+pub mod preview;
 pub mod scenes;
 pub mod thumbnails;
 pub mod transform;

@@ -31,6 +31,15 @@ enum Join {
     },
 }
 
+/// The attention of one forward pass; nothing in variants without.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// `[1, B, G, G]`
+    pub(crate) between: Option<Tensor>,
+    /// `[G, B, P, P]`, P the classes of the largest group; 0 where a group has none.
+    pub(crate) within: Option<Tensor>,
+}
+
 /// Where nodes lie.
 #[derive(Debug)]
 struct Places {
@@ -161,12 +170,13 @@ impl Heads {
         })
     }
 
-    /// Features `[B, F, h, w]` to logits `[B, N]` in class order.
+    /// Features `[B, F, h, w]` to logits `[B, N]` in class order. Attention is left in `seen`, if someone wants to see it.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         statistics: &Statistics,
         mode: Mode,
+        mut seen: Option<&mut Seen>,
     ) -> Result<Tensor> {
         let x = x
             .f_adaptive_max_pool2d([1, 1])?
@@ -179,10 +189,10 @@ impl Heads {
         let x = self
             .groups
             .forward(&x.f_expand([g, -1, -1], false)?, statistics, mode)?; // [G, B, C]
-        let x = self.between(&x, statistics, mode)?;
+        let x = self.between(&x, statistics, mode, seen.as_deref_mut())?;
         let x = x.f_index_select(0, &self.places.group_of_node)?; // [N, B, C]
         let x = self.classes.forward(&x, statistics, mode)?; // [N, B, c]
-        let x = self.within(&x, statistics, mode)?;
+        let x = self.within(&x, statistics, mode, seen)?;
         let x = self.last_block.forward(&x, statistics, mode)?;
         let x = x
             .f_to_kind(self.last_weight.kind())?
@@ -196,13 +206,19 @@ impl Heads {
     }
 
     /// `[G, B, C]` to the same.
-    fn between(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    fn between(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+        seen: Option<&mut Seen>,
+    ) -> Result<Tensor> {
         match &self.join {
             Join::Nothing => Ok(x.shallow_clone()),
             Join::Attention { between, .. } => {
                 let x = x.f_transpose(0, 1)?.f_unsqueeze(0)?; // one graph: [1, B, G, C]
                 Ok(between
-                    .forward(&x, None)?
+                    .forward(&x, None, seen.map(|seen| &mut seen.between))?
                     .f_squeeze_dim(0)?
                     .f_transpose(0, 1)?)
             }
@@ -216,7 +232,13 @@ impl Heads {
     }
 
     /// `[N, B, C]` to the same, each group by itself.
-    fn within(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    fn within(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode,
+        seen: Option<&mut Seen>,
+    ) -> Result<Tensor> {
         let places = &self.places;
         let (_, batch, channels) = x.size3()?;
         match &self.join {
@@ -225,7 +247,8 @@ impl Heads {
                 let g = places.sizes.len() as i64;
                 let padded = x.f_index_select(0, &places.node_at_place)?; // [G · P, B, C]
                 let graphs = padded.f_view([g, -1, batch, channels])?.f_transpose(1, 2)?; // [G, B, P, C]
-                let y = within.forward(&graphs, Some(&places.absent))?;
+                let seen = seen.map(|seen| &mut seen.within);
+                let y = within.forward(&graphs, Some(&places.absent), seen)?;
                 let y = y.f_transpose(1, 2)?.f_reshape([-1, batch, channels])?;
                 Ok(y.f_index_select(0, &places.place_of_node)?)
             }

@@ -6,7 +6,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::build::{Builder, Parameter, Role};
-use crate::heads::Heads;
+use crate::heads::{Heads, Seen};
 use crate::norm::{Mode, NormNames, Statistics};
 use crate::resnet::ResNet;
 use crate::{ModelConfig, ModelError, Result};
@@ -21,6 +21,16 @@ pub struct HgatFc {
     pub(crate) statistics: Statistics,
     pub(crate) batches_tracked: i64,
     trunk_frozen: bool,
+}
+
+/// The weights of a forward pass's attention: a node's row holds what it gives to each node, and sums to 1.
+#[derive(Debug)]
+pub struct Attention {
+    /// `[B, G, G]`: between the groups.
+    pub between: Tensor,
+    /// `[B, G, P, P]`: between the classes of each group, in the order of its list; P are those of the largest group,
+    /// and columns beyond a group's own classes are 0.
+    pub within: Tensor,
 }
 
 impl HgatFc {
@@ -58,6 +68,15 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError::BatchOfOne`] in training; [`ModelError::Images`]; [`ModelError::Torch`].
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_seen(images, train, None)
+    }
+
+    fn forward_seen(
+        &self,
+        images: &Tensor,
+        train: bool,
+        seen: Option<&mut Seen>,
+    ) -> Result<Tensor> {
         let shape = images.size();
         if !matches!(*shape.as_slice(), [b, 3, h, w] if b >= 1 && h >= 32 && w >= 32) {
             return Err(ModelError::Images { shape });
@@ -71,7 +90,23 @@ impl HgatFc {
         } else {
             self.trunk.forward(images, &self.statistics, mode)?
         };
-        self.heads.forward(&features, &self.statistics, mode)
+        self.heads.forward(&features, &self.statistics, mode, seen)
+    }
+
+    /// What the nodes of images `[B, 3, H, W]` attend to, in evaluation; `None` for the variants without attention.
+    ///
+    /// # Errors
+    /// [`ModelError::Images`]; [`ModelError::Torch`].
+    pub fn attention(&self, images: &Tensor) -> Result<Option<Attention>> {
+        let mut seen = Seen::default();
+        let _ = self.forward_seen(images, false, Some(&mut seen))?;
+        let (Some(between), Some(within)) = (seen.between, seen.within) else {
+            return Ok(None);
+        };
+        Ok(Some(Attention {
+            between: between.f_squeeze_dim(0)?,
+            within: within.f_transpose(0, 1)?,
+        }))
     }
 
     /// The part of [`HgatFc::forward`] after the trunk: features `[B, F, h, w]` to logits `[B, classes]`.
@@ -80,7 +115,7 @@ impl HgatFc {
     /// [`ModelError::Torch`], for instance when F is not the trunk's.
     pub fn heads(&self, features: &Tensor, train: bool) -> Result<Tensor> {
         let mode = if train { Mode::Train } else { Mode::Eval };
-        self.heads.forward(features, &self.statistics, mode)
+        self.heads.forward(features, &self.statistics, mode, None)
     }
 
     /// All parameters, in an order that the config alone decides.

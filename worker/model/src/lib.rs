@@ -23,4 +23,4 @@ pub mod weights;
 pub use build::{Parameter, Role};
 pub use config::{Backbone, Graph, ModelConfig, Residual};
 pub use error::{ModelError, Result};
-pub use hgat_fc::HgatFc;
+pub use hgat_fc::{Attention, HgatFc};

@@ -9,7 +9,7 @@ use data::transform::Resampler;
 use data::{files, jpeg};
 use model::{HgatFc, weights};
 use serde_json::json;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::describe::{Description, Foreign};
 use crate::device;
@@ -47,9 +47,9 @@ pub(crate) struct Predict {
 }
 
 /// A model ready to score one picture after the other.
-struct Scorer {
-    model: HgatFc,
-    description: Description,
+pub(super) struct Scorer {
+    pub(super) model: HgatFc,
+    pub(super) description: Description,
     normaliser: Normaliser,
     resampler: Resampler,
 }
@@ -106,7 +106,11 @@ pub(crate) fn run(arguments: &Predict, out: &mut impl Write) -> Result<(), Worke
 }
 
 impl Scorer {
-    fn load(checkpoint: &Path, foreign: &Foreign, device: Device) -> Result<Self, WorkerError> {
+    pub(super) fn load(
+        checkpoint: &Path,
+        foreign: &Foreign,
+        device: Device,
+    ) -> Result<Self, WorkerError> {
         let path = if checkpoint.is_dir() {
             checkpoint.join("model.safetensors")
         } else {
@@ -144,8 +148,8 @@ impl Scorer {
         })
     }
 
-    /// The logits of one picture in class order, or why it cannot be read.
-    fn score(&mut self, path: &Path) -> Result<Result<Vec<f32>, String>, WorkerError> {
+    /// One picture as the model sees it `[1, 3, S, S]`, or why it cannot be read.
+    pub(super) fn read(&mut self, path: &Path) -> Result<Result<Tensor, String>, WorkerError> {
         let torch = |source| WorkerError::Torch { step: 0, source };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -161,7 +165,16 @@ impl Scorer {
         if let Err(error) = self.resampler.render(&image, &whole, size, &mut pixels) {
             return Ok(Err(error.to_string()));
         }
-        let images = self.normaliser.images(&pixels, 1).map_err(torch)?;
+        Ok(Ok(self.normaliser.images(&pixels, 1).map_err(torch)?))
+    }
+
+    /// The logits of one picture in class order, or why it cannot be read.
+    fn score(&mut self, path: &Path) -> Result<Result<Vec<f32>, String>, WorkerError> {
+        let torch = |source| WorkerError::Torch { step: 0, source };
+        let images = match self.read(path)? {
+            Ok(images) => images,
+            Err(reason) => return Ok(Err(reason)),
+        };
         let logits = tch::no_grad(|| self.model.forward(&images, false))?;
         let logits = logits
             .f_to_kind(Kind::Float)

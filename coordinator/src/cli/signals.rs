@@ -1,0 +1,42 @@
+//! Ctrl-C and SIGTERM.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{Failure, LOST};
+use crate::run::Shutdown;
+
+/// Ctrl-C and SIGTERM, as they come.
+pub(super) fn pass_on(requests: &mpsc::Sender<Shutdown>) -> Result<(), Failure> {
+    for (kind, request) in [
+        (SignalKind::interrupt(), Shutdown::Interrupt),
+        (SignalKind::terminate(), Shutdown::Terminate),
+    ] {
+        let mut signals = signal(kind)
+            .map_err(|error| Failure::new(LOST, format!("cannot take signals: {error}")))?;
+        let requests = requests.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // A run that has ended takes no more requests.
+                if requests.send(request.clone()).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Waits for the next of either; for ever where they cannot be listened for.
+pub(super) async fn either() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
