@@ -10,7 +10,8 @@ prints `NAME images_per_cpu_second` for each pipeline that can run here, and `NA
   pil_val       torchvision on PIL pictures, validation transform
   tensor_val    torchvision.transforms.v2 on uint8 tensors, validation transform
   opencv_val    OpenCV to uint8, validation transform
-CPU time is that of the whole process, so that threads that a library starts by itself are counted.
+Memory that one pipeline has freed makes the next one faster (glibc raises its threshold for mmap), so what is compared
+runs in a process of its own. CPU time is that of the whole process, so that threads that a library starts by itself are counted.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+NAMES = ("pil", "tensor", "opencv", "dali", "pil_val", "tensor_val", "opencv_val")
 SCALE, RATIO = (0.4, 1.0), (3 / 4, 4 / 3)
 
 
@@ -106,41 +108,31 @@ def rate(work, seconds):
     return images / (time.process_time() - began)
 
 
-def pipelines(files, size):
-    """By name: a function that does some images and says how many; or why there is none."""
+def pipeline(name, files, size):
+    """A function that does some images and says how many; or why there is none. Only what it needs is imported."""
+    try:
+        if name == "dali":
+            built = dali_pipeline(files, size)
+
+            def some():
+                built.run()
+                return 16
+
+            return some
+        make = opencv_pipelines if name.startswith("opencv") else torchvision_pipelines
+        load = make(size)[name]
+    except Exception as error:  # DALI's checks of the driver raise RuntimeError
+        return str(error).splitlines()[0]
     at = 0
 
-    def each(load):
-        def some():
-            nonlocal at
-            for _ in range(20):
-                load(files[at % len(files)])
-                at += 1
-            return 20
+    def some():
+        nonlocal at
+        for _ in range(20):
+            load(files[at % len(files)])
+            at += 1
+        return 20
 
-        return some
-
-    known = {}
-    for names, make in [
-        (("pil", "tensor", "pil_val", "tensor_val"), torchvision_pipelines),
-        (("opencv", "opencv_val"), opencv_pipelines),
-    ]:
-        try:
-            known |= {name: each(load) for name, load in make(size).items()}
-        except ImportError as error:
-            known |= dict.fromkeys(names, str(error))
-    try:
-        built = dali_pipeline(files, size)
-    except Exception as error:  # its checks of the driver raise RuntimeError
-        known["dali"] = str(error).splitlines()[0]
-    else:
-
-        def some():
-            built.run()
-            return 16
-
-        known["dali"] = some
-    return known
+    return some
 
 
 def main():
@@ -158,9 +150,11 @@ def main():
     annotations = arguments.root / "annotations" / f"instances_{arguments.split}.json"
     images = json.loads(annotations.read_text())["images"]
     files = [str(arguments.root / arguments.split / image["file_name"]) for image in images]
-    known = pipelines(files, arguments.size)
-    names = (line.strip() for line in sys.stdin) if arguments.serve else arguments.only.split(",")
-    for name in filter(None, names) if arguments.serve or arguments.only else known:
+    known = {}
+    names = (line.strip() for line in sys.stdin) if arguments.serve else (arguments.only or ",".join(NAMES)).split(",")
+    for name in names:
+        if name not in known:
+            known[name] = pipeline(name, files, arguments.size)
         work = known[name]
         answer = f"skipped: {work}" if isinstance(work, str) else f"{rate(work, arguments.seconds):.1f}"
         print(f"{name} {answer}", flush=True)
