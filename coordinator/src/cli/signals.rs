@@ -1,4 +1,7 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C and SIGTERM: to the run that is being served, and to whoever would begin another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -39,4 +42,21 @@ pub(super) async fn either() {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
+}
+
+/// Whether Ctrl-C or SIGTERM has come. A run stops by itself; this keeps the next one from beginning, also if the signal
+/// comes between two runs.
+pub(super) fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let told = Arc::new(AtomicBool::new(false));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind)
+            .map_err(|error| Failure::new(LOST, format!("cannot take signals: {error}")))?;
+        let told = Arc::clone(&told);
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                told.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(told)
 }
