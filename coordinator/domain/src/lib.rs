@@ -7,6 +7,7 @@
 //! `clippy.toml` keep it so. Maps are ordered, so that a decision repeats bit for bit.
 
 pub mod average_precision;
+pub mod class_weights;
 pub mod labels;
 pub mod ledger;
 pub mod membership;
@@ -18,4 +19,6 @@ pub mod run;
 pub mod run_plan;
 pub mod score_table;
 pub mod scores;
+pub mod scoring;
 pub mod shares;
+pub mod train_gap;

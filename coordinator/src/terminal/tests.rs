@@ -198,6 +198,8 @@ fn metrics() -> Metrics {
         average_precision: mean_average_precision(&matrix, &labels).unwrap(),
         at_threshold: at_threshold(&matrix, &labels).unwrap(),
         top3: top_k(&matrix, &labels, 3).unwrap(),
+        further: Vec::new(),
+        train_gap: None,
         skipped: Vec::new(),
     }
 }

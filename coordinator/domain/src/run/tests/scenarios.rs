@@ -9,6 +9,7 @@ fn evaluate(sim: &mut Sim, step: u64) {
     sim.happen(Event::Evaluated {
         step,
         problem: None,
+        map_bits: None,
     });
 }
 
@@ -89,6 +90,7 @@ fn a_whole_run_goes_through_its_phases_and_ends_finished() {
     sim.happen(Event::Evaluated {
         step: 4,
         problem: None,
+        map_bits: None,
     });
     assert!(sim.is_over());
     assert_eq!(
