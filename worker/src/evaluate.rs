@@ -34,7 +34,7 @@ pub(crate) fn run(
                 .try_for_each(|rows| scores.take(replica, rows, feed.batch(step)?))
         };
         if part.first().is_some_and(|rows| rows.way == Way::ValAverage) {
-            replica.by_average(|| score(&mut scores, feed))?;
+            replica.held().by_average(|| score(&mut scores, feed))?;
         } else {
             score(&mut scores, feed)?;
         }

@@ -53,7 +53,7 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
         ("optimizer.safetensors".to_owned(), optimizer),
         ("state.json".to_owned(), format!("{state:#}\n").into_bytes()),
     ];
-    if let Some(average) = replica.average_state()? {
+    if let Some(average) = replica.held().average_state()? {
         let average = weights::to_safetensors(&average, &about.metadata)?;
         files.push(("ema.safetensors".to_owned(), average));
     }

@@ -11,6 +11,7 @@ mod sample;
 mod state;
 
 use crate::augment::TrainTransform;
+use crate::augment::pixels::PixelAugment;
 use crate::coco::Split;
 use crate::files::{BadImage, OnBadImage};
 use sample::Maker;
@@ -30,6 +31,8 @@ pub struct LoaderOptions {
     pub train: TrainTransform,
     /// Whether training pictures may be mirrored, where the augmentation does so.
     pub flip: bool,
+    /// What is done to the pixels of training requests after that.
+    pub pixels: PixelAugment,
     /// What a bad picture does.
     pub on_bad_image: OnBadImage,
     /// Decoding threads; 0 counts as 1.

@@ -66,6 +66,7 @@ pub fn linear_baseline(dataset: &Dataset, threads: usize) -> Result<LinearScores
         seed: 0,
         train: TrainTransform::None,
         flip: false,
+        pixels: Default::default(),
         on_bad_image: OnBadImage::Skip,
         threads,
         prefetch: PREFETCH,

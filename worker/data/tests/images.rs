@@ -137,6 +137,7 @@ fn load(
         seed: 1,
         train: train.clone(),
         flip: true,
+        pixels: Default::default(),
         on_bad_image,
         threads: 1,
         prefetch: 1,

@@ -233,6 +233,7 @@ fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError>
         seed,
         train: transform::parse(spec)?,
         flip: spec.flip,
+        pixels: transform::pixels(spec),
         on_bad_image: transform::on_bad_image(spec),
         threads: spec.loader_threads as usize,
         prefetch: spec.prefetch_batches as usize,

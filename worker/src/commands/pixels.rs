@@ -70,6 +70,7 @@ pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
         seed: 0,
         train: TrainTransform::None,
         flip: false,
+        pixels: Default::default(),
         on_bad_image: OnBadImage::Error,
         threads,
         prefetch: 2,

@@ -10,6 +10,9 @@ use model::HgatFc;
 use proto::v1::TrainSpec;
 use tch::{TchError, Tensor};
 
+use super::replica::Held;
+use crate::error::WorkerError;
+
 /// The average: one tensor for each of the model's parameters, and one for its running statistics.
 #[derive(Debug)]
 pub(crate) struct Average {
@@ -71,6 +74,40 @@ impl Average {
             }
             Ok(())
         })
+    }
+}
+
+impl Held {
+    /// Does `work` with the average of the weights in their place.
+    ///
+    /// # Errors
+    /// When the device fails, or `work` does; the weights are in their place again.
+    pub(crate) fn by_average<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, WorkerError>,
+    ) -> Result<T, WorkerError> {
+        let step = self.steps.unwrap_or(0);
+        let swap = || match &self.average {
+            Some(average) => average
+                .swap(&self.model)
+                .map_err(|source| WorkerError::Torch { step, source }),
+            None => Ok(()),
+        };
+        swap()?;
+        let done = work();
+        swap()?;
+        done
+    }
+
+    /// The state by the average of the weights, by the reference's names; `None` where the run keeps none.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn average_state(&self) -> Result<Option<Vec<(String, Tensor)>>, WorkerError> {
+        if self.average.is_none() {
+            return Ok(None);
+        }
+        self.by_average(|| Ok(self.model.export()?)).map(Some)
     }
 }
 

@@ -346,27 +346,9 @@ impl<'a> Replica<'a> {
         Ok(self.held.model.export()?)
     }
 
-    /// The state by the average of the weights, by the reference's names; `None` where the run keeps none.
-    pub(crate) fn average_state(&self) -> Result<Option<Vec<(String, Tensor)>>, WorkerError> {
-        if self.held.average.is_none() {
-            return Ok(None);
-        }
-        self.by_average(|| self.model_state()).map(Some)
-    }
-
-    /// Does `work` with the average of the weights in their place.
-    pub(crate) fn by_average<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, WorkerError>,
-    ) -> Result<T, WorkerError> {
-        let swap = || match &self.held.average {
-            Some(average) => average.swap(&self.held.model).map_err(self.torch()),
-            None => Ok(()),
-        };
-        swap()?;
-        let done = work();
-        swap()?;
-        done
+    /// Everything a step changes.
+    pub(crate) fn held(&self) -> &Held {
+        self.held
     }
 
     pub(crate) fn link(&self) -> &Link {

@@ -111,6 +111,7 @@ impl Maker {
             seed,
             train,
             flip,
+            pixels,
             ..
         } = &self.options;
         let placement = match piece.request.purpose {
@@ -127,6 +128,11 @@ impl Maker {
         resampler
             .render(image, &placement, *size, &mut piece.room)
             .map_err(|error| error.to_string())?;
+        if piece.request.purpose == Purpose::Train {
+            let key = (*seed, piece.request.epoch, id);
+            // The file's bytes have done their work: their memory serves again.
+            pixels.apply(key, *size, &mut piece.room, file);
+        }
         Ok(warning.is_some())
     }
 
