@@ -84,10 +84,10 @@ def plot(run, path):
         steps.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=9, padding=1)
     steps.set_xticks(range(len(STEPS)), [label for _, label in STEPS], fontsize=9.5)
     steps.set_ylabel("mAP, %")
-    steps.set_ylim(0, 1.15 * max(e["map"][name] for e in shown for name, _ in STEPS))
+    steps.set_ylim(0, 1.3 * max(e["map"][name] for e in shown for name, _ in STEPS))
     steps.grid(axis="y", alpha=0.25)
     steps.set_axisbelow(True)
-    steps.legend(frameon=False, loc="upper right", fontsize=10)
+    steps.legend(frameon=False, loc="upper right", ncols=2, fontsize=10)
     figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
 
