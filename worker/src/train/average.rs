@@ -7,6 +7,7 @@
 //! first weights, which are drawn, do not linger.
 
 use model::HgatFc;
+use nccl_rs::fused;
 use proto::v1::TrainSpec;
 use tch::{TchError, Tensor};
 
@@ -49,10 +50,10 @@ impl Average {
     /// When the device fails.
     pub(crate) fn update(&mut self, model: &HgatFc, step: u64) -> Result<(), TchError> {
         let fresh = 1.0 - self.decay_at(step);
-        for (average, live) in self.tensors.iter_mut().zip(live(model)) {
-            let _ = average.f_lerp_(&live.f_detach()?, fresh)?;
-        }
-        Ok(())
+        let live = live(model)
+            .map(Tensor::f_detach)
+            .collect::<Result<Vec<_>, _>>()?;
+        fused::lerp(&self.tensors, &live, fresh)
     }
 
     fn decay_at(&self, step: u64) -> f64 {
