@@ -2,6 +2,7 @@
 
 use data::coco::Dataset;
 use domain::average_precision as ap;
+use domain::train_gap::Gap;
 use proto::v1::Phase;
 use serde_json::{Map, Value, json};
 
