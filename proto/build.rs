@@ -4,6 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "hgat/v1/run.proto",
         "hgat/v1/worker.proto",
+        "hgat/v1/spec.proto",
         "hgat/v1/store.proto",
     ];
     for file in files {

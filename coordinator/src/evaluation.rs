@@ -11,9 +11,14 @@ use domain::multilabel::{MultilabelFigures, at_threshold, top_k, top_k_at_thresh
 use domain::other_definitions::{OtherDefinitions, other_definitions};
 use domain::score_table::{ScoreTable, Scored};
 use domain::scores::ScoreError;
+use domain::scoring::{Sheet, Way};
 use domain::thresholds::{BestThresholds, best_thresholds};
+use domain::train_gap::Gap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::further::{self, Further, TrainSide};
+use crate::online::Online;
 
 pub mod json;
 pub mod kept;
@@ -46,6 +51,12 @@ pub struct Metrics {
     /// mAP by definitions that are not ours.
     #[serde(default)]
     pub other_definitions: Option<OtherDefinitions>,
+    /// Figures beside the validation mAP.
+    #[serde(default)]
+    pub further: Vec<Further>,
+    /// How far clean training mAP is below validation mAP, where it is below.
+    #[serde(default)]
+    pub train_gap: Option<Gap>,
 }
 
 /// What computing the figures of an evaluation gave.
@@ -90,6 +101,10 @@ pub struct Receipt {
 pub struct Evaluations {
     tables: Arc<Mutex<BTreeMap<u64, Table>>>,
     labels: Arc<Labels>,
+    sheet: Arc<Sheet>,
+    /// Of the training split, where its pictures are scored too.
+    train: Option<Arc<TrainSide>>,
+    online: Arc<Mutex<Online>>,
 }
 
 #[derive(Debug)]
@@ -112,8 +127,58 @@ impl Evaluations {
     pub fn new(labels: Labels) -> Self {
         Self {
             tables: Arc::default(),
+            sheet: Arc::new(crate::scoring::sheet(None, labels.samples())),
             labels: Arc::new(labels),
+            train: None,
+            online: Arc::default(),
         }
+    }
+
+    /// For a run that scores more than its validation split, whose labels these are.
+    ///
+    /// # Errors
+    /// [`domain::labels::NoSuchLabel`] if the sheet names a training sample that there is not.
+    pub fn of_sheet(
+        sheet: Sheet,
+        val: Labels,
+        train: TrainSide,
+    ) -> Result<Self, domain::labels::NoSuchLabel> {
+        let subset = train.labels.select(sheet.train_samples())?;
+        let parts: Vec<&Labels> = sheet
+            .parts()
+            .iter()
+            .map(|(way, _)| if way.is_of_training() { &subset } else { &val })
+            .collect();
+        Ok(Self {
+            labels: Arc::new(Labels::stack(val.classes(), &parts)),
+            train: sheet.online().then(|| Arc::new(train)),
+            sheet: Arc::new(sheet),
+            ..Self::new(Labels::new(0, 0))
+        })
+    }
+
+    /// How a row is scored, and which sample of its split it is.
+    #[must_use]
+    pub fn place(&self, row: u32) -> Option<(Way, u32)> {
+        self.sheet.place(row)
+    }
+
+    /// Takes scores of training steps of `epoch`; a run that does not want them drops them.
+    ///
+    /// # Errors
+    /// [`ScoreError`] naming the sample.
+    pub fn submit_online(
+        &self,
+        epoch: u32,
+        sample_ids: &[u32],
+        logits: &[f32],
+    ) -> Result<(), ScoreError> {
+        let Some(train) = &self.train else {
+            return Ok(());
+        };
+        // A panic while holding the lock leaves rows that are still whole.
+        let mut online = self.online.lock().unwrap_or_else(PoisonError::into_inner);
+        online.submit(epoch, sample_ids, logits, &train.labels)
     }
 
     /// Takes scores `[sample_ids, classes]` and samples to leave out. What is known already stays as it is.
@@ -188,13 +253,39 @@ impl Evaluations {
             }
         };
         let outcome = scores.finish(&self.labels).and_then(|scored| {
-            let metrics = figures(&scored, scores.skipped())?;
-            Ok((metrics, scored))
+            let metrics = self.all_figures(step, &scored, &scores.skipped())?;
+            Ok((metrics, scored.part(0..self.val_rows())))
         });
         Some(Computed {
             took: began.elapsed(),
             outcome,
         })
+    }
+
+    /// The first rows of the scores: those of the validation split.
+    fn val_rows(&self) -> u32 {
+        self.sheet.parts().first().map_or(0, |(_, rows)| *rows)
+    }
+
+    /// The figures of the validation split, and what else there is.
+    fn all_figures(
+        &self,
+        step: u64,
+        scored: &Scored,
+        skipped: &[u32],
+    ) -> Result<Metrics, ScoreError> {
+        let val_rows = self.val_rows();
+        let of_val = skipped.iter().copied().filter(|row| *row < val_rows);
+        let val = scored.part(0..val_rows);
+        let mut metrics = figures(&val, of_val.collect())?;
+        let online = self.train.as_ref().and_then(|train| {
+            let epoch = train.plan.ended_epoch(step)?;
+            let mut online = self.online.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((epoch, online.take(epoch)?))
+        });
+        metrics.further = further::figures(&self.sheet, scored, self.train.as_deref(), online)?;
+        metrics.train_gap = further::gap(&self.sheet, scored, &val, &metrics)?;
+        Ok(metrics)
     }
 
     /// Marks an evaluation as done and wakes those who wait for its mAP.
@@ -288,6 +379,8 @@ pub fn figures(scored: &Scored, skipped: Vec<u32>) -> Result<Metrics, ScoreError
         calibration: Some(calibration(&matrix, labels)?),
         best_thresholds: Some(best_thresholds(&matrix, labels)?),
         other_definitions: Some(other_definitions(&matrix, labels)?),
+        further: Vec::new(),
+        train_gap: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use proto::v1::{EpochPoint, GetHistoryResponse, StepPoint};
+use proto::v1::{EpochPoint, FurtherPoint, GetHistoryResponse, StepPoint};
 
 use crate::evaluation::Evaluated;
 
@@ -192,6 +192,16 @@ impl History {
                 epoch: evaluated.epoch + 1,
                 step: evaluated.step,
                 map: evaluated.metrics.average_precision.map,
+                further: evaluated
+                    .metrics
+                    .further
+                    .iter()
+                    .map(|further| FurtherPoint {
+                        figure: further.figure.name().to_owned(),
+                        map: further.map,
+                        samples: further.samples,
+                    })
+                    .collect(),
                 mean_loss: losses
                     .iter()
                     .find(|(epoch, _)| *epoch == evaluated.epoch)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::run::{Budgets, Event, State, World};
-use domain::run_plan::RunShape;
+use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,12 +15,14 @@ use crate::checkpoint::CheckpointError;
 use crate::driver::{Driver, Parts, Recorder, mailbox};
 use crate::evaluation::scores_folder::ScoresFolder;
 use crate::evaluation::{Evaluated, Evaluations, labels_of};
+use crate::further::TrainSide;
 use crate::grpc::rendezvous::Rendezvous;
 use crate::grpc::{self, Context};
 use crate::history::History;
 use crate::launch::local::{LocalSpec, LocalWorkers};
 use crate::observer::{Observer, RunEvent};
 use crate::report::Board;
+use crate::scoring;
 use crate::store::StoreError;
 
 mod open;
@@ -231,7 +233,13 @@ pub async fn serve(
         problem,
     })?;
     let history = Arc::new(opened.history);
-    let evaluations = Evaluations::new(labels_of(&setup.dataset.val)?);
+    let val = labels_of(&setup.dataset.val)?;
+    let sheet = scoring::sheet(setup.spec.scoring.as_ref(), val.samples());
+    let train = TrainSide {
+        labels: labels_of(&setup.dataset.train)?,
+        plan: RunPlan::new(setup.shape, setup.launch.workers())?,
+    };
+    let evaluations = Evaluations::of_sheet(sheet, val, train)?;
     evaluations.restore(&opened.scores);
     let dataset = Arc::clone(&setup.dataset);
     let scores = Arc::new(ScoresFolder::new(&setup.run_dir, &setup.run_id, dataset));

@@ -206,6 +206,8 @@ mod tests {
                 seed: 1,
                 samples: 8,
                 val_samples: 4,
+                further_rows: 0,
+                early_stopping: None,
                 global_batch: 4,
                 micro_batch: 2,
                 epochs: 1,
@@ -218,6 +220,7 @@ mod tests {
             evaluate_first: false,
             last_generation: 0,
             adopted: None,
+            maps: Default::default(),
             stop_after: None,
             timeouts: Timeouts::from_fault_timeout(Millis(5000)),
         };

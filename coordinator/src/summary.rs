@@ -2,12 +2,14 @@
 
 use data::coco::Dataset;
 use domain::average_precision as ap;
+use domain::train_gap::Gap;
 use proto::v1::Phase;
 use serde_json::{Map, Value, json};
 
 use crate::evaluation::json::{definitions, figures_json};
 use crate::evaluation::scores_folder::{class_names, groups_of};
 use crate::evaluation::{Evaluated, labels_of};
+use crate::further::Further;
 use crate::run::Outcome;
 
 /// What `best` is, to be printed beside it.
@@ -49,6 +51,8 @@ pub struct Summary {
     pub best: Option<Evaluated>,
     /// (epoch from 1, steps before it, mAP) of each evaluation.
     pub evaluations: Vec<(u32, u64, Option<f64>)>,
+    /// What each evaluation showed beside it: epoch from 1, figures, and how far clean training mAP is below validation's.
+    pub further: Vec<(u32, Vec<Further>, Option<Gap>)>,
     /// (epoch from 1, mean loss) of each whole epoch.
     pub epoch_losses: Vec<(u32, f64)>,
     /// Whole epochs trained.
@@ -120,6 +124,17 @@ impl Summary {
                 .iter()
                 .map(|e| (e.epoch + 1, e.step, map_of(e)))
                 .collect(),
+            further: outcome
+                .evaluations
+                .iter()
+                .filter(|e| !e.metrics.further.is_empty())
+                .map(|e| {
+                    let Metrics {
+                        further, train_gap, ..
+                    } = &e.metrics;
+                    (e.epoch + 1, further.clone(), *train_gap)
+                })
+                .collect(),
             epoch_losses: outcome
                 .epoch_losses
                 .iter()
@@ -171,6 +186,16 @@ impl Summary {
             value
         };
         let evaluation = |(epoch, step, map): &(u32, u64, Option<f64>)| json!({ "epoch": epoch, "step": step, "map": map });
+        let further = |(epoch, figures, gap): &(u32, Vec<Further>, Option<Gap>)| {
+            let figures: Map<String, Value> = figures
+                .iter()
+                .map(|f| {
+                    let figure = json!({ "map": f.map, "images": f.samples });
+                    (f.figure.name().to_owned(), figure)
+                })
+                .collect();
+            json!({ "epoch": epoch, "figures": figures, "train_below_validation": gap })
+        };
         let loss = |(epoch, loss): &(u32, f64)| json!({ "epoch": epoch, "mean_loss": loss });
         let mut value = json!({
             "format": 1,
@@ -200,6 +225,7 @@ impl Summary {
             "checkpoint": self.checkpoint,
             "best_checkpoint": self.best_checkpoint,
             "evaluations": self.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
+            "further_figures": self.further.iter().map(further).collect::<Vec<_>>(),
             "epoch_losses": self.epoch_losses.iter().map(loss).collect::<Vec<_>>(),
             "last": self.last.as_ref().map(whole),
             "best": self.best.as_ref().map(whole),

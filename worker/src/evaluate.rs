@@ -1,74 +1,118 @@
-//! Scoring a share of the validation split.
+//! Scoring a share of an evaluation's rows.
 
-use proto::v1;
-use tch::{Device, Kind};
+use proto::v1::{self, scoring::Way};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::WorkerError;
-use crate::train::feed::Feed;
+use crate::rows::RowBatch;
+use crate::train::feed::{DeviceBatch, Feed};
 use crate::train::replica::Replica;
 
 /// Scores sent in one call.
-const SAMPLES_A_CALL: usize = 4096;
+const ROWS_A_CALL: usize = 4096;
 
-/// Scores the plan's samples in evaluation mode and sends the logits; the coordinator computes every figure.
+/// Scores the plan's rows and sends the logits; the coordinator computes every figure.
 ///
 /// # Errors
 /// When a picture cannot be read or the coordinator cannot be reached.
 pub(crate) fn run(
-    replica: &Replica,
+    replica: &mut Replica,
     feed: &mut Feed,
     plan: &v1::EvaluationPlan,
 ) -> Result<(), WorkerError> {
     let step = replica.step();
-    let torch = |source| WorkerError::Torch { step, source };
     replica
         .link()
         .now(replica.generation(), step, v1::Activity::Evaluating);
+    replica.hold_trunk(plan.epoch)?;
     let mut scores = Scores::default();
-    for _ in 0..feed.evaluation_batches(plan.sample_ids.len()) {
-        let batch = feed.batch(step)?;
-        if batch.len() > 0 {
-            let logits = replica.score(&batch)?; // the host waits for the device
-            let logits = logits
-                .f_to_device(Device::Cpu)
-                .and_then(|t| t.f_to_kind(Kind::Float))
-                .map_err(torch)?;
-            let rows: Vec<f32> = logits
-                .f_flatten(0, -1)
-                .and_then(Vec::<f32>::try_from)
-                .map_err(torch)?;
-            scores.logits.extend(rows);
-            scores.sample_ids.extend(&batch.sample_ids);
-        }
-        scores.skipped.extend(batch.skipped);
-        replica.link().reach("scoring");
-        if scores.sample_ids.len() >= SAMPLES_A_CALL {
-            scores.send(replica)?;
+    let batches = feed.evaluation_batches(&plan.sample_ids);
+    // The average takes the weights' place once for all of its rows.
+    for part in batches.chunk_by(|a, b| a.way == b.way) {
+        let score = |scores: &mut Scores, feed: &mut Feed| {
+            part.iter()
+                .try_for_each(|rows| scores.take(replica, rows, feed.batch(step)?))
+        };
+        if part.first().is_some_and(|rows| rows.way == Way::ValAverage) {
+            replica.held().by_average(|| score(&mut scores, feed))?;
+        } else {
+            score(&mut scores, feed)?;
         }
     }
     scores.send(replica)
 }
 
+/// Logits `[B, C]` as float32 on the host, which waits for the device.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn on_host(logits: &Tensor) -> Result<Vec<f32>, tch::TchError> {
+    logits
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Float)?
+        .f_flatten(0, -1)?
+        .try_into()
+}
+
 #[derive(Debug, Default)]
 struct Scores {
-    sample_ids: Vec<u32>,
+    rows: Vec<u32>,
     logits: Vec<f32>,
     skipped: Vec<v1::SkippedSample>,
 }
 
 impl Scores {
+    /// Scores a batch; sends when there is enough.
+    fn take(
+        &mut self,
+        replica: &Replica,
+        rows: &RowBatch,
+        batch: DeviceBatch,
+    ) -> Result<(), WorkerError> {
+        let step = replica.step();
+        let torch = |source| WorkerError::Torch { step, source };
+        let skip = |sample: u32, reason: &str| {
+            rows.row_of(sample).map(|row| v1::SkippedSample {
+                sample_id: row,
+                reason: reason.to_owned(),
+            })
+        };
+        if rows.by_batch() && batch.len() == 1 {
+            let reason = "no other picture of its batch could be read";
+            self.skipped
+                .extend(batch.sample_ids.iter().filter_map(|&id| skip(id, reason)));
+        } else if batch.len() > 0 {
+            let logits = on_host(&replica.score(&batch, rows.by_batch())?).map_err(torch)?;
+            let classes = logits.len() / batch.len();
+            for (&sample, logits) in batch.sample_ids.iter().zip(logits.chunks(classes.max(1))) {
+                if let Some(row) = rows.row_of(sample) {
+                    self.rows.push(row);
+                    self.logits.extend(logits);
+                }
+            }
+        }
+        let unreadable = batch.skipped.iter();
+        self.skipped
+            .extend(unreadable.filter_map(|bad| skip(bad.sample_id, &bad.reason)));
+        replica.link().reach("scoring");
+        if self.rows.len() >= ROWS_A_CALL {
+            self.send(replica)?;
+        }
+        Ok(())
+    }
+
     fn send(&mut self, replica: &Replica) -> Result<(), WorkerError> {
         let Self {
-            sample_ids,
+            rows,
             logits,
             skipped,
         } = std::mem::take(self);
-        if sample_ids.is_empty() && skipped.is_empty() {
+        if rows.is_empty() && skipped.is_empty() {
             return Ok(());
         }
         let (generation, step) = (replica.generation(), replica.step());
         Ok(replica
             .link()
-            .scores(generation, step, &sample_ids, &logits, &skipped)?)
+            .scores((generation, step), (&rows, &logits), &skipped, false)?)
     }
 }

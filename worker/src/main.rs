@@ -11,6 +11,7 @@ mod error;
 mod evaluate;
 mod load;
 mod member;
+mod rows;
 mod session;
 mod snapshot;
 mod train;

@@ -15,8 +15,9 @@ use crate::error::WorkerError;
 use crate::session::{Link, RemoteStore};
 use crate::snapshot::About;
 use crate::train::feed::Feed;
+use crate::train::online::Online;
 use crate::train::replica::{Held, Parts, Replica};
-use crate::train::restore::restore;
+use crate::train::restore::{restore, restore_average};
 use crate::train::{self, Outcome};
 
 /// How long a training thread whose process group was aborted may take to leave it before the process is ended.
@@ -33,6 +34,7 @@ pub(crate) struct Member {
     pub(crate) about: Arc<About>,
     pub(crate) held: Held,
     pub(crate) feed: Feed,
+    pub(crate) online: Online,
     /// In words, what the weights begin with where no peer holds others.
     pub(crate) initial: String,
 }
@@ -123,7 +125,8 @@ impl Member {
             initial_state: initial,
             parameters: replica.parameters(),
         }));
-        let outcome = train::run(&mut replica, &mut self.feed, &self.train)?;
+        self.online.begin(step);
+        let outcome = train::run(&mut replica, &mut self.feed, &mut self.online, &self.train)?;
         let step = replica.step();
         let reason = match outcome {
             Outcome::Finished => Reason::Finished,
@@ -217,7 +220,12 @@ impl Member {
             &tensors("model.safetensors")?,
             &tensors("optimizer.safetensors")?,
             step,
-        )
+        )?;
+        if let Some(average) = &self.held.average {
+            let weights = tensors("ema.safetensors")?;
+            restore_average(&mut self.held.model, average, &weights, step)?;
+        }
+        Ok(())
     }
 }
 

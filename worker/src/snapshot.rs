@@ -48,11 +48,15 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
     replica.link().reach("snapshot");
     let weights = weights::to_safetensors(&replica.model_state()?, &about.metadata)?;
     let optimizer = weights::to_safetensors(&replica.optimizer_state()?, &BTreeMap::new())?;
-    let files = vec![
+    let mut files = vec![
         ("model.safetensors".to_owned(), weights),
         ("optimizer.safetensors".to_owned(), optimizer),
         ("state.json".to_owned(), format!("{state:#}\n").into_bytes()),
     ];
+    if let Some(average) = replica.held().average_state()? {
+        let average = weights::to_safetensors(&average, &about.metadata)?;
+        files.push(("ema.safetensors".to_owned(), average));
+    }
     replica.link().reach("uploading");
     replica.upload = Some(replica.link().upload(replica.generation(), step, files));
     Ok(())

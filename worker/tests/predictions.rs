@@ -68,15 +68,19 @@ fn a_checkpoint_gives_the_references_logits_in_python_and_comes_back_as_a_pth_ta
         .output()
         .unwrap();
     assert!(reference.status.success(), "{reference:?}");
-    let expected: Vec<f64> = Tensor::read_safetensors(&out)
-        .unwrap()
-        .into_iter()
-        .find_map(|(name, tensor)| (name == "logits").then_some(tensor))
-        .map(|tensor| tensor.flatten(0, -1).try_into().unwrap())
-        .unwrap();
+    let given = |wanted: &str| -> Vec<f64> {
+        Tensor::read_safetensors(&out)
+            .unwrap()
+            .into_iter()
+            .find_map(|(name, tensor)| (name == wanted).then_some(tensor))
+            .map(|tensor| tensor.flatten(0, -1).try_into().unwrap())
+            .unwrap()
+    };
+    let expected = given("logits");
 
     // When the folder is predicted with the checkpoint, and with PyTorch's file of the same weights
     let ours = predict(&checkpoint, &images, &[]);
+    let flipped = predict(&checkpoint, &images, &["--flip"]);
     let back = predict(
         &place.path("logits.safetensors.pth.tar"),
         &images,
@@ -91,6 +95,10 @@ fn a_checkpoint_gives_the_references_logits_in_python_and_comes_back_as_a_pth_ta
     println!("logits are at most {distance:.1e} from the reference's");
     assert!(distance <= 1e-4, "{distance}");
     assert_eq!(lines(&ours), lines(&back));
+    // With --flip the mean of both views' logits
+    let found: Vec<f64> = lines(&flipped).iter().flat_map(logits).collect();
+    assert!(furthest(&found, &given("flipped")) <= 1e-4);
+    assert!(furthest(&found, &expected) > 1e-3);
     let said = String::from_utf8_lossy(&back.stderr).into_owned();
     assert!(
         said.contains("tensors matched") && said.contains("state_dict"),

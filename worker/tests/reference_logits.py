@@ -1,6 +1,7 @@
 """reference_logits.py CHECKPOINT PIXELS OUT: the PyTorch reference's logits for what a checkpoint holds.
 
-Loads the checkpoint's model.safetensors strictly, by the reference's own names, and writes `logits` [N, C] for the
+Loads the checkpoint's model.safetensors strictly, by the reference's own names, and writes `logits` [N, C], and as
+`flipped` their mean with those of the mirrored pictures, for the
 pixels [N, S, S, 3] that `worker pixels` wrote. Also writes OUT.pth.tar: the same weights as torch.save files them.
 """
 
@@ -34,6 +35,8 @@ model.eval()
 images = load_file(pixels)["pixels"].permute(0, 3, 1, 2).float() / 255
 mean, std = (torch.tensor(about[key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
 with torch.no_grad():
-    save_file({"logits": model((images - mean) / std)}, out)
+    shown = (images - mean) / std
+    logits = model(shown)
+    save_file({"logits": logits, "flipped": (logits + model(shown.flip(3))) / 2}, out)
 wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
 torch.save(wrapped, f"{out}.pth.tar")

@@ -152,6 +152,17 @@ impl Labels {
         Ok(selected)
     }
 
+    /// Several matrices of the same classes below each other.
+    #[must_use]
+    pub fn stack(classes: u32, parts: &[&Self]) -> Self {
+        let mut all = Self::new(0, classes);
+        for part in parts.iter().filter(|part| part.classes == classes) {
+            all.bits.extend_from_slice(&part.bits);
+            all.samples += part.samples;
+        }
+        all
+    }
+
     /// The words of one sample; none for a sample outside the matrix.
     fn row(&self, sample: u32) -> &[u64] {
         let start = sample as usize * self.words_per_sample;

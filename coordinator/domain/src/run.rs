@@ -24,6 +24,7 @@ use crate::shares::Shares;
 
 mod balance;
 mod deadlines;
+mod early;
 mod effect;
 mod ending;
 mod event;
@@ -43,6 +44,7 @@ mod state;
 mod timing;
 mod transition;
 
+pub use early::{Maps, verdict as early_stopping_verdict};
 pub use effect::{Beginning, Effect};
 pub use ending::{EndKind, Ending, Measure};
 pub use event::{Event, FaultClass, LeaveReason, ProcessEnd, StepReport};
@@ -107,6 +109,9 @@ pub struct Config {
     /// That its members may be alive, and what they do.
     #[serde(default)]
     pub adopted: Option<Adopted>,
+    /// The mAP of every evaluation before this part.
+    #[serde(default)]
+    pub maps: Maps,
     /// End once this many steps of the run are committed.
     pub stop_after: Option<u64>,
     /// How long each deadline is.
@@ -165,6 +170,8 @@ pub struct State {
     evaluations: BTreeMap<u64, Evaluation>,
     /// Evaluations that have their figures, or are known to get none.
     evaluated: BTreeSet<u64>,
+    /// What the evaluations of the lineage reached.
+    maps: Maps,
     /// The newest checkpoint that is in place.
     checkpointed: Option<u64>,
     /// What the newest generation does before its first step.

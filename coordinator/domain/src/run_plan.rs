@@ -21,6 +21,12 @@ pub struct RunShape {
     pub samples: u32,
     /// Samples in the validation split.
     pub val_samples: u32,
+    /// Rows that an evaluation scores beside them ([`crate::scoring`]).
+    #[serde(default)]
+    pub further_rows: u32,
+    /// `train.early_stopping`: evaluations in a row without a better mAP after which the run stops.
+    #[serde(default)]
+    pub early_stopping: Option<u32>,
     /// `train.global_batch`: samples in a step.
     pub global_batch: u32,
     /// `train.micro_batch`: samples in a micro-batch.
@@ -36,6 +42,12 @@ pub struct RunShape {
 }
 
 impl RunShape {
+    /// Rows that an evaluation scores.
+    #[must_use]
+    pub fn evaluation_rows(&self) -> u32 {
+        self.val_samples + self.further_rows
+    }
+
     /// Every mistake in these figures; `workers` is named in the texts and changes nothing else.
     #[must_use]
     pub fn mistakes(&self, workers: u32) -> Vec<PlanError> {

@@ -57,6 +57,39 @@ impl Scored {
             .expect("finish() copied one row of scores for each row of labels")
     }
 
+    /// The part whose sample ids are in `range`, counted from its start.
+    #[must_use]
+    pub fn part(&self, range: std::ops::Range<u32>) -> Self {
+        let first = self.sample_ids.partition_point(|id| *id < range.start);
+        let end = self.sample_ids.partition_point(|id| *id < range.end);
+        let classes = self.labels.classes() as usize;
+        let (first_row, end_row) = (first as u32, end as u32); // no more than there are samples
+        let rows: Vec<u32> = (first_row..end_row).collect();
+        let ids = self.sample_ids[first..end].iter();
+        Self {
+            sample_ids: ids.map(|id| id - range.start).collect(),
+            scores: self.scores[first * classes..end * classes].to_vec(),
+            labels: self
+                .labels
+                .select(&rows)
+                .expect("the rows are of this very matrix"),
+        }
+    }
+
+    /// These scores `[sample_ids, classes]` with their labels, in any order.
+    ///
+    /// # Errors
+    /// [`ScoreError::WrongShape`] unless there is a row of scores for each row of labels.
+    pub fn new(sample_ids: Vec<u32>, scores: Vec<f32>, labels: Labels) -> Result<Self, ScoreError> {
+        let (samples, classes) = (labels.samples(), labels.classes());
+        ScoreMatrix::new(&scores, samples, classes, Layout::SampleMajor)?;
+        Ok(Self {
+            sample_ids,
+            scores,
+            labels,
+        })
+    }
+
     /// The labels of the same samples.
     #[must_use]
     pub fn labels(&self) -> &Labels {

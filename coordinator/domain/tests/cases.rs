@@ -206,6 +206,8 @@ fn tiny() -> RunShape {
         seed: 0,
         samples: 5,
         val_samples: 4,
+        further_rows: 0,
+        early_stopping: None,
         global_batch: 8,
         micro_batch: 2,
         epochs: 1,

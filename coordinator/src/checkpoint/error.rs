@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub enum CheckpointError {
     /// A file that is no part of a checkpoint.
     #[error(
-        "a checkpoint has no file {file:?}: send model.safetensors, optimizer.safetensors and state.json"
+        "a checkpoint has no file {file:?}: send model.safetensors, optimizer.safetensors, state.json and, where there is one, ema.safetensors"
     )]
     UnknownFile {
         /// The name that came.

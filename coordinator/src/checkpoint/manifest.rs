@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::FILES;
 use super::disk;
 use super::error::CheckpointError;
 use super::verify::inspect;
+use super::{AVERAGE, FILES};
 
 /// The file's name in a checkpoint's folder.
 const NAME: &str = "manifest.json";
@@ -70,12 +70,8 @@ impl Manifest {
             );
             return Err(malformed(problem));
         }
-        if !manifest
-            .files
-            .iter()
-            .map(|file| file.name.as_str())
-            .eq(FILES)
-        {
+        let names = || manifest.files.iter().map(|file| file.name.as_str());
+        if !names().eq(FILES) && !names().eq(FILES.into_iter().chain([AVERAGE])) {
             return Err(malformed(
                 "does not list exactly the files of a checkpoint".into(),
             ));

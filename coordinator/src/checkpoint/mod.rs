@@ -28,6 +28,9 @@ pub use writer::Writer;
 /// The files a checkpoint consists of, in the order they are streamed.
 pub const FILES: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
 
+/// The average of the weights, after the others in the checkpoints of a run that keeps one.
+pub const AVERAGE: &str = "ema.safetensors";
+
 /// A committed checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::error::CheckpointError;
 use super::manifest::Manifest;
 use super::verify::{hex, inspect};
-use super::{Checkpoints, Committed, FILES, disk};
+use super::{AVERAGE, Checkpoints, Committed, FILES, disk};
 
 /// The largest file taken: far above the largest model with its optimizer state, far below any disk worth the name.
 const MAX_FILE_BYTES: u64 = 64 << 30;
@@ -94,7 +94,8 @@ impl Writer {
     /// `last` are as they were then.
     pub fn commit(self, map: Option<f64>) -> Result<Committed, CheckpointError> {
         let mut entries = Vec::new();
-        for name in FILES {
+        let average = self.files.contains_key(AVERAGE).then_some(AVERAGE);
+        for name in FILES.into_iter().chain(average) {
             let incomplete = || CheckpointError::Incomplete {
                 file: name.to_owned(),
                 step: self.step,
@@ -156,6 +157,7 @@ impl Drop for Writer {
 fn known(file: &str) -> Result<&'static str, CheckpointError> {
     FILES
         .into_iter()
+        .chain([AVERAGE])
         .find(|name| *name == file)
         .ok_or_else(|| CheckpointError::UnknownFile {
             file: file.chars().take(100).collect(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data::coco::Dataset;
-use data::files::{CheckOptions, OnBadImage, check_files};
+use data::files::{CheckOptions, OnBadImage, check_files, shared_pictures};
 use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,7 +20,7 @@ use crate::terminal::Terminal;
 /// How long a start waits for the check before it goes on without.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// What a check found: the pictures that are left out, or why the set cannot be used.
+/// What a check found: what people are warned of, such as pictures that are left out; or why the set cannot be used.
 type Found = Result<Vec<String>, String>;
 
 /// A check under way in a thread of its own.
@@ -73,12 +73,10 @@ impl PictureCheck {
     }
 }
 
-/// Names what is left out; gives back why the set cannot be used.
+/// Warns of what is odd; gives back why the set cannot be used.
 fn tell(found: Result<Found, RecvError>, terminal: &Terminal) -> Result<(), String> {
     match found {
-        Ok(left_out) => left_out?
-            .iter()
-            .for_each(|image| terminal.warn(&format!("left out: {image}"))),
+        Ok(warnings) => warnings?.iter().for_each(|text| terminal.warn(text)),
         Err(_) => terminal.warn("the picture files could not be checked"),
     }
     Ok(())
@@ -86,15 +84,19 @@ fn tell(found: Result<Found, RecvError>, terminal: &Terminal) -> Result<(), Stri
 
 /// Both splits, so that all is told at once.
 fn check(dataset: &Dataset, options: &CheckOptions<'_>) -> Found {
-    let (mut left_out, mut bad) = (Vec::new(), Vec::new());
+    let (mut warnings, mut bad) = (Vec::new(), Vec::new());
     for split in [&dataset.train, &dataset.val] {
         match check_files(split, options) {
-            Ok(report) => left_out.extend(report.bad.iter().map(ToString::to_string)),
+            Ok(report) => {
+                let left_out = report.bad.iter();
+                warnings.extend(left_out.map(|image| format!("left out: {image}")));
+            }
             Err(found) => bad.push(found.to_string()),
         }
     }
     if bad.is_empty() {
-        Ok(left_out)
+        warnings.extend(shared_pictures(&dataset.train, &dataset.val).warning());
+        Ok(warnings)
     } else {
         Err(bad.join("\n"))
     }

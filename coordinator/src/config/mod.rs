@@ -170,6 +170,23 @@ impl Config {
                 self.settings.mistake("train.balance", problem),
             ));
         }
+        if self.train.schedule == "one_cycle" && self.train.warmup > 0.0 {
+            let problem = "schedule one_cycle rises by itself: set train.one_cycle_rise instead, and train.warmup = 0"
+                .to_owned();
+            found.push((
+                &["train.warmup", "train.schedule"],
+                self.settings.mistake("train.warmup", problem),
+            ));
+        }
+        if self.train.freeze_trunk && self.train.freeze_trunk_epochs > 0 {
+            let problem = "the trunk is frozen for the whole run already: set train.freeze_trunk = false, or leave \
+                           train.freeze_trunk_epochs out"
+                .to_owned();
+            found.push((
+                &["train.freeze_trunk_epochs", "train.freeze_trunk"],
+                self.settings.mistake("train.freeze_trunk_epochs", problem),
+            ));
+        }
         // Any split larger than a step will do here: what depends on the split's size is checked when it is known.
         let workers = self.run.workers.unwrap_or(1);
         let (global, micro) = (self.train.global_batch, self.train.micro_batch);

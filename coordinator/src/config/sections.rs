@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use data::files::OnBadImage;
 use domain::run::{Budgets, World};
+use domain::scoring::TrainFigures;
 
 use super::Config;
 use super::settings::Settings;
@@ -55,6 +56,12 @@ pub struct Data {
     pub resize: u32,
     /// `data.flip`: mirror half of the training samples.
     pub flip: bool,
+    /// `data.rand_augment_operations`: 0 for none.
+    pub rand_augment_operations: u32,
+    /// `data.rand_augment_magnitude`, 0 to 10.
+    pub rand_augment_magnitude: f64,
+    /// `data.cutout_side`: side of the square as a share of `size`; 0 for none.
+    pub cutout: f64,
     /// `data.mean`: of red, green and blue in 0..1.
     pub mean: [f64; 3],
     /// `data.std`.
@@ -100,12 +107,18 @@ pub struct Train {
     pub weight_decay: f64,
     /// `train.clip_norm`: 0 for none.
     pub clip_norm: f64,
-    /// `train.schedule`: `"constant"`, `"step"` or `"cosine"`.
+    /// `train.schedule`: `"constant"`, `"step"`, `"cosine"` or `"one_cycle"`.
     pub schedule: String,
     /// `train.milestones`: epochs at which `"step"` multiplies the rates by `gamma`.
     pub milestones: Vec<f64>,
     /// `train.gamma`.
     pub gamma: f64,
+    /// `train.one_cycle_rise`: fraction of all steps before the peak.
+    pub one_cycle_rise: f64,
+    /// `train.one_cycle_start`: what the peak is divided by for the first rate.
+    pub one_cycle_start: f64,
+    /// `train.one_cycle_end`: what the first rate is divided by for the last.
+    pub one_cycle_end: f64,
     /// `train.warmup`: fraction of all steps.
     pub warmup: f64,
     /// `train.init`: weight file to start from, absolute.
@@ -114,6 +127,22 @@ pub struct Train {
     pub init_mode: String,
     /// `train.freeze_trunk`.
     pub freeze_trunk: bool,
+    /// `train.freeze_trunk_epochs`: the heads alone are trained for so many epochs.
+    pub freeze_trunk_epochs: u32,
+    /// `train.loss`.
+    pub loss: String,
+    /// `train.asl_gamma_positive`.
+    pub asl_gamma_positive: f64,
+    /// `train.asl_gamma_negative`.
+    pub asl_gamma_negative: f64,
+    /// `train.asl_clip`.
+    pub asl_clip: f64,
+    /// `train.asl_weight_gradient`.
+    pub asl_weight_gradient: bool,
+    /// `train.ema_decay`: what an epoch leaves of the average of the weights; `None`: no average is kept.
+    pub ema_decay: Option<f64>,
+    /// `train.early_stopping`: evaluations in a row without a better mAP after which the run stops; `None`: never.
+    pub early_stopping: Option<u32>,
     /// `train.first_bucket_mb`, in MiB.
     pub first_bucket_mb: f64,
     /// `train.bucket_mb`, in MiB.
@@ -191,6 +220,10 @@ pub struct Run {
     pub snapshot_every_epochs: Option<u32>,
     /// `run.evaluate_every_epochs`.
     pub evaluate_every_epochs: u32,
+    /// `run.train_figures`: which figures of training pictures are taken at each evaluation.
+    pub train_figures: TrainFigures,
+    /// `run.train_figures_samples`: over how many training pictures.
+    pub train_figures_samples: u32,
     /// `run.listen`: port 0 takes any free one.
     pub listen: SocketAddr,
 }
@@ -257,6 +290,9 @@ impl Data {
             transform: settings.text("data.transform"),
             resize: settings.whole("data.resize"),
             flip: settings.switch("data.flip"),
+            rand_augment_operations: settings.whole("data.rand_augment_operations"),
+            rand_augment_magnitude: settings.number("data.rand_augment_magnitude"),
+            cutout: settings.number("data.cutout_side"),
             mean: settings.triple("data.mean"),
             std: settings.triple("data.std"),
             loader_threads: settings.optional_whole("data.loader_threads"),
@@ -290,10 +326,21 @@ impl Train {
             schedule: settings.text("train.schedule"),
             milestones: settings.numbers("train.milestones"),
             gamma: settings.number("train.gamma"),
+            one_cycle_rise: settings.number("train.one_cycle_rise"),
+            one_cycle_start: settings.number("train.one_cycle_start"),
+            one_cycle_end: settings.number("train.one_cycle_end"),
             warmup: settings.number("train.warmup"),
             init: settings.optional_path("train.init"),
             init_mode: settings.text("train.init_mode"),
             freeze_trunk: settings.switch("train.freeze_trunk"),
+            freeze_trunk_epochs: settings.whole("train.freeze_trunk_epochs"),
+            loss: settings.text("train.loss"),
+            asl_gamma_positive: settings.number("train.asl_gamma_positive"),
+            asl_gamma_negative: settings.number("train.asl_gamma_negative"),
+            asl_clip: settings.number("train.asl_clip"),
+            asl_weight_gradient: settings.switch("train.asl_weight_gradient"),
+            ema_decay: settings.optional_number("train.ema_decay"),
+            early_stopping: settings.optional_whole("train.early_stopping"),
             first_bucket_mb: settings.number("train.first_bucket_mb"),
             bucket_mb: settings.number("train.bucket_mb"),
             compress_gradients: settings.switch("train.compress_gradients"),
@@ -332,6 +379,12 @@ impl Run {
             snapshot_every_steps: settings.optional_whole("run.snapshot_every_steps"),
             snapshot_every_epochs: settings.optional_whole("run.snapshot_every_epochs"),
             evaluate_every_epochs: settings.whole("run.evaluate_every_epochs"),
+            train_figures: match settings.text("run.train_figures").as_str() {
+                "on" => TrainFigures::On,
+                "decomposed" => TrainFigures::Decomposed,
+                _ => TrainFigures::Off,
+            },
+            train_figures_samples: settings.whole("run.train_figures_samples"),
             listen: settings
                 .text("run.listen")
                 .parse()

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use data::coco::{DataPaths, Dataset, Options};
+use data::coco::{DataPaths, Dataset, Options, Split};
 use data::files::OnBadImage;
+use domain::class_weights;
 use domain::run_plan::{RunPlan, RunShape};
+use domain::scoring::Sheet;
 use proto::v1::{DataSpec, Group, ModelSpec, RunSpec, TrainSpec};
 
 use super::{Config, LaunchChoice};
 use crate::run::Membership;
+use crate::scoring;
 
 impl Config {
     /// Where the data set lies.
@@ -53,6 +56,8 @@ impl Config {
             seed: self.run.seed,
             samples: count(dataset.train.samples.len()),
             val_samples: count(dataset.val.samples.len()),
+            further_rows: self.sheet(dataset).further_rows(),
+            early_stopping: self.train.early_stopping,
             global_batch: self.train.global_batch,
             micro_batch: self.train.micro_batch,
             epochs: self.train.epochs,
@@ -70,8 +75,23 @@ impl Config {
             seed: self.run.seed,
             model: Some(self.model_spec(dataset)),
             data: Some(self.data_spec(dataset)),
-            train: Some(self.train_spec(plan)),
+            train: Some(self.train_spec(dataset, plan)),
+            scoring: Some(scoring::spec(&self.sheet(dataset))),
         }
+    }
+
+    /// What an evaluation scores.
+    fn sheet(&self, dataset: &Dataset) -> Sheet {
+        Sheet::new(
+            self.run.seed,
+            count(dataset.val.samples.len()),
+            self.train.ema_decay.is_some_and(|decay| decay > 0.0),
+            self.run.train_figures,
+            (
+                count(dataset.train.samples.len()),
+                self.run.train_figures_samples,
+            ),
+        )
     }
 
     /// About how many bytes a checkpoint takes: weights and optimizer state.
@@ -104,7 +124,7 @@ impl Config {
             3
         } else {
             2
-        };
+        } + u64::from(self.train.ema_decay.is_some());
         let bytes = if self.train.precision == "float64" {
             8
         } else {
@@ -157,11 +177,20 @@ impl Config {
             flip: data.flip,
             cache: data.cache.as_ref().map(folder).unwrap_or_default(),
             cache_bytes: u64::from(data.cache_gib) << 30,
+            rand_augment_operations: data.rand_augment_operations,
+            rand_augment_magnitude: data.rand_augment_magnitude,
+            cutout: data.cutout,
         }
     }
 
-    fn train_spec(&self, plan: &RunPlan) -> TrainSpec {
+    fn train_spec(&self, dataset: &Dataset, plan: &RunPlan) -> TrainSpec {
         let train = &self.train;
+        let (positive_weights, negative_weights) = if train.loss == "deepmar" {
+            let (support, samples) = support(&dataset.train);
+            class_weights::deepmar(&support, samples)
+        } else {
+            Default::default()
+        };
         TrainSpec {
             epochs: train.epochs,
             global_batch: train.global_batch,
@@ -198,8 +227,31 @@ impl Config {
             // Workers that come from anywhere may share memory in one generation and not in the next, and sums would
             // differ in their last bits.
             shared_memory: train.shared_memory && self.run.launch == LaunchChoice::Local,
+            loss: train.loss.clone(),
+            positive_weights,
+            negative_weights,
+            asl_gamma_positive: train.asl_gamma_positive,
+            asl_gamma_negative: train.asl_gamma_negative,
+            asl_clip: train.asl_clip,
+            asl_weight_gradient: train.asl_weight_gradient,
+            ema_decay: train.ema_decay.unwrap_or(0.0),
+            freeze_trunk_epochs: train.freeze_trunk_epochs,
+            one_cycle_rise: train.one_cycle_rise,
+            one_cycle_start: train.one_cycle_start,
+            one_cycle_end: train.one_cycle_end,
         }
     }
+}
+
+/// How many pictures of a split show each class, and how many pictures it has.
+fn support(split: &Split) -> (Vec<u32>, u32) {
+    let mut support = vec![0; split.num_classes];
+    for class in split.samples.iter().flat_map(|sample| &*sample.labels) {
+        if let Some(shown) = support.get_mut(usize::from(*class)) {
+            *shown += 1;
+        }
+    }
+    (support, count(split.samples.len()))
 }
 
 /// MiB to bytes, at least one; the key's range keeps it far below the largest integer.

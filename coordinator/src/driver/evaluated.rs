@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use domain::run::Event;
+use domain::scoring::Way;
+use domain::train_gap::Gap;
 
 use super::Driver;
 use crate::evaluation::Evaluated;
@@ -27,7 +29,12 @@ impl Driver {
                 .tell(RunEvent::EvaluationBegan { epoch, samples });
         }
         for (sample, reason) in skipped {
-            self.list_skipped("val", sample, reason);
+            match self.parts.evaluations.place(sample) {
+                Some((Way::Val, sample)) => self.list_skipped("val", sample, reason),
+                // The same pictures as in validation.
+                Some((Way::ValAverage, _)) | None => {}
+                Some((_, sample)) => self.list_skipped("train", sample, reason),
+            }
         }
         self.parts.observer.tell(RunEvent::Scored {
             epoch,
@@ -52,19 +59,26 @@ impl Driver {
         step: u64,
         outcome: Result<Box<(Evaluated, Option<String>)>, String>,
     ) {
-        let problem = match outcome {
+        let (problem, map) = match outcome {
             Ok(evaluated) => {
                 let (evaluated, unkept) = *evaluated;
                 if let Some(problem) = unkept {
                     self.warn(problem);
                 }
+                let map = evaluated.metrics.average_precision.map;
                 self.keep_evaluation(evaluated);
                 reach("evaluated");
-                None
+                (None, map)
             }
-            Err(problem) => Some(problem),
+            Err(problem) => (Some(problem), None),
         };
-        self.happen(Event::Evaluated { step, problem }).await;
+        let map_bits = map.map(f64::to_bits);
+        self.happen(Event::Evaluated {
+            step,
+            problem,
+            map_bits,
+        })
+        .await;
     }
 
     fn keep_evaluation(&mut self, evaluated: Evaluated) {
@@ -80,6 +94,10 @@ impl Driver {
             ..
         } = evaluated;
         let map = metrics.average_precision.map;
+        if let Some(gap) = metrics.train_gap.filter(Gap::is_a_defect) {
+            let text = format!("after epoch {}: {}", epoch + 1, gap.text());
+            self.warn(text);
+        }
         let best = map.is_some() && self.shown.best != best_before;
         let duration = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let metrics = Box::new(metrics);

@@ -226,7 +226,7 @@ impl Feeder {
             let mine = share(self.unscored.len(), self.world_size(), rank);
             return self.unscored[mine].to_vec();
         }
-        share_of_evaluation(self.plan.shape().val_samples, self.world_size(), rank).collect()
+        share_of_evaluation(self.plan.shape().evaluation_rows(), self.world_size(), rank).collect()
     }
 
     fn rank_step(&mut self, step: u64, rank: u32) -> Option<RankStep> {

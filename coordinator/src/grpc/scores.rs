@@ -18,11 +18,27 @@ pub(super) async fn submit(
 ) -> Result<SubmitScoresResponse, Status> {
     let mut received = 0;
     while let Some(batch) = stream.message().await? {
+        if batch.online {
+            take_online(context, &batch)?;
+            continue;
+        }
         received = take(context, batch).await?.received;
     }
     Ok(SubmitScoresResponse {
         received: received.into(),
     })
+}
+
+/// Takes scores of training steps: they are a figure to look at, so nothing waits for them.
+fn take_online(context: &Context, batch: &SubmitScoresRequest) -> Result<(), Status> {
+    context.check_run(&batch.run_id)?;
+    context.check_generation(batch.generation)?;
+    let last_step = batch.step.saturating_sub(1);
+    let epoch = u32::try_from(last_step / context.steps_per_epoch).unwrap_or(u32::MAX);
+    context
+        .evaluations
+        .submit_online(epoch, &batch.sample_ids, &batch.logits)
+        .map_err(|problem| Status::invalid_argument(problem.to_string()))
 }
 
 async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, Status> {

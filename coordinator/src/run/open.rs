@@ -67,6 +67,11 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         evaluate_first,
         last_generation: recorded.generation,
         adopted,
+        maps: history
+            .evaluations()
+            .iter()
+            .filter_map(|known| Some((known.step, known.metrics.average_precision.map?.to_bits())))
+            .collect(),
         stop_after: setup.stop_after,
         timeouts: Timeouts::from_fault_timeout(Millis(millis)),
     };

@@ -164,7 +164,16 @@ impl Narrator {
                     grouped(u64::from(figures.samples)),
                     duration(*took)
                 );
-                vec![said(&self.epoch(*epoch), &text)]
+                let mut lines = vec![said(&self.epoch(*epoch), &text)];
+                let further: Vec<String> = metrics
+                    .further
+                    .iter()
+                    .map(|f| format!("{} {}", f.figure.words(), percent(f.map)))
+                    .collect();
+                if !further.is_empty() {
+                    lines.push(said("", &format!("mAP of {}", further.join(" · "))));
+                }
+                lines
             }
             RunEvent::CheckpointCommitted {
                 path, bytes: size, ..
@@ -242,7 +251,7 @@ impl Narrator {
             what: self.epoch(epoch),
             done,
             total,
-            note: "validation images scored".into(),
+            note: "images scored".into(),
         }
     }
 

@@ -81,6 +81,8 @@ pub(crate) fn shape() -> RunShape {
         seed: 7,
         samples: TRAIN,
         val_samples: VAL,
+        further_rows: 0,
+        early_stopping: None,
         global_batch: 8,
         micro_batch: 2,
         epochs: 2,

@@ -526,6 +526,7 @@ impl Worker {
         let mut requests: Vec<_> = sample_ids
             .chunks(2)
             .map(|ids| SubmitScoresRequest {
+                online: false,
                 run_id: run_id.clone(),
                 generation,
                 step,

@@ -1,6 +1,8 @@
 //! Which part of a picture a sample shows: a pure function of (seed, epoch, sample id), never of who asks for it.
 
 use crate::jpeg::Region;
+pub mod operations;
+pub mod pixels;
 
 /// Tries of a random resized crop before it takes the middle, as in torchvision.
 const TRIES: usize = 10;

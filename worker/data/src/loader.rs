@@ -12,6 +12,7 @@ mod state;
 
 use crate::augment::TrainTransform;
 use crate::cache::Cache;
+use crate::augment::pixels::PixelAugment;
 use crate::coco::Split;
 use crate::files::{BadImage, OnBadImage};
 use sample::Maker;
@@ -33,6 +34,8 @@ pub struct LoaderOptions {
     pub flip: bool,
     /// Where decoded pictures are kept.
     pub cache: Option<Arc<Cache>>,
+    /// What is done to the pixels of training requests after that.
+    pub pixels: PixelAugment,
     /// What a bad picture does.
     pub on_bad_image: OnBadImage,
     /// Decoding threads; 0 counts as 1.

@@ -67,6 +67,7 @@ pub fn linear_baseline(dataset: &Dataset, threads: usize) -> Result<LinearScores
         train: TrainTransform::None,
         flip: false,
         cache: None,
+        pixels: Default::default(),
         on_bad_image: OnBadImage::Skip,
         threads,
         prefetch: PREFETCH,

@@ -58,6 +58,7 @@ impl Given {
             seed: 3,
             train: TrainTransform::multi_scale_crop(),
             flip: true,
+            pixels: Default::default(),
             cache,
             on_bad_image: OnBadImage::Error,
             threads: 2,

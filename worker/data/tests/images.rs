@@ -138,6 +138,7 @@ fn load(
         train: train.clone(),
         flip: true,
         cache: None,
+        pixels: Default::default(),
         on_bad_image,
         threads: 1,
         prefetch: 1,

@@ -37,6 +37,17 @@ pub enum ModelError {
         /// Why not.
         reason: &'static str,
     },
+    /// Weights of a loss that are not one of each kind a class.
+    #[error(
+        "loss deepmar has {positive} positive and {negative} negative weights, one a class is wanted of each; are \
+         coordinator and worker of one version"
+    )]
+    LossWeights {
+        /// Weights where a class is shown.
+        positive: usize,
+        /// Weights where it is not.
+        negative: usize,
+    },
     /// Batch normalisation has no variance of one sample, and libtorch would write NaN without an error.
     #[error(
         "a training batch of {batch} sample has no batch statistics; give at least 2 samples (train.micro_batch)"

@@ -21,6 +21,7 @@ pub struct HgatFc {
     pub(crate) statistics: Statistics,
     pub(crate) batches_tracked: i64,
     trunk_frozen: bool,
+    trunk_held: bool,
 }
 
 /// The weights of a forward pass's attention: a node's row holds what it gives to each node, and sums to 1.
@@ -55,6 +56,7 @@ impl HgatFc {
             statistics,
             batches_tracked: 0,
             trunk_frozen: false,
+            trunk_held: false,
         })
     }
 
@@ -85,7 +87,7 @@ impl HgatFc {
             return Err(ModelError::BatchOfOne { batch: shape[0] });
         }
         let mode = if train { Mode::Train } else { Mode::Eval };
-        let features = if self.trunk_frozen {
+        let features = if self.trunk_frozen || self.trunk_held {
             tch::no_grad(|| self.trunk.forward(images, &self.statistics, Mode::Eval))?
         } else {
             self.trunk.forward(images, &self.statistics, mode)?
@@ -143,9 +145,42 @@ impl HgatFc {
         {
             let _ = parameter.tensor.f_set_requires_grad(false)?;
         }
-        self.statistics.freeze(&self.norms)?;
+        self.statistics.hold(&self.norms, true)?;
         self.trunk_frozen = true;
         Ok(())
+    }
+
+    /// Keeps the trunk as it is for a while: no gradient comes from [`HgatFc::forward`], and running statistics are used
+    /// and kept. Its parameters stay among [`HgatFc::trainable`]: whoever reduces gradients adds [`HgatFc::held_zero`] to
+    /// the loss. A trunk that is frozen stays so.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn hold_trunk(&mut self, held: bool) -> Result<()> {
+        if self.trunk_held != held && !self.trunk_frozen {
+            self.statistics.hold(&self.norms, held)?;
+            self.trunk_held = held;
+        }
+        Ok(())
+    }
+
+    /// 0 as a function of every held parameter, so that each gets a gradient of 0; `None` where nothing is held.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn held_zero(&self) -> Result<Option<Tensor>> {
+        if !self.trunk_held {
+            return Ok(None);
+        }
+        let held = self.parameters.iter().filter(|p| p.role == Role::Trunk);
+        let sums = held
+            .map(|parameter| parameter.tensor.f_sum(None::<Kind>))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Some(
+            Tensor::f_stack(&sums, 0)?
+                .f_sum(None::<Kind>)?
+                .f_mul_scalar(0.0)?,
+        ))
     }
 
     /// `[S]`: means and unbiased variances of the last training batch, for every batch norm.

@@ -100,11 +100,15 @@ impl Statistics {
         Ok(())
     }
 
-    /// Leaves the trunk's statistics where they are from now on.
-    pub(crate) fn freeze(&mut self, norms: &[NormNames]) -> Result<()> {
+    /// Leaves the trunk's statistics where they are from now on, or lets them move again.
+    pub(crate) fn hold(&mut self, norms: &[NormNames], held: bool) -> Result<()> {
         for norm in norms.iter().filter(|norm| norm.role == Role::Trunk) {
             let all = norm.prefixes.len() as i64 * norm.channels;
-            let _ = self.momentum.f_narrow(0, norm.offset, 2 * all)?.f_zero_()?;
+            let momentum = if held { 0.0 } else { norm.momentum };
+            let _ = self
+                .momentum
+                .f_narrow(0, norm.offset, 2 * all)?
+                .f_fill_(momentum)?;
         }
         Ok(())
     }

@@ -76,4 +76,11 @@ inline void fused_adamw(
       /*maximize=*/false);
 }
 
+// `tensors`: averages, and what each moves towards by `weight`.
+inline void foreach_lerp(const at::Tensor* const* tensors, size_t length, double weight) {
+  at::NoGradGuard no_grad;
+  const auto lists = lists_of(tensors, 2, length);
+  at::_foreach_lerp_(lists[0], lists[1], weight);
+}
+
 }  // namespace nrs

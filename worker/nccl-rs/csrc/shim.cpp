@@ -90,6 +90,10 @@ nrs_failure* nrs_fused_sgd(
   return guarded([&] { nrs::fused_sgd(tensors, length, rate, momentum, decay); });
 }
 
+nrs_failure* nrs_foreach_lerp(const at::Tensor* const* tensors, size_t length, double weight) {
+  return guarded([&] { nrs::foreach_lerp(tensors, length, weight); });
+}
+
 nrs_failure* nrs_fused_adamw(
     const at::Tensor* const* tensors,
     size_t length,

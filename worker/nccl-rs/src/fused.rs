@@ -64,6 +64,16 @@ pub fn adamw(
     ffi::adamw(&lists, adamw).map_err(|failure| TchError::Torch(failure.message))
 }
 
+/// `average += weight * (towards - average)` for every pair, in place; lists as for [`sgd`].
+///
+/// # Errors
+/// As for [`sgd`].
+pub fn lerp(averages: &[Tensor], towards: &[Tensor], weight: f64) -> Result<(), TchError> {
+    let lists = [averages, towards];
+    check(&lists)?;
+    ffi::lerp(&lists, weight).map_err(|failure| TchError::Torch(failure.message))
+}
+
 /// libtorch's kernels trust their lists.
 fn check(lists: &[&[Tensor]]) -> Result<(), TchError> {
     let parameters = lists[0];
@@ -113,5 +123,26 @@ mod tests {
         )
         .unwrap();
         assert!((good[0].double_value(&[0]) - (1.0 - 0.1 * 1.9)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn averages_move_by_their_weight_and_what_they_move_towards_stays() {
+        let tensors = |value: f64| -> Vec<Tensor> {
+            let sized = |size: i64| Tensor::full([size], value, (Kind::Double, Device::Cpu));
+            vec![sized(3), sized(1)]
+        };
+        let (averages, towards) = (tensors(1.0), tensors(5.0));
+        lerp(&averages, &towards, 0.25).unwrap();
+        for (average, toward) in averages.iter().zip(&towards) {
+            assert_eq!(
+                (
+                    average.max().double_value(&[]),
+                    average.min().double_value(&[])
+                ),
+                (2.0, 2.0)
+            );
+            assert_eq!(toward.max().double_value(&[]), 5.0);
+        }
+        assert!(lerp(&averages, &towards[..1], 0.25).is_err());
     }
 }

@@ -163,6 +163,11 @@ unsafe extern "C" {
         momentum: f64,
         decay: f64,
     ) -> *mut Failure;
+    pub(crate) fn nrs_foreach_lerp(
+        tensors: *const *const CTensor,
+        length: usize,
+        weight: f64,
+    ) -> *mut Failure;
     pub(crate) fn nrs_fused_adamw(
         tensors: *const *const CTensor,
         length: usize,

@@ -17,9 +17,12 @@ use crate::device;
 use crate::error::WorkerError;
 use crate::load::load;
 use crate::member::Member;
+use crate::rows::Rows;
 use crate::session::{Identity, Link};
 use crate::snapshot::About;
+use crate::train::average::Average;
 use crate::train::feed::{Feed, Normaliser};
+use crate::train::online::Online;
 use crate::train::optimizer::Optimizer;
 use crate::train::replica::Held;
 use crate::train::restore::kinds;
@@ -165,6 +168,7 @@ fn take_part(
     let torch = |source| WorkerError::Torch { step: 0, source };
     let parameters = model.trainable().map(|p| (&p.tensor, p.role));
     let optimizer = Optimizer::new(train_spec, parameters).map_err(torch)?;
+    let average = Average::new(&model, train_spec).map_err(torch)?;
     let about = About {
         run_id: welcome.run_id.clone(),
         seed: spec.seed,
@@ -181,11 +185,14 @@ fn take_part(
         device,
     )
     .map_err(torch)?;
+    let rows = Rows::new(spec.scoring.as_ref());
+    let online = Online::new(rows.online, train_spec.steps_per_epoch);
     let feed = Feed::new(
         Arc::clone(&link.inbox),
         loader,
         normaliser,
         train_spec.micro_batch as usize,
+        rows,
     );
     let mut member = Member {
         link: Arc::clone(link),
@@ -196,9 +203,11 @@ fn take_part(
         held: Held {
             model,
             optimizer,
+            average,
             steps: None,
         },
         feed,
+        online,
         initial,
     };
     member.take_part()
@@ -226,6 +235,7 @@ fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError>
         train: transform::parse(spec)?,
         flip: spec.flip,
         cache: cache(spec)?,
+        pixels: transform::pixels(spec),
         on_bad_image: transform::on_bad_image(spec),
         threads: spec.loader_threads as usize,
         prefetch: spec.prefetch_batches as usize,

@@ -71,6 +71,7 @@ pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
         train: TrainTransform::None,
         flip: false,
         cache: None,
+        pixels: Default::default(),
         on_bad_image: OnBadImage::Error,
         threads,
         prefetch: 2,

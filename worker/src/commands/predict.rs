@@ -42,6 +42,9 @@ pub(crate) struct Predict {
     /// Least probability of a label
     #[arg(long, default_value_t = 0.5)]
     threshold: f64,
+    /// Score each picture mirrored too, and give the mean of both logits
+    #[arg(long)]
+    flip: bool,
     #[command(flatten)]
     foreign: Foreign,
 }
@@ -52,6 +55,8 @@ pub(super) struct Scorer {
     pub(super) description: Description,
     normaliser: Normaliser,
     resampler: Resampler,
+    /// Whether pictures are scored mirrored too.
+    flip: bool,
 }
 
 /// Scores every picture.
@@ -61,6 +66,7 @@ pub(super) struct Scorer {
 pub(crate) fn run(arguments: &Predict, out: &mut impl Write) -> Result<(), WorkerError> {
     let device = device::parse(&arguments.device)?;
     let mut scorer = Scorer::load(&arguments.checkpoint, &arguments.foreign, device)?;
+    scorer.flip = arguments.flip;
     let folder = |reason: String| WorkerError::Input {
         what: "folder of pictures",
         path: arguments.images.display().to_string(),
@@ -145,6 +151,7 @@ impl Scorer {
             description,
             normaliser,
             resampler: Resampler::new(),
+            flip: false,
         })
     }
 
@@ -176,6 +183,18 @@ impl Scorer {
             Err(reason) => return Ok(Err(reason)),
         };
         let logits = tch::no_grad(|| self.model.forward(&images, false))?;
+        let logits = if self.flip {
+            let mirrored = images.f_flip([3]).map_err(torch)?;
+            let mirrored = tch::no_grad(|| self.model.forward(&mirrored, false))?;
+            // Logits and not probabilities: what is written stays a logit, and a view that is sure of a class does not
+            // outvote the other by being near 1, where probabilities have no room left.
+            logits
+                .f_add(&mirrored)
+                .and_then(|sum| sum.f_mul_scalar(0.5))
+                .map_err(torch)?
+        } else {
+            logits
+        };
         let logits = logits
             .f_to_kind(Kind::Float)
             .and_then(|t| t.f_flatten(0, -1))

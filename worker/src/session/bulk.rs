@@ -83,17 +83,17 @@ impl Link {
         })
     }
 
-    /// Sends scores of the validation split, `logits` being `[sample_ids.len(), classes]`.
+    /// Sends scores of an evaluation's rows, or with `online` of training samples, `logits` being
+    /// `[sample_ids.len(), classes]`.
     ///
     /// # Errors
     /// [`LinkError`].
     pub(crate) fn scores(
         &self,
-        generation: u64,
-        step: u64,
-        sample_ids: &[u32],
-        logits: &[f32],
+        (generation, step): (u64, u64),
+        (sample_ids, logits): (&[u32], &[f32]),
         skipped: &[v1::SkippedSample],
+        online: bool,
     ) -> Result<(), LinkError> {
         let classes = logits.len() / sample_ids.len().max(1);
         let rows = (CHUNK_BYTES / 4 / (classes + 1).max(1)).max(1);
@@ -107,6 +107,7 @@ impl Link {
                 sample_ids: ids.to_vec(),
                 logits: logits.to_vec(),
                 skipped: Vec::new(),
+                online,
             })
             .collect();
         requests.extend(skipped.chunks(1000).map(|skipped| v1::SubmitScoresRequest {
@@ -116,6 +117,7 @@ impl Link {
             sample_ids: Vec::new(),
             logits: Vec::new(),
             skipped: skipped.to_vec(),
+            online,
         }));
         let mut client = self.client();
         self.runtime

@@ -10,6 +10,7 @@ use proto::v1::{self, plan_item::Item};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::WorkerError;
+use crate::rows::{RowBatch, Rows};
 use crate::session::Inbox;
 
 /// Below this size CPUs get one plane a channel instead of channels last: a step of resnet18 takes a tenth to a quarter
@@ -140,6 +141,7 @@ pub(crate) struct Feed {
     items: VecDeque<Item>,
     /// Validation batches have this size; it does not matter to the scores.
     evaluation_batch: usize,
+    rows: Rows,
     /// Into how many parts a micro-batch is cut, because a device has no room for a whole one.
     parts: usize,
     waited: Duration,
@@ -152,6 +154,7 @@ impl Feed {
         loader: Loader,
         normaliser: Normaliser,
         evaluation_batch: usize,
+        rows: Rows,
     ) -> Self {
         Self {
             inbox,
@@ -159,6 +162,7 @@ impl Feed {
             normaliser,
             items: VecDeque::new(),
             evaluation_batch: evaluation_batch.max(1),
+            rows,
             parts: 1,
             waited: Duration::ZERO,
         }
@@ -216,9 +220,9 @@ impl Feed {
         std::mem::take(&mut self.waited)
     }
 
-    /// How many batches an evaluation of so many samples comes in.
-    pub(crate) fn evaluation_batches(&self, samples: usize) -> usize {
-        samples.div_ceil(self.evaluation_size())
+    /// The batches in which these rows of an evaluation come.
+    pub(crate) fn evaluation_batches(&self, rows: &[u32]) -> Vec<RowBatch> {
+        self.rows.batches(rows, self.evaluation_size())
     }
 
     fn evaluation_size(&self) -> usize {
@@ -250,8 +254,8 @@ impl Feed {
                     }
                 }
                 Item::Evaluation(evaluation) => {
-                    for samples in evaluation.sample_ids.chunks(self.evaluation_size()) {
-                        push(evaluation.epoch, Purpose::Val, samples);
+                    for batch in self.evaluation_batches(&evaluation.sample_ids) {
+                        push(evaluation.epoch, batch.purpose(), &batch.samples);
                     }
                 }
                 Item::Snapshot(_) | Item::Finish(_) => {}

@@ -1,6 +1,8 @@
 //! Training: [`run`] is the loop, on one screen. Everything it needs was set up elsewhere.
 
+pub(crate) mod average;
 pub(crate) mod feed;
+pub(crate) mod online;
 pub(crate) mod optimizer;
 pub(crate) mod replica;
 pub(crate) mod restore;
@@ -12,14 +14,35 @@ mod witness;
 
 use std::time::{Duration, Instant};
 
+use model::loss::Loss;
 use proto::v1::{self, plan_item::Item, session_request::Message};
 
 use crate::error::WorkerError;
 use crate::{evaluate, snapshot};
 use feed::{DeviceBatch, Feed};
+use online::Online;
 use replica::Replica;
 use schedule::Schedule;
 use tally::Seen;
+
+/// What `train.loss` names.
+fn loss(spec: &v1::TrainSpec, model: &model::HgatFc) -> Result<Loss, WorkerError> {
+    Ok(match spec.loss.as_str() {
+        "bce" => Loss::Bce,
+        "deepmar" => {
+            let like = model.running_statistics();
+            let (positive, negative) = (&spec.positive_weights, &spec.negative_weights);
+            Loss::deepmar(positive, negative, like.kind(), like.device())?
+        }
+        "asl" => Loss::Asymmetric {
+            gamma_positive: spec.asl_gamma_positive,
+            gamma_negative: spec.asl_gamma_negative,
+            clip: spec.asl_clip,
+            weight_gradient: spec.asl_weight_gradient,
+        },
+        _ => Loss::MultilabelSoftMargin,
+    })
+}
 
 /// Where the work in a generation came to an end that all its ranks agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +63,7 @@ pub(crate) enum Outcome {
 pub(crate) fn run(
     replica: &mut Replica,
     feed: &mut Feed,
+    online: &mut Online,
     spec: &v1::TrainSpec,
 ) -> Result<Outcome, WorkerError> {
     let schedule = Schedule::new(spec);
@@ -54,7 +78,8 @@ pub(crate) fn run(
                 for remaining in (0..feed.passes(&plan)).rev() {
                     let batch = feed.batch(plan.step)?; // decoded ahead; on CUDA the copy is asynchronous
                     if let Some(batch) = report.usable(batch) {
-                        let loss = report.timed(|| replica.forward(&batch, &plan, &mut tally))?;
+                        let loss =
+                            report.timed(|| replica.forward(&batch, &plan, &mut tally, online))?;
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
                     } else if remaining == 0 {
                         replica.backward_nothing()?; // peers wait for this rank's share, even an empty one
@@ -72,6 +97,7 @@ pub(crate) fn run(
                     replica.pass_over();
                 }
                 replica.link().reach("committed");
+                online.end_step(replica, !report.passed_over)?;
                 report.send(replica, &plan, seen, norm, rates, started, feed)?;
                 replica.link().reach("reported");
                 if seen.snapshot {
@@ -82,6 +108,7 @@ pub(crate) fn run(
                 }
             }
             Item::Evaluation(plan) => {
+                online.send(replica)?;
                 evaluate::run(replica, feed, &plan)?;
                 // Ranks wait for each other here, so that a stop asked for during evaluation is one for all.
                 if plan.last

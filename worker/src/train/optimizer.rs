@@ -29,6 +29,8 @@ pub(crate) struct Optimizer {
     rule: Rule,
     weight_decay: f64,
     clip_norm: f64,
+    /// Steps that the trunk does not take part in.
+    frozen_steps: u64,
     parameters: Vec<(Tensor, Role)>,
     /// One list per kind of state, each with one tensor a parameter and of its shape.
     state: Vec<(&'static str, Vec<Tensor>)>,
@@ -76,6 +78,7 @@ impl Optimizer {
             rule,
             weight_decay,
             clip_norm,
+            frozen_steps: u64::from(spec.freeze_trunk_epochs) * spec.steps_per_epoch,
             parameters,
             state,
             gradients: Vec::new(),
@@ -118,6 +121,14 @@ impl Optimizer {
             }
         }
         for (role, rate) in [(Role::Trunk, rates.trunk), (Role::Head, rates.head)] {
+            // A frozen trunk gathers no history either; AdamW counts its steps from when it begins to move.
+            let frozen = match role {
+                Role::Trunk => self.frozen_steps,
+                Role::Head => 0,
+            };
+            if step < frozen {
+                continue;
+            }
             let of = |list: &[Tensor]| -> Vec<Tensor> {
                 let all = self.parameters.iter().zip(list);
                 all.filter(|((_, theirs), _)| *theirs == role)
@@ -156,7 +167,7 @@ impl Optimizer {
                         beta2,
                         epsilon,
                         decay,
-                        step: step + 1,
+                        step: step + 1 - frozen,
                     };
                     fused::adamw(&values, &gradients, [means, squares], rule)?;
                 }
@@ -250,6 +261,30 @@ mod tests {
                 / ((v / (1.0 - 0.999f64.powi(t))).sqrt() + 1e-8);
         }
         assert!((walk("adamw") - p).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_trunk_that_was_frozen_begins_as_if_its_first_step_were_the_runs() {
+        let walk = |optimizer: &str, frozen: u32| {
+            let parameter = Tensor::full([1], 1.0, (Kind::Double, Device::Cpu));
+            let mut spec = spec(optimizer);
+            (spec.steps_per_epoch, spec.freeze_trunk_epochs) = (1, frozen);
+            let mut optimizer =
+                Optimizer::new(&spec, [(&parameter, Role::Trunk)].into_iter()).unwrap();
+            let gradient = Tensor::full([1], 0.5, (Kind::Double, Device::Cpu));
+            optimizer.bind(&[gradient]);
+            for step in 0..u64::from(frozen) + 2 {
+                let rates = Rates {
+                    trunk: 0.1,
+                    head: 0.0,
+                };
+                optimizer.apply(step, rates, 1.0).unwrap();
+            }
+            parameter.double_value(&[0])
+        };
+        for optimizer in ["sgd", "adamw"] {
+            assert_eq!(walk(optimizer, 3), walk(optimizer, 0), "{optimizer}");
+        }
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{HgatFc, loss};
+use model::HgatFc;
+use model::loss::Loss;
 use nccl_rs::{BucketSizes, ProcessGroup, Reducer};
 use proto::v1;
 use tch::{TchError, Tensor};
 
+use super::average::Average;
 use super::feed::DeviceBatch;
+use super::online::Online;
 use super::optimizer::{Optimizer, norm};
 use super::schedule::Rates;
 use super::tally::{Seen, Tally, Wishes};
@@ -21,17 +24,20 @@ use crate::session::{Link, Upload};
 pub(crate) struct Held {
     pub(crate) model: HgatFc,
     pub(crate) optimizer: Optimizer,
+    /// The average of the weights, where the run keeps one.
+    pub(crate) average: Option<Average>,
     /// Committed steps whose state this is; `None`: it is no state of the run's present.
     pub(crate) steps: Option<u64>,
 }
 
 impl Held {
-    /// Everything a step changes: optimizer state, parameters, running statistics.
+    /// Everything a step changes: optimizer state, parameters, running statistics, and their average.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.optimizer
             .tensors()
             .chain(self.model.parameters().iter().map(|p| &p.tensor))
             .chain([self.model.running_statistics()])
+            .chain(self.average.iter().flat_map(Average::tensors))
     }
 }
 
@@ -48,6 +54,9 @@ pub(crate) struct Replica<'a> {
     /// Steps committed.
     step: u64,
     sentinel_steps: u64,
+    loss: Loss,
+    /// Epochs for which the trunk stays as it is.
+    frozen_epochs: u32,
     /// The checkpoint on its way.
     pub(crate) upload: Option<Upload>,
     pub(crate) about: Arc<crate::snapshot::About>,
@@ -106,6 +115,7 @@ impl<'a> Replica<'a> {
         let reducer = Reducer::new(&group, &parameters, sizes).map_err(collective)?;
         let gradients = reducer.gradients().map_err(collective)?;
         optimizer.bind(&gradients);
+        let loss = super::loss(spec, &held.model)?;
         let flat_gradients = reducer.flat_gradients().map_err(collective)?;
         let sentinel_steps = spec.sentinel_steps;
         Ok(Self {
@@ -117,6 +127,8 @@ impl<'a> Replica<'a> {
             generation,
             step,
             sentinel_steps,
+            loss,
+            frozen_epochs: spec.freeze_trunk_epochs,
             upload: None,
             about,
         })
@@ -135,7 +147,7 @@ impl<'a> Replica<'a> {
 
     /// Forgets the last step's gradients, and writes this rank's requests into the tally.
     pub(crate) fn begin_step(
-        &self,
+        &mut self,
         plan: &v1::StepPlan,
         tally: &mut Tally,
     ) -> Result<(), WorkerError> {
@@ -151,6 +163,7 @@ impl<'a> Replica<'a> {
         }
         self.link
             .now(self.generation, self.step, v1::Activity::Training);
+        self.hold_trunk(plan.epoch)?;
         self.reducer.zero_gradients().map_err(self.collective())?;
         let snapshot = self.link.inbox.requests.take_snapshot();
         tally
@@ -162,6 +175,11 @@ impl<'a> Replica<'a> {
                 },
             )
             .map_err(self.torch())
+    }
+
+    /// Holds the trunk, or lets it go, as `epoch` (from 0) wants it.
+    pub(crate) fn hold_trunk(&mut self, epoch: u32) -> Result<(), WorkerError> {
+        Ok(self.held.model.hold_trunk(epoch < self.frozen_epochs)?)
     }
 
     /// What this rank was asked for, but for snapshots.
@@ -181,13 +199,21 @@ impl<'a> Replica<'a> {
         batch: &DeviceBatch,
         plan: &v1::StepPlan,
         tally: &mut Tally,
+        online: &mut Online,
     ) -> Result<Tensor, WorkerError> {
         let logits = self.held.model.forward(&batch.images, true)?;
-        let loss = loss::multilabel_soft_margin(&logits, &batch.targets, plan.samples_in_step)?;
+        online.note(&batch.sample_ids, &logits)?;
+        let loss = self
+            .loss
+            .share(&logits, &batch.targets, plan.samples_in_step)?;
         tally
             .add(&loss, self.held.model.batch_statistics(), batch.len())
             .map_err(self.torch())?;
-        Ok(loss)
+        match self.held.model.held_zero()? {
+            // The reducer wants a gradient of every parameter, be it 0.
+            Some(zero) => loss.f_add(&zero).map_err(self.torch()),
+            None => Ok(loss),
+        }
     }
 
     /// Adds the loss's gradients; with `reduce` it leaves the sum over all ranks.
@@ -257,7 +283,11 @@ impl<'a> Replica<'a> {
             if correction != 1.0 {
                 let _ = statistics.f_mul_scalar_(correction).map_err(torch)?;
             }
-            Ok(self.held.model.update_running_statistics(&statistics)?)
+            self.held.model.update_running_statistics(&statistics)?;
+            if let Some(average) = &mut self.held.average {
+                average.update(&self.held.model, self.step).map_err(torch)?;
+            }
+            Ok(())
         });
         applied?;
         self.step += 1;
@@ -281,10 +311,10 @@ impl<'a> Replica<'a> {
         tally.read().map_err(self.torch())
     }
 
-    /// Logits `[B, C]` in evaluation mode.
-    pub(crate) fn score(&self, batch: &DeviceBatch) -> Result<Tensor, WorkerError> {
+    /// Logits `[B, C]` in evaluation mode, or normalised by the batch's own statistics; nothing of the state changes.
+    pub(crate) fn score(&self, batch: &DeviceBatch, by_batch: bool) -> Result<Tensor, WorkerError> {
         Ok(tch::no_grad(|| {
-            self.held.model.forward(&batch.images, false)
+            self.held.model.forward(&batch.images, by_batch)
         })?)
     }
 
@@ -314,6 +344,11 @@ impl<'a> Replica<'a> {
     /// The model's state by the reference's names.
     pub(crate) fn model_state(&self) -> Result<Vec<(String, Tensor)>, WorkerError> {
         Ok(self.held.model.export()?)
+    }
+
+    /// Everything a step changes.
+    pub(crate) fn held(&self) -> &Held {
+        self.held
     }
 
     pub(crate) fn link(&self) -> &Link {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model::HgatFc;
 use tch::{Kind, Tensor};
 
+use super::average::Average;
 use super::optimizer::Optimizer;
 use crate::error::WorkerError;
 
@@ -19,14 +20,7 @@ pub(crate) fn restore(
     state: &BTreeMap<String, Tensor>,
     step: u64,
 ) -> Result<(), WorkerError> {
-    if let Some(missing) = model
-        .shapes()?
-        .keys()
-        .find(|name| !weights.contains_key(*name))
-    {
-        let reason = format!("model.safetensors has no {missing}");
-        return Err(WorkerError::Checkpoint { step, reason });
-    }
+    complete(model, weights, "model.safetensors", step)?;
     model.import(weights)?;
     for (kind, tensors) in optimizer.state() {
         let prefix = format!("{kind}/");
@@ -42,6 +36,41 @@ pub(crate) fn restore(
         model.fill_like_parameters(&named, tensors)?;
     }
     Ok(())
+}
+
+/// Fills the average of the weights from a checkpoint's `ema.safetensors`; `model` is filled already and stays as it is.
+///
+/// # Errors
+/// When a tensor is missing or has another shape.
+pub(crate) fn restore_average(
+    model: &mut HgatFc,
+    average: &Average,
+    weights: &BTreeMap<String, Tensor>,
+    step: u64,
+) -> Result<(), WorkerError> {
+    let torch = |source| WorkerError::Torch { step, source };
+    let tracked = model.batches_tracked();
+    average.swap(model).map_err(torch)?;
+    let imported =
+        complete(model, weights, "ema.safetensors", step).and_then(|()| Ok(model.import(weights)?));
+    average.swap(model).map_err(torch)?;
+    model.set_batches_tracked(tracked);
+    imported
+}
+
+/// That no tensor of the model is missing.
+fn complete(
+    model: &HgatFc,
+    weights: &BTreeMap<String, Tensor>,
+    file: &str,
+    step: u64,
+) -> Result<(), WorkerError> {
+    let shapes = model.shapes()?;
+    let Some(missing) = shapes.keys().find(|name| !weights.contains_key(*name)) else {
+        return Ok(());
+    };
+    let reason = format!("{file} has no {missing}");
+    Err(WorkerError::Checkpoint { step, reason })
 }
 
 /// The kinds that `train.precision` names: of parameters, and of convolutions and matrix products.

@@ -8,6 +8,8 @@ pub(crate) struct Schedule {
     shape: Shape,
     warmup_steps: f64,
     total_steps: f64,
+    /// Steps for which the trunk's rate is 0: it is frozen.
+    frozen_steps: u64,
     trunk: f64,
     head: f64,
 }
@@ -22,6 +24,12 @@ enum Shape {
     },
     /// Half a cosine from the peak to 0 over what follows the warm-up.
     Cosine,
+    /// Up to the peak by half a cosine and down to nearly nothing by another.
+    OneCycle {
+        rise: f64,
+        start: f64,
+        end: f64,
+    },
 }
 
 /// The rates of the two parameter groups at one step.
@@ -45,12 +53,18 @@ impl Schedule {
                 gamma: spec.gamma,
             },
             "cosine" => Shape::Cosine,
+            "one_cycle" => Shape::OneCycle {
+                rise: spec.one_cycle_rise,
+                start: spec.one_cycle_start,
+                end: spec.one_cycle_end,
+            },
             _ => Shape::Constant,
         };
         Self {
             shape,
             warmup_steps: (spec.warmup * spec.total_steps as f64).round(),
             total_steps: spec.total_steps as f64,
+            frozen_steps: u64::from(spec.freeze_trunk_epochs) * spec.steps_per_epoch,
             trunk: spec.learning_rate_trunk,
             head: spec.learning_rate_head,
         }
@@ -59,8 +73,13 @@ impl Schedule {
     /// The rates with which `step` (from 0) is applied.
     pub(crate) fn rates(&self, step: u64) -> Rates {
         let factor = self.factor(step as f64);
+        let trunk = if step < self.frozen_steps {
+            0.0
+        } else {
+            self.trunk
+        };
         Rates {
-            trunk: self.trunk * factor,
+            trunk: trunk * factor,
             head: self.head * factor,
         }
     }
@@ -79,10 +98,26 @@ impl Schedule {
             Shape::Cosine => {
                 let span = (self.total_steps - self.warmup_steps).max(1.0);
                 let done = ((step - self.warmup_steps) / span).clamp(0.0, 1.0);
-                0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+                anneal(1.0, 0.0, done)
+            }
+            // Smith and Topin 2017, https://arxiv.org/abs/1708.07120, as torch's OneCycleLR with cosine annealing in two
+            // phases and cycle_momentum=False. Its length is the run's own.
+            Shape::OneCycle { rise, start, end } => {
+                let (peak, last) = (rise * self.total_steps - 1.0, self.total_steps - 1.0);
+                if step < peak {
+                    anneal(1.0 / start, 1.0, step / peak)
+                } else {
+                    let done = ((step - peak) / (last - peak).max(1.0)).min(1.0);
+                    anneal(1.0, 1.0 / (start * end), done)
+                }
             }
         }
     }
+}
+
+/// From one value to another along half a cosine.
+fn anneal(from: f64, to: f64, done: f64) -> f64 {
+    to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * done).cos())
 }
 
 #[cfg(test)]
@@ -127,6 +162,69 @@ mod tests {
                 .all(|(a, b)| (a - b).abs() < 1e-15),
             "{heads:?}"
         );
+    }
+
+    #[test]
+    fn the_trunk_stands_still_for_its_epochs_and_then_has_the_rate_of_the_schedule() {
+        let mut spec = spec("step", 0.0);
+        spec.freeze_trunk_epochs = 4;
+        let schedule = Schedule::new(&spec);
+        let trunks = [0, 39, 40].map(|step| schedule.rates(step).trunk);
+        assert_eq!(trunks[..2], [0.0, 0.0]);
+        assert!((trunks[2] - 0.01).abs() < 1e-15);
+        assert_eq!(schedule.rates(0).head, 1.0);
+    }
+
+    /// `[rise, start, end, total]` and the rates that torch's OneCycleLR gives for a peak of 1.
+    #[test]
+    fn one_cycle_is_torchs() {
+        let program = "
+import json, torch
+cases = [(0.3, 25.0, 1e4, 100), (0.2, 25.0, 1e4, 37), (0.5, 10.0, 3.0, 11), (0.0, 25.0, 10.0, 8), (1.0, 4.0, 10.0, 9)]
+out = []
+for rise, start, end, total in cases:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=total, pct_start=rise, div_factor=start,
+                                                   final_div_factor=end, cycle_momentum=False)
+    rates = []
+    for step in range(total):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        if step + 1 < total:
+            schedule.step()
+    out.append([rise, start, end, total, rates])
+print(json.dumps(out))
+";
+        let python = std::env::var("HGAT_PYTHON").unwrap_or_else(|_| "python3".into());
+        let output = std::process::Command::new(python)
+            .args(["-W", "ignore", "-c", program])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let cases: Vec<(f64, f64, f64, u64, Vec<f64>)> =
+            serde_json::from_slice(&output.stdout).unwrap();
+        for (rise, start, end, total, theirs) in cases {
+            let schedule = Schedule::new(&TrainSpec {
+                schedule: "one_cycle".into(),
+                total_steps: total,
+                learning_rate_head: 1.0,
+                one_cycle_rise: rise,
+                one_cycle_start: start,
+                one_cycle_end: end,
+                ..Default::default()
+            });
+            for (step, theirs) in (0..total).zip(theirs) {
+                let ours = schedule.rates(step).head;
+                assert!(
+                    (ours - theirs).abs() < 1e-12,
+                    "rise {rise}, step {step}: {ours} {theirs}"
+                );
+            }
+        }
     }
 
     #[test]

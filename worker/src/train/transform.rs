@@ -1,6 +1,7 @@
 //! The augmentation that the spec names.
 
 use data::augment::TrainTransform;
+use data::augment::pixels::PixelAugment;
 use data::files::OnBadImage;
 use proto::v1::DataSpec;
 
@@ -38,6 +39,21 @@ pub(crate) fn parse(spec: &DataSpec) -> Result<TrainTransform, WorkerError> {
     };
     transform.validate(spec.size).map_err(WorkerError::Config)?;
     Ok(transform)
+}
+
+/// What is done to pixels after the crop. Where nothing is left of a picture its place is taken by the mean, which is 0
+/// once normalised.
+pub(crate) fn pixels(spec: &DataSpec) -> PixelAugment {
+    let mut fill = [0; 3];
+    for (byte, mean) in fill.iter_mut().zip(&spec.mean) {
+        *byte = (mean * 255.0).round() as u8; // a mean is from 0 to 1
+    }
+    PixelAugment {
+        operations: spec.rand_augment_operations,
+        magnitude: spec.rand_augment_magnitude,
+        cutout: spec.cutout,
+        fill,
+    }
 }
 
 /// What a bad picture does.

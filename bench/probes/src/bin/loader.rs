@@ -55,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         seed: SEED,
         train: TrainTransform::random_resized_crop(),
         flip: true,
+        pixels: Default::default(),
         cache,
         on_bad_image: OnBadImage::Error,
         threads: 1,

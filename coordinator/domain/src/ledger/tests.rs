@@ -10,6 +10,8 @@ fn plan() -> RunPlan {
         seed: 3,
         samples: 15,
         val_samples: 2,
+        further_rows: 0,
+        early_stopping: None,
         global_batch: 4,
         micro_batch: 2,
         epochs: 2,

@@ -94,6 +94,9 @@ pub enum Event {
         step: u64,
         /// Whether there are figures, or why not.
         problem: Option<String>,
+        /// The mAP, as the bits of a float64.
+        #[serde(default)]
+        map_bits: Option<u64>,
     },
     /// The bytes of a checkpoint began to come in.
     CheckpointBegan {

@@ -267,7 +267,7 @@ impl State {
     pub(super) fn note_place(&mut self, steps_done: u64) {
         let due = self.plan.evaluated_epoch(steps_done);
         if let Some(epoch) = due {
-            let samples = self.plan.shape().val_samples;
+            let samples = self.plan.shape().evaluation_rows();
             let nothing_yet = Evaluation {
                 epoch,
                 scored: 0,

@@ -38,6 +38,7 @@ impl State {
             reports: progress::Reports::default(),
             evaluations: BTreeMap::new(),
             evaluated,
+            maps: config.maps.clone(),
             checkpointed: config.from_checkpoint.then_some(config.begins_at_step),
             opening: Opening::default(),
             stop: None,

@@ -29,6 +29,8 @@ pub(super) fn config(workers: u32, local: bool) -> Config {
             seed: 1,
             samples: 8,
             val_samples: VAL,
+            further_rows: 0,
+            early_stopping: None,
             global_batch: 4,
             micro_batch: 2,
             epochs: 2,
@@ -41,6 +43,7 @@ pub(super) fn config(workers: u32, local: bool) -> Config {
         evaluate_first: false,
         last_generation: 6,
         adopted: None,
+        maps: Default::default(),
         stop_after: None,
         timeouts: Timeouts::from_fault_timeout(Millis(5000)),
     }

@@ -40,7 +40,15 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             state.on_scored(*step, *scored, *samples);
             Vec::new()
         }
-        Event::Evaluated { step, problem } => state.on_evaluated(*step, problem.as_deref()),
+        Event::Evaluated {
+            step,
+            problem,
+            map_bits,
+        } => {
+            let mut effects = state.on_evaluated(*step, problem.as_deref());
+            effects.extend(state.note_map(*step, *map_bits, now));
+            effects
+        }
         Event::CheckpointBegan { step } => {
             if !matches!(state.phase, Phase::Over(_)) {
                 state.set(
@@ -137,7 +145,7 @@ impl State {
         }
     }
 
-    fn on_stop_asked(&mut self, by: &str, now: Millis) -> Vec<Effect> {
+    pub(super) fn on_stop_asked(&mut self, by: &str, now: Millis) -> Vec<Effect> {
         if self.stop.is_some() && !self.is_ending() {
             let reason = format!(
                 "stopped at once on a second request (by {by}): resume from the last checkpoint with --resume"

@@ -9,6 +9,8 @@ fn three_by_three() -> RunShape {
         seed: 5,
         samples: 10,
         val_samples: 4,
+        further_rows: 0,
+        early_stopping: None,
         global_batch: 4,
         micro_batch: 2,
         epochs: 3,
@@ -113,6 +115,8 @@ fn every_mistake_is_told_at_once() {
     let shape = RunShape {
         micro_batch: 1,
         val_samples: 0,
+        further_rows: 0,
+        early_stopping: None,
         epochs: 0,
         evaluate_every_epochs: 0,
         snapshot_every_steps: Some(0),

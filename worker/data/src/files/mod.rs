@@ -2,8 +2,10 @@
 
 mod check;
 mod memory;
+mod shared;
 
 pub use check::{BadFiles, CheckOptions, FileReport, check_files};
+pub use shared::{SharedPictures, shared_pictures};
 
 use std::fmt;
 use std::io;

@@ -29,6 +29,7 @@ pub(super) struct Scratch {
     reader: Reader,
     image: RgbImage,
     resampler: Resampler,
+    augmented: Vec<u8>,
 }
 
 /// Makes samples and batches.
@@ -99,6 +100,7 @@ impl Maker {
             reader,
             image,
             resampler,
+            augmented,
         } = scratch;
         // Only what the sample shows is decoded.
         let place = |width, height| self.place(id, &piece.request, width, height);
@@ -115,6 +117,12 @@ impl Maker {
         resampler
             .render_part(image, origin, &placement, size, &mut piece.room)
             .map_err(|error| error.to_string())?;
+        if piece.request.purpose == Purpose::Train {
+            let key = (self.options.seed, piece.request.epoch, id);
+            self.options
+                .pixels
+                .apply(key, size, &mut piece.room, augmented);
+        }
         Ok(shown.warning.is_some())
     }
 

@@ -40,6 +40,13 @@ pub(crate) fn adamw(lists: &[&[Tensor]; 4], rule: AdamW) -> Result<(), Failure> 
     })
 }
 
+/// Moves averages towards other values, by two checked lists.
+pub(crate) fn lerp(lists: &[&[Tensor]; 2], weight: f64) -> Result<(), Failure> {
+    let pointers = pointers(lists);
+    // SAFETY: as for `sgd`, with two lists.
+    check(unsafe { sys::nrs_foreach_lerp(pointers.as_ptr(), lists[0].len(), weight) })
+}
+
 fn pointers(lists: &[&[Tensor]]) -> Vec<*const sys::CTensor> {
     let all = lists.iter().flat_map(|list| list.iter());
     all.map(tensor_pointer).collect()

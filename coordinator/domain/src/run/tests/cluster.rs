@@ -456,6 +456,7 @@ impl Cluster {
             self.say(Event::Evaluated {
                 step,
                 problem: None,
+                map_bits: None,
             });
         }
         if snapshot {

@@ -45,7 +45,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         16 => (worker(), generation(), 0u64..5)
             .prop_map(|(worker, generation, step)| Event::Progress { worker, generation, report: report(step) }),
         2 => (0u64..5, 0..=VAL).prop_map(|(step, scored)| Event::Scored { step, scored, samples: VAL }),
-        2 => (0u64..5).prop_map(|step| Event::Evaluated { step, problem: None }),
+        2 => (0u64..5).prop_map(|step| Event::Evaluated { step, problem: None, map_bits: None }),
         1 => (0u64..5).prop_map(|step| Event::CheckpointBegan { step }),
         1 => (0u64..5).prop_map(|step| Event::CheckpointEnded { step, problem: None }),
         1 => (worker(), generation(), class).prop_map(|(worker, generation, class)| Event::Fault {
@@ -287,7 +287,7 @@ proptest! {
         }
         for step in [2, 4] {
             sim.happen(Event::Scored { step, scored: VAL, samples: VAL });
-            sim.happen(Event::Evaluated { step, problem: None });
+            sim.happen(Event::Evaluated { step, problem: None, map_bits: None });
         }
         // When they follow their release
         sim.all_go(WORKERS);

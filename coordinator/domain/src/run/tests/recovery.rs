@@ -283,6 +283,7 @@ fn with_nobody_left_the_run_goes_on_from_its_last_checkpoint() {
     sim.happen(Event::Evaluated {
         step: 2,
         problem: None,
+        map_bits: None,
     });
     for n in 0..2 {
         sim.stream_lost(n);

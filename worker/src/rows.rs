@@ -1,0 +1,218 @@
+//! The rows of an evaluation as batches: which pictures, how transformed, and in which mode the model scores them.
+
+use data::loader::Purpose;
+use proto::v1::ScoringSpec;
+use proto::v1::scoring::Way;
+
+/// What the rows of an evaluation stand for; made by the coordinator.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rows {
+    /// Way, first row and count of each part.
+    parts: Vec<(Way, u32, u32)>,
+    train_samples: Vec<u32>,
+    /// Whether the scores of training steps are sent too.
+    pub(crate) online: bool,
+}
+
+/// Rows that are scored in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowBatch {
+    pub(crate) way: Way,
+    /// The rows this rank was asked for.
+    pub(crate) asked: Vec<u32>,
+    /// The first row and the samples of the whole batch. Where batch statistics count, that is the same batch whoever was
+    /// asked for which of its rows.
+    pub(crate) first: u32,
+    pub(crate) samples: Vec<u32>,
+}
+
+impl RowBatch {
+    /// Split and transform.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match self.way {
+            Way::Val | Way::ValAverage | Way::Unspecified => Purpose::Val,
+            Way::TrainClean | Way::TrainBatch => Purpose::TrainPlain,
+            Way::TrainCrops | Way::TrainCropsBatch => Purpose::Train,
+        }
+    }
+
+    /// Whether it is normalised by its own statistics.
+    pub(crate) fn by_batch(&self) -> bool {
+        by_batch(self.way)
+    }
+
+    /// The row of a sample of this batch, if it was asked for.
+    pub(crate) fn row_of(&self, sample: u32) -> Option<u32> {
+        let at = self.samples.iter().position(|known| *known == sample)?;
+        let row = self.first + at as u32; // within a part's count
+        self.asked.contains(&row).then_some(row)
+    }
+}
+
+fn by_batch(way: Way) -> bool {
+    matches!(way, Way::TrainBatch | Way::TrainCropsBatch)
+}
+
+impl Rows {
+    /// From the run's spec; one that has none means that rows are validation samples.
+    pub(crate) fn new(spec: Option<&ScoringSpec>) -> Self {
+        let Some(spec) = spec else {
+            return Self::default();
+        };
+        let mut next = 0;
+        let parts = spec.parts.iter().map(|part| {
+            let first = next;
+            next += part.rows;
+            (part.way(), first, part.rows)
+        });
+        Self {
+            parts: parts.collect(),
+            train_samples: spec.train_samples.clone(),
+            online: spec.online,
+        }
+    }
+
+    /// Cuts rows, ascending, into batches of at most `size` (1 more where a batch would hold a single picture that batch
+    /// normalisation has no statistics of).
+    pub(crate) fn batches(&self, rows: &[u32], size: usize) -> Vec<RowBatch> {
+        let size = size.max(1);
+        let part_of = |row: u32| {
+            let known = self
+                .parts
+                .iter()
+                .find(|(_, first, count)| (*first..first + count).contains(&row));
+            *known.unwrap_or(&(Way::Val, 0, u32::MAX))
+        };
+        let mut batches = Vec::new();
+        for stretch in rows.chunk_by(|a, b| part_of(*a).1 == part_of(*b).1) {
+            let Some(&start) = stretch.first() else {
+                continue;
+            };
+            let (way, first, count) = part_of(start);
+            let sample = |row: u32| match way {
+                Way::Val | Way::ValAverage | Way::Unspecified => row - first,
+                // The coordinator counts as many rows as there are samples.
+                _ => self
+                    .train_samples
+                    .get((row - first) as usize)
+                    .copied()
+                    .unwrap_or(u32::MAX),
+            };
+            if !by_batch(way) {
+                batches.extend(stretch.chunks(size).map(|asked| RowBatch {
+                    way,
+                    asked: asked.to_vec(),
+                    first: asked[0],
+                    samples: asked.iter().map(|row| sample(*row)).collect(),
+                }));
+                continue;
+            }
+            let size = size.max(2) as u32; // a micro-batch
+            let block = |row: u32| {
+                let (at, blocks) = ((row - first) / size, (count / size).max(1));
+                // What is left over joins the last block if it is a single one.
+                if count % size == 1 {
+                    at.min(blocks - 1)
+                } else {
+                    at
+                }
+            };
+            for asked in stretch.chunk_by(|a, b| block(*a) == block(*b)) {
+                let number = block(asked[0]);
+                let begins = first + number * size;
+                let ends = (begins..first + count)
+                    .find(|row| block(*row) != number)
+                    .unwrap_or(first + count);
+                batches.push(RowBatch {
+                    way,
+                    asked: asked.to_vec(),
+                    first: begins,
+                    samples: (begins..ends).map(sample).collect(),
+                });
+            }
+        }
+        batches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::Scoring;
+
+    fn rows(val: u32, train: u32) -> Rows {
+        let part = |way: Way, rows| Scoring {
+            way: way.into(),
+            rows,
+        };
+        Rows::new(Some(&ScoringSpec {
+            parts: vec![
+                part(Way::Val, val),
+                part(Way::ValAverage, val),
+                part(Way::TrainClean, train),
+                part(Way::TrainCropsBatch, train),
+            ],
+            train_samples: (0..train).map(|i| 1000 + i).collect(),
+            online: true,
+        }))
+    }
+
+    #[test]
+    fn every_row_is_asked_for_once_in_a_batch_of_its_own_way() {
+        let rows = rows(5, 7);
+        let all: Vec<u32> = (0..24).collect();
+        let batches = rows.batches(&all, 3);
+        let asked: Vec<u32> = batches
+            .iter()
+            .flat_map(|batch| batch.asked.clone())
+            .collect();
+        assert_eq!(asked, all);
+        for batch in &batches {
+            for &row in &batch.asked {
+                let (way, sample) = match row {
+                    0..5 => (Way::Val, row),
+                    5..10 => (Way::ValAverage, row - 5),
+                    10..17 => (Way::TrainClean, 1000 + row - 10),
+                    _ => (Way::TrainCropsBatch, 1000 + row - 17),
+                };
+                assert_eq!(batch.way, way);
+                assert_eq!(batch.row_of(sample), Some(row));
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_whose_statistics_count_is_the_same_whoever_scores_which_of_its_rows() {
+        for (train, size) in [(7, 3), (8, 3), (2, 5), (9, 4), (12, 4), (3, 2)] {
+            let rows = rows(5, train);
+            let all: Vec<u32> = (10 + train..10 + 2 * train).collect();
+            let whole = rows.batches(&all, size);
+            assert!(
+                whole.iter().all(|batch| batch.samples.len() >= 2),
+                "{whole:?}"
+            );
+            for cut in 0..all.len() {
+                let (left, right) = all.split_at(cut);
+                let parts = [rows.batches(left, size), rows.batches(right, size)].concat();
+                for part in parts {
+                    let same = whole
+                        .iter()
+                        .find(|batch| batch.first == part.first)
+                        .unwrap();
+                    assert_eq!(same.samples, part.samples);
+                    assert!(part.asked.iter().all(|row| same.asked.contains(row)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_without_a_spec_scores_its_validation_split() {
+        let batches = Rows::new(None).batches(&[3, 4, 5], 2);
+        assert_eq!(batches[0].samples, [3, 4]);
+        assert_eq!(
+            (batches[1].way, batches[1].asked.clone()),
+            (Way::Val, vec![5])
+        );
+    }
+}
