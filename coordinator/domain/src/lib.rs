@@ -8,9 +8,9 @@
 
 pub mod average_precision;
 pub mod calibration;
+pub mod class_weights;
 pub mod comparison;
 pub mod group_means;
-pub mod class_weights;
 pub mod labels;
 pub mod ledger;
 pub mod membership;

@@ -11,8 +11,8 @@ mod sample;
 mod state;
 
 use crate::augment::TrainTransform;
-use crate::cache::Cache;
 use crate::augment::pixels::PixelAugment;
+use crate::cache::Cache;
 use crate::coco::Split;
 use crate::files::{BadImage, OnBadImage};
 use sample::Maker;
