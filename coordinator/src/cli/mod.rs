@@ -10,6 +10,7 @@ mod ledger;
 mod pictures;
 mod replay;
 mod seeds;
+mod signals;
 mod start;
 mod workers;
 

@@ -2,14 +2,13 @@
 //! run in a directory of its own. Stopped like a single run; `--resume` goes on with what is not finished.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use domain::comparison::seeds::spread;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Environment, Failure, LOST, OK, StartArgs, USAGE, start};
+use super::signals::watch_signals;
+use super::{Environment, Failure, OK, StartArgs, USAGE, start};
 use crate::config::{Config, Sources};
 use crate::seed_dirs;
 use crate::terminal::{Terminal, figures, row};
@@ -123,23 +122,6 @@ fn summary(run_dir: &Path) -> Value {
     text.ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default()
-}
-
-/// Whether Ctrl-C or SIGTERM has come. A run stops by itself; this keeps the next one from beginning, also if the signal
-/// comes between two runs.
-fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
-    let told = Arc::new(AtomicBool::new(false));
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals = signal(kind)
-            .map_err(|error| Failure::new(LOST, format!("cannot take signals: {error}")))?;
-        let told = Arc::clone(&told);
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                told.store(true, Ordering::Relaxed);
-            }
-        });
-    }
-    Ok(told)
 }
 
 fn stopped(args: &StartArgs, count: u32) -> Vec<String> {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use data::coco::Dataset;
 use domain::run_plan::RunPlan;
 use sha2::{Digest, Sha256};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::failure::DATA;
 use super::pictures::PictureCheck;
+use super::signals::pass_on_signals;
 use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE};
 use crate::baseline;
 use crate::checkpoint::Checkpoints;
@@ -22,7 +22,7 @@ use crate::descriptors;
 use crate::evaluation::labels_of;
 use crate::machine::{Machine, Placement, place};
 use crate::observer::Observer;
-use crate::run::{self, Launch, ResumePoint, RunSetup, Shutdown};
+use crate::run::{self, Launch, ResumePoint, RunSetup};
 use crate::run_dir::RunDir;
 use crate::summary::Summary;
 use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures};
@@ -379,25 +379,4 @@ fn find_checkpoint(
         step: entry.step,
         checkpoint: entry.path,
     }))
-}
-
-/// Ctrl-C and SIGTERM, as they come.
-fn pass_on_signals(requests: &mpsc::Sender<Shutdown>) -> Result<(), Failure> {
-    for (kind, request) in [
-        (SignalKind::interrupt(), Shutdown::Interrupt),
-        (SignalKind::terminate(), Shutdown::Terminate),
-    ] {
-        let mut signals = signal(kind)
-            .map_err(|error| Failure::new(LOST, format!("cannot take signals: {error}")))?;
-        let requests = requests.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                // A run that has ended takes no more requests.
-                if requests.send(request.clone()).await.is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    Ok(())
 }
