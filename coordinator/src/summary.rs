@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::evaluation::json::{definitions, figures_json};
 use crate::evaluation::scores_folder::{class_names, groups_of};
-use crate::evaluation::{Evaluated, labels_of};
+use crate::evaluation::{Evaluated, Metrics, labels_of};
 use crate::further::Further;
 use crate::run::Outcome;
 

@@ -56,7 +56,7 @@ fn evaluated(figures: TrainFigures, right: impl Fn(Way) -> bool) -> Metrics {
             .unwrap();
         assert_eq!(receipt.completed, at + 1 == rows);
     }
-    evaluations.compute(4).unwrap().1.unwrap()
+    evaluations.compute(4).unwrap().outcome.unwrap().0
 }
 
 fn map(metrics: &Metrics, figure: Figure) -> Option<f64> {
@@ -116,7 +116,7 @@ fn scores_of_training_that_never_came_leave_their_figures_out() {
     let evaluations = Evaluations::of_sheet(sheet, val, train).unwrap();
     let logits: Vec<f32> = rows.iter().flat_map(|_| [0.0, 0.0]).collect();
     evaluations.submit(4, &rows, &logits, &[]).unwrap();
-    let metrics = evaluations.compute(4).unwrap().1.unwrap();
+    let metrics = evaluations.compute(4).unwrap().outcome.unwrap().0;
     assert_eq!(map(&metrics, Figure::Online), None);
     assert_eq!(map(&metrics, Figure::TrainClean), Some(0.5));
 }

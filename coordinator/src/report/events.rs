@@ -288,6 +288,7 @@ fn told(event: &Event) -> Option<(Kind, String)> {
         Event::Evaluated {
             step,
             problem: Some(problem),
+            ..
         } => (
             Kind::Failure,
             format!("there are no figures of step {step}: {problem}"),

@@ -313,6 +313,8 @@ fn evaluated(step: u64, epoch: u32, map: f64) -> Evaluated {
             calibration: None,
             best_thresholds: None,
             other_definitions: None,
+            further: Vec::new(),
+            train_gap: None,
         },
     }
 }
@@ -328,6 +330,8 @@ fn shape() -> RunShape {
         evaluate_every_epochs: 1,
         snapshot_every_steps: None,
         snapshot_every_epochs: Some(1),
+        further_rows: 0,
+        early_stopping: None,
     }
 }
 
