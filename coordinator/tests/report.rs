@@ -122,6 +122,8 @@ async fn killed_run(run_dir: &Path) {
         evaluate_every_epochs: 1,
         snapshot_every_steps: None,
         snapshot_every_epochs: None,
+        further_rows: 0,
+        early_stopping: None,
     };
     let (store, _) = Store::open(&run_dir.join("run.redb"), "abc", Resume::At(0)).unwrap();
     store.shape(shape);
