@@ -12,13 +12,15 @@ mod colour;
 mod headers;
 mod huffman;
 mod idct;
+mod stuffing;
 
 use super::Region;
 use super::survey::Survey;
 use fearless_simd::{Level, Simd};
 use headers::Headers;
-use huffman::{Bits, NoCode, PADDING, Table};
+use huffman::{Bits, NoCode, Table};
 use std::ops::Range;
+use stuffing::unstuff;
 
 /// Rows of MCUs whose samples are held: the one at hand, and the one above for interpolation across their border.
 const HELD_ROWS: usize = 2;
@@ -134,36 +136,6 @@ pub(super) fn decode(
     let (planes, rows) = (&mut scratch.planes, &mut scratch.rows);
     let result = run_widest(&job, planes, rows, out);
     Some(result.map_err(|NoCode| "the picture data hold bits that are no code, or too few"))
-}
-
-/// Copies a scan's data without the zeros behind 0xFF, cut at the restart markers.
-fn unstuff(data: &[u8], out: &mut Vec<u8>, segments: &mut Vec<Range<usize>>) {
-    out.clear();
-    segments.clear();
-    out.reserve(data.len() + PADDING);
-    let mut start = 0;
-    let mut rest = data;
-    while let Some(at) = memchr::memchr(0xff, rest) {
-        match rest.get(at + 1) {
-            Some(0) => out.extend_from_slice(&rest[..=at]),
-            Some(0xd0..=0xd7) => {
-                out.extend_from_slice(&rest[..at]);
-                out.extend_from_slice(&[0xff; PADDING]);
-                segments.push(start..out.len());
-                start = out.len();
-            }
-            // Fill bytes before a marker.
-            _ => {
-                out.extend_from_slice(&rest[..at]);
-                rest = &rest[at + 1..];
-                continue;
-            }
-        }
-        rest = &rest[at + 2..];
-    }
-    out.extend_from_slice(rest);
-    out.extend_from_slice(&[0xff; PADDING]);
-    segments.push(start..out.len());
 }
 
 /// How far the scan has been read.
