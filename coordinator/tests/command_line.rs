@@ -556,7 +556,10 @@ impl<'a> Place<'a> {
             .unwrap();
             let pictures = folder.join(format!("coco/{name}2017"));
             fs::create_dir_all(&pictures).unwrap();
-            (0..samples).for_each(|n| fs::write(pictures.join(format!("{n}.jpg")), JPEG).unwrap());
+            // A picture of both splits would be warned of: a comment tells them apart.
+            let picture = [&JPEG[..2], &[0xFF, 0xFE, 0, 3, name.len() as u8], &JPEG[2..]].concat();
+            (0..samples)
+                .for_each(|n| fs::write(pictures.join(format!("{n}.jpg")), &picture).unwrap());
         }
         let program = std::env::current_exe().unwrap();
         let script = format!(
