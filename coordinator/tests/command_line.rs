@@ -534,15 +534,17 @@ impl<'a> Place<'a> {
         fs::create_dir_all(folder.join("coco/annotations")).unwrap();
         for (name, split, samples) in [("train", &dataset.train, TRAIN), ("val", &dataset.val, VAL)]
         {
+            // As in COCO, no image id is in both splits.
+            let first = 100 * u32::try_from(name.len()).unwrap();
             let images: Vec<_> = (0..samples)
-                .map(|n| json!({ "id": n + 100, "file_name": format!("{n}.jpg") }))
+                .map(|n| json!({ "id": n + first, "file_name": format!("{n}.jpg") }))
                 .collect();
             let labels = (0..samples)
                 .zip(&split.samples)
                 .flat_map(|(n, sample)| sample.labels.iter().map(move |class| (n, *class)));
             let annotations: Vec<_> = (1..)
                 .zip(labels)
-                .map(|(id, (image, class))| json!({ "id": id, "image_id": image + 100, "category_id": class + 1 }))
+                .map(|(id, (image, class))| json!({ "id": id, "image_id": image + first, "category_id": class + 1 }))
                 .collect();
             let categories: Vec<_> =
                 dataset.classes.iter().map(|class| json!({ "id": class.coco_id, "name": class.name, "supercategory": "thing" })).collect();
@@ -557,7 +559,12 @@ impl<'a> Place<'a> {
             let pictures = folder.join(format!("coco/{name}2017"));
             fs::create_dir_all(&pictures).unwrap();
             // A picture of both splits would be warned of: a comment tells them apart.
-            let picture = [&JPEG[..2], &[0xFF, 0xFE, 0, 3, name.len() as u8], &JPEG[2..]].concat();
+            let picture = [
+                &JPEG[..2],
+                &[0xFF, 0xFE, 0, 3, name.len() as u8],
+                &JPEG[2..],
+            ]
+            .concat();
             (0..samples)
                 .for_each(|n| fs::write(pictures.join(format!("{n}.jpg")), &picture).unwrap());
         }

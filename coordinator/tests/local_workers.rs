@@ -231,6 +231,8 @@ async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_
     let before = r#"case "$*" in *worker-1*) export HGAT_FAKE_KILL_AT=2;; esac"#;
     let mut setup = protocol_speaking(dir.path(), before, 3);
     setup.membership.budgets.crash = 0;
+    // These workers compute nothing: so many epochs are not over before the process is seen to have ended.
+    setup.shape.epochs = 500;
     let mut served = Served::start(setup).await;
     served.until_phase(Phase::Failed).await;
     let (pids, _) = launched(&mut served);

@@ -67,6 +67,8 @@ pub struct Member {
     pub rank: Option<u32>,
     /// The rank it had when it was lost, for sentences.
     pub rank_when_lost: Option<u32>,
+    /// And the generation in which it had it.
+    pub generation_when_lost: Option<u64>,
     /// Whether its state is in place for the present generation.
     pub ready: bool,
     /// The next step it will report.

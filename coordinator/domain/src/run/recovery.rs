@@ -82,7 +82,11 @@ impl State {
                 text: format!("{worker} went before the run began: {detail}"),
             }];
         }
-        let text = format!("{} was lost {}: {detail}", self.name(worker), self.place());
+        let text = format!(
+            "{} was lost {}: {detail}",
+            self.name(worker),
+            self.place(worker)
+        );
         let mut effects = Vec::new();
         if !left {
             effects.extend(self.lose(worker, text.clone(), now));
@@ -110,7 +114,7 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         let first_start = self.is_first_start();
-        let (who, place) = (self.name(worker), self.place());
+        let (who, place) = (self.name(worker), self.place(worker));
         let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
         let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
@@ -230,11 +234,15 @@ impl State {
 
     /// A worker is no member any more; the generation is over if it was one.
     pub(super) fn lose(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
+        let generation = self.generation;
         let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
         let was_member = member.is_member();
-        member.rank_when_lost = member.rank.take().or(member.rank_when_lost);
+        if let Some(rank) = member.rank.take() {
+            member.rank_when_lost = Some(rank);
+            member.generation_when_lost = Some(generation);
+        }
         member.place = Place::SettingUp;
         member.leaving = None;
         drop(member);
@@ -334,8 +342,15 @@ impl State {
         }
     }
 
-    /// Where the run is, for a sentence.
-    fn place(&self) -> String {
+    /// Where the run is, for a sentence about a worker. Its process may be seen to end when the others are one generation
+    /// further already.
+    fn place(&self, worker: &WorkerId) -> String {
+        let lost_in =
+            |member: &Member| member.rank.is_none().then_some(member.generation_when_lost);
+        let earlier = self.roster.get(worker).and_then(lost_in).flatten();
+        if let Some(earlier) = earlier.filter(|earlier| *earlier < self.generation) {
+            return format!("in generation {earlier}");
+        }
         match self.generation {
             0 => "before the first generation".to_owned(),
             generation => format!("in generation {generation} after {} steps", self.steps_done),
