@@ -50,7 +50,7 @@ pub(crate) fn dataset() -> Dataset {
         num_classes: CLASSES,
         samples: (0..samples)
             .map(|n| Sample {
-                image_id: u64::from(n) + 100,
+                image_id: u64::from(n) + 100 * name.len() as u64,
                 file_name: format!("{n}.jpg"),
                 // The third class has no positive.
                 labels: match n % 3 {
