@@ -30,12 +30,18 @@ def needs():
 
 
 def run(quick):
-    kills, peer_kills, patience = (6, 1, 60) if quick else (30, 6, 240)
+    kills, peer_kills, patience = (6, 1, 60) if quick else (30, 6, int(os.environ.get("HGAT_PEER_SECONDS", "240")))
     ours = our_kills(kills)
     peer, failed = peer_recoveries(peer_kills, patience)
     recovered = [kill["next_step"] for kill in ours["kills"]]
-    group = len(recovered) // len(peer)
-    groups = [statistics.median(recovered[i * group : (i + 1) * group]) for i in range(len(peer))]
+    # As many medians of ours as the peer has recoveries, for ratios; alone where it has none.
+    group = len(recovered) // max(1, len(peer))
+    groups = [statistics.median(recovered[i * group : (i + 1) * group]) for i in range(max(1, len(peer)))]
+    peers_row = (
+        {"median": round(statistics.median(peer), 4), "p95": max(peer), "unit": "s"}
+        if peer
+        else {"value": f"it did not recover once within {patience} s", "unit": ""}
+    )
 
     def row(key):
         values = sorted(kill[key] for kill in ours["kills"])
@@ -53,7 +59,7 @@ def run(quick):
         unit="s",
         higher_is_better=False,
         ours=groups,
-        peer=peer,
+        peer=peer or None,
         peer_name="torchrun --max-restarts 3, DistributedDataParallel on Gloo",
         peer_command=" ".join(peer_command()),
         details={
@@ -64,7 +70,7 @@ def run(quick):
             "a step of two workers": {"median": ours["step_of_two"], "unit": "s"},
             "steps void": {"value": ours["void"], "unit": f"of {ours['steps']}"},
             "samples lost or repeated": {"value": 0 if ours["holds"] else None, "unit": "samples"},
-            "peer: kill to its next step": {"median": round(statistics.median(peer), 4), "p95": max(peer), "unit": "s"},
+            "peer: kill to its next step": peers_row,
             "peer: launches that a failed restart ended": {"value": failed, "unit": "launches"},
             "peer: steps lost at a kill": {"value": "all since its last checkpoint", "unit": ""},
             "peer: kill to the replacement training": {"value": "the same: all processes are started again", "unit": ""},
@@ -205,8 +211,6 @@ def peer_recoveries(count, patience):
             finally:
                 watchdog.cancel()
                 end_tree(process.pid)
-    if not recovered:
-        raise RuntimeError(f"the peer did not recover once within {patience} s")
     return recovered, failed
 
 
