@@ -210,8 +210,6 @@ fn take_part(
         online,
         initial,
     };
-    // What setting up took is not needed again.
-    nccl_rs::release_unused_memory();
     member.take_part()
 }
 

@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn so_many_evaluations_in_a_row_without_a_better_one_are_enough() {
-        let cases: [(&[f64], u32, Option<(u64, f64)>); 7] = [
+        type Case<'a> = (&'a [f64], u32, Option<(u64, f64)>);
+        let cases: [Case; 7] = [
             (&[], 1, None),
             (&[0.2], 1, None),
             (&[0.2, 0.3, 0.4], 1, None),
