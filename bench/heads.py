@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from lib import BINARIES, ROOT, Result, interleaved
+from lib import BINARIES, ROOT, Result, interleaved, missing
 
 PROBE = BINARIES / "heads"
 PEER = ROOT / "bench" / "peers" / "peer_heads.py"
@@ -13,8 +13,7 @@ TIMEOUT_SECONDS = 300
 
 
 def needs():
-    missing = [path for path in (PROBE, REFERENCE) if not path.exists()]
-    return f"{missing[0]} is missing" if missing else None
+    return missing(PROBE, REFERENCE)
 
 
 def run(quick):

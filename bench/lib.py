@@ -74,6 +74,12 @@ class Result:
         return path
 
 
+def missing(*paths: Path) -> str | None:
+    """Which file is not there, if any, as `needs` says it."""
+    absent = [path for path in paths if not path.exists()]
+    return f"{absent[0]} is missing" if absent else None
+
+
 def interleaved(ours, peer, repeats: int) -> tuple[list[float], list[float]]:
     """Calls both in turn, after one round that does not count; returns what they returned."""
     ours()

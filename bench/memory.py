@@ -1,5 +1,6 @@
 """Memory of a worker process at rest: model and optimizer state there, no step done, against the Python peer."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -7,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result
+from lib import BINARIES, ROOT, Result, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_rest.py"
@@ -17,8 +18,7 @@ TIMEOUT_SECONDS = 120
 
 
 def needs():
-    missing = [path for path in (COORDINATOR, WORKER, REFERENCE, CONFIG) if not path.exists()]
-    return f"{missing[0]} is missing" if missing else None
+    return missing(COORDINATOR, WORKER, REFERENCE, CONFIG)
 
 
 def run(quick):
@@ -73,8 +73,6 @@ def our_rest(data, run_dir):
 
 
 def address_of(run_dir):
-    import json
-
     file = run_dir / "coordinator.json"
     return json.loads(file.read_text())["address"] if file.exists() else None
 

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result
+from lib import BINARIES, ROOT, Result, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_recovery.py"
@@ -25,8 +25,7 @@ SEED = 1
 
 
 def needs():
-    missing = [path for path in (COORDINATOR, WORKER, CONFIG) if not path.exists()]
-    return f"{missing[0]} is missing" if missing else None
+    return missing(COORDINATOR, WORKER, CONFIG)
 
 
 def run(quick):

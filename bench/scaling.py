@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import train_step
-from lib import BINARIES, Result
+from lib import BINARIES, Result, missing
 
 # Run by its name alone: it measures a model, and is no comparison.
 BY_NAME_ONLY = True
@@ -30,9 +30,8 @@ BACKWARD_SHARE, LAST_BUCKET_SHARE = 2 / 3, 1 / 8
 
 
 def needs():
-    missing = [path for path in (COORDINATOR, WORKER) if not path.exists()]
-    if missing:
-        return f"{missing[0]} is missing"
+    if absent := missing(COORDINATOR, WORKER):
+        return absent
     if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("tc"):
         return "a link is slowed in a network namespace, which needs root, ip and tc"
     return None

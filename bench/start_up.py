@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, interleaved
+from lib import BINARIES, ROOT, Result, interleaved, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
@@ -16,8 +16,7 @@ TIMEOUT_SECONDS = 120
 
 
 def needs():
-    missing = [path for path in (COORDINATOR, WORKER, REFERENCE, CONFIG) if not path.exists()]
-    return f"{missing[0]} is missing" if missing else None
+    return missing(COORDINATOR, WORKER, REFERENCE, CONFIG)
 
 
 def run(quick):

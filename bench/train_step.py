@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result
+from lib import BINARIES, ROOT, Result, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
@@ -20,8 +20,7 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_":
 
 
 def needs():
-    missing = [path for path in (COORDINATOR, WORKER, REFERENCE) if not path.exists()]
-    return f"{missing[0]} is missing" if missing else None
+    return missing(COORDINATOR, WORKER, REFERENCE)
 
 
 def run(quick):
