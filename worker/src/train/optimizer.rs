@@ -23,6 +23,16 @@ enum Rule {
     },
 }
 
+/// What has one learning rate: lists with one tensor a parameter, as the fused updates take them.
+#[derive(Debug)]
+struct Group {
+    role: Role,
+    values: Vec<Tensor>,
+    gradients: Vec<Tensor>,
+    /// One list a kind of state.
+    state: Vec<Vec<Tensor>>,
+}
+
 /// Parameters with their optimizer state.
 #[derive(Debug)]
 pub(crate) struct Optimizer {
@@ -34,8 +44,10 @@ pub(crate) struct Optimizer {
     parameters: Vec<(Tensor, Role)>,
     /// One list per kind of state, each with one tensor a parameter and of its shape.
     state: Vec<(&'static str, Vec<Tensor>)>,
-    /// One a parameter, where the reducer leaves them; none before [`Optimizer::bind`].
-    gradients: Vec<Tensor>,
+    /// Those that have parameters; none before [`Optimizer::bind`].
+    groups: Vec<Group>,
+    /// All gradients again, as few flat tensors.
+    flat: Vec<Tensor>,
 }
 
 impl Optimizer {
@@ -81,7 +93,8 @@ impl Optimizer {
             frozen_steps: u64::from(spec.freeze_trunk_epochs) * spec.steps_per_epoch,
             parameters,
             state,
-            gradients: Vec::new(),
+            groups: Vec::new(),
+            flat: Vec::new(),
         })
     }
 
@@ -105,9 +118,30 @@ impl Optimizer {
         }
     }
 
-    /// Names the tensors in which the gradients will be, one a parameter.
-    pub(crate) fn bind(&mut self, gradients: &[Tensor]) {
-        self.gradients = gradients.iter().map(Tensor::shallow_clone).collect();
+    /// Names the tensors in which the gradients will be, one a parameter, and the `flat` ones that hold all of them.
+    pub(crate) fn bind(&mut self, gradients: &[Tensor], flat: &[Tensor]) {
+        let parameters = &self.parameters;
+        let group = |role| {
+            let of = |list: &[Tensor]| -> Vec<Tensor> {
+                let all = parameters.iter().zip(list);
+                all.filter(|((_, theirs), _)| *theirs == role)
+                    .map(|(_, tensor)| tensor.shallow_clone())
+                    .collect()
+            };
+            let theirs = parameters.iter().filter(|(_, theirs)| *theirs == role);
+            Group {
+                role,
+                values: theirs.map(|(value, _)| value.shallow_clone()).collect(),
+                gradients: of(gradients),
+                state: self.state.iter().map(|(_, list)| of(list)).collect(),
+            }
+        };
+        self.groups = [Role::Trunk, Role::Head]
+            .into_iter()
+            .map(group)
+            .filter(|group| !group.values.is_empty())
+            .collect();
+        self.flat = flat.iter().map(Tensor::shallow_clone).collect();
     }
 
     /// Multiplies the gradients of `step` (from 0) by `factor` and applies them. From here on the step is committed.
@@ -116,42 +150,31 @@ impl Optimizer {
     /// When the device fails.
     pub(crate) fn apply(&mut self, step: u64, rates: Rates, factor: f64) -> Result<(), TchError> {
         if factor != 1.0 {
-            for gradient in &mut self.gradients {
+            for gradient in &mut self.flat {
                 let _ = gradient.f_mul_scalar_(factor)?;
             }
         }
-        for (role, rate) in [(Role::Trunk, rates.trunk), (Role::Head, rates.head)] {
+        let decay = self.weight_decay;
+        for group in &self.groups {
             // A frozen trunk gathers no history either; AdamW counts its steps from when it begins to move.
-            let frozen = match role {
-                Role::Trunk => self.frozen_steps,
-                Role::Head => 0,
+            let (rate, frozen) = match group.role {
+                Role::Trunk => (rates.trunk, self.frozen_steps),
+                Role::Head => (rates.head, 0),
             };
             if step < frozen {
                 continue;
             }
-            let of = |list: &[Tensor]| -> Vec<Tensor> {
-                let all = self.parameters.iter().zip(list);
-                all.filter(|((_, theirs), _)| *theirs == role)
-                    .map(|(_, tensor)| tensor.shallow_clone())
-                    .collect()
-            };
-            let values: Vec<Tensor> = self
-                .parameters
-                .iter()
-                .filter(|(_, theirs)| *theirs == role)
-                .map(|(value, _)| value.shallow_clone())
-                .collect();
-            let state: Vec<Vec<Tensor>> = self.state.iter().map(|(_, list)| of(list)).collect();
-            let (gradients, decay) = (of(&self.gradients), self.weight_decay);
-            match (self.rule, state.as_slice()) {
-                _ if values.is_empty() => {}
+            let Group {
+                values, gradients, ..
+            } = group;
+            match (self.rule, group.state.as_slice()) {
                 (Rule::Sgd { momentum }, [buffers]) => {
                     let rule = Sgd {
                         rate,
                         momentum,
                         decay,
                     };
-                    fused::sgd(&values, &gradients, buffers, rule)?;
+                    fused::sgd(values, gradients, buffers, rule)?;
                 }
                 (
                     Rule::AdamW {
@@ -169,7 +192,7 @@ impl Optimizer {
                         decay,
                         step: step + 1 - frozen,
                     };
-                    fused::adamw(&values, &gradients, [means, squares], rule)?;
+                    fused::adamw(values, gradients, [means, squares], rule)?;
                 }
                 // `new` makes the state that the rule has.
                 _ => {}
@@ -215,7 +238,8 @@ mod tests {
         let mut optimizer =
             Optimizer::new(&spec(optimizer), [(&parameter, Role::Head)].into_iter()).unwrap();
         let mut gradient = Tensor::zeros([1], (Kind::Double, Device::Cpu));
-        optimizer.bind(&[gradient.shallow_clone()]);
+        let gradients = [gradient.shallow_clone()];
+        optimizer.bind(&gradients, &gradients);
         for (step, (value, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)]
             .into_iter()
             .enumerate()
@@ -272,7 +296,7 @@ mod tests {
             let mut optimizer =
                 Optimizer::new(&spec, [(&parameter, Role::Trunk)].into_iter()).unwrap();
             let gradient = Tensor::full([1], 0.5, (Kind::Double, Device::Cpu));
-            optimizer.bind(&[gradient]);
+            optimizer.bind(&[gradient.shallow_clone()], &[gradient]);
             for step in 0..u64::from(frozen) + 2 {
                 let rates = Rates {
                     trunk: 0.1,

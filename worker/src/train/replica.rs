@@ -114,9 +114,9 @@ impl<'a> Replica<'a> {
         };
         let reducer = Reducer::new(&group, &parameters, sizes).map_err(collective)?;
         let gradients = reducer.gradients().map_err(collective)?;
-        optimizer.bind(&gradients);
         let loss = super::loss(spec, &held.model)?;
         let flat_gradients = reducer.flat_gradients().map_err(collective)?;
+        optimizer.bind(&gradients, &flat_gradients);
         let sentinel_steps = spec.sentinel_steps;
         Ok(Self {
             reducer,
