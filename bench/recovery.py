@@ -60,7 +60,7 @@ def run(quick):
         ours=groups,
         peer=peer or None,
         peer_name="torchrun --max-restarts 3, DistributedDataParallel on Gloo",
-        peer_command=" ".join(peer_command()),
+        peer_command=" ".join([*(f"{k}={v}" for k, v in PEER_ENVIRONMENT.items()), *peer_command()]),
         details={
             "kill to next committed step": row("next_step"),
             "kill to a standing generation of the survivors": row("standing"),
@@ -182,6 +182,11 @@ def step_times(events):
     return times
 
 
+# As shipped torchrun does not recover: its ranks' keys stay in the store that all incarnations share, so that the next
+# ones connect to addresses of the dead ("connectFullMesh … Connection refused"). With this every incarnation has a store.
+PEER_ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
 def peer_command():
     return [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORKERS), "--standalone",
@@ -190,16 +195,17 @@ def peer_command():
 
 
 def peer_recoveries(count, patience):
-    """Kills ranks of the peer until it has recovered so often or the time is over; also counts restarts that failed.
-
-    A restart that meets the addresses of the ranks before it fails ("connectFullMesh … Connection refused") and uses up
-    one of the three that a launch has: that is how torchrun recovers, so such a launch counts for what it got done.
-    """
+    """Kills ranks of the peer until it has recovered so often or the time is over; also counts launches that ended."""
     chance, recovered, failed = random.Random(SEED), [], 0
     give_up = time.monotonic() + patience
     while len(recovered) < count and time.monotonic() < give_up:
         with subprocess.Popen(
-            peer_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+            peer_command(),
+            env=os.environ | PEER_ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         ) as process:
             watchdog = threading.Timer(max(1.0, give_up - time.monotonic()), end_tree, (process.pid,))
             watchdog.start()

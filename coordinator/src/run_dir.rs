@@ -283,6 +283,15 @@ fn replace(path: &Path, text: &str) -> Result<(), RunDirError> {
 
 /// Writes a file in one step: whoever reads it sees the old content or the new one.
 pub(crate) fn replace_bytes(path: &Path, content: &[u8]) -> Result<(), RunDirError> {
+    write_whole(path, content).map_err(|source| RunDirError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// [`replace_bytes`] with the system's own error. Nothing is left of a file that could not be written.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.new"));
     let write = || {
@@ -291,10 +300,9 @@ pub(crate) fn replace_bytes(path: &Path, content: &[u8]) -> Result<(), RunDirErr
         file.sync_all()?;
         fs::rename(&new, path)
     };
-    write().map_err(|source| RunDirError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
+    write().inspect_err(|_| {
+        // On a full disk half a file would lie there for good.
+        let _ = fs::remove_file(&new);
     })
 }
 

@@ -2,12 +2,13 @@
 //! format and reading are in [`super::kept`].
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZeroU32;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data::coco::Dataset;
 use domain::retention::{Checkpoint, Retention, retain};
@@ -15,6 +16,7 @@ use domain::score_table::Scored;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::kept::{ABOUT, About, BEST, KeptError, LAST, VERSION};
+use crate::run_dir::write_whole;
 
 /// The folder `scores/` of a run that is being served. Its functions block.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub(crate) struct ScoresFolder {
     path: PathBuf,
     run_id: String,
     dataset: Arc<Dataset>,
-    /// One at a time moves the links.
-    moving: Mutex<()>,
+    /// One at a time changes what is in it.
+    changing: Mutex<()>,
 }
 
 impl ScoresFolder {
@@ -32,7 +34,7 @@ impl ScoresFolder {
             path: run_dir.join("scores"),
             run_id: run_id.to_owned(),
             dataset,
-            moving: Mutex::new(()),
+            changing: Mutex::new(()),
         }
     }
 
@@ -59,23 +61,26 @@ impl ScoresFolder {
             problem,
         })?;
         fs::create_dir_all(&self.path).map_err(failed("make the folder of"))?;
-        let new = self.path.join(format!(".{}.new", file_name(step)));
-        let mut file = File::create(&new).map_err(failed("create"))?;
-        file.write_all(&bytes).map_err(failed("write"))?;
-        file.sync_all().map_err(failed("flush"))?;
-        fs::rename(&new, &path).map_err(failed("rename to"))?;
+        {
+            let _one_at_a_time = self.one_at_a_time();
+            write_whole(&path, &bytes).map_err(failed("write"))?;
+        }
         let folder = File::open(&self.path).map_err(failed("open the folder of"))?;
         folder.sync_all().map_err(failed("flush the folder of"))
     }
 
+    fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
+        // Nothing is held across a panic that could be half done: each file and link moves in one step.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Points `last` and `best` to where the (step, mAP) that `evaluations` returns say, and removes older files that
-    /// neither needs. Newer ones are of an evaluation that is not recorded yet.
+    /// neither needs, and half-written ones. Newer ones are of an evaluation that is not recorded yet.
     pub(crate) fn settle(
         &self,
         evaluations: impl FnOnce() -> Vec<(u64, Option<f64>)>,
     ) -> io::Result<()> {
-        // Nothing is held across a panic that could be half done: each link moves in one step.
-        let _one_at_a_time = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.one_at_a_time();
         let known: Vec<_> = evaluations()
             .into_iter()
             .map(|(steps_done, map)| Checkpoint {
@@ -100,7 +105,9 @@ impl ScoresFolder {
             let path = entry?.path();
             let old = step_of(&path)
                 .is_some_and(|step| !keep.contains(&step) && last.is_some_and(|last| step < last));
-            if old {
+            // What a coordinator that was killed was writing.
+            let half = path.file_name().is_some_and(is_half);
+            if old || half {
                 fs::remove_file(path)?;
             }
         }
@@ -195,6 +202,11 @@ pub(crate) fn groups_of(dataset: &Dataset) -> Vec<(String, Vec<usize>)> {
     groups
         .map(|group| (group.name.clone(), group.classes.clone()))
         .collect()
+}
+
+fn is_half(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with('.') && name.ends_with(".new")
 }
 
 fn file_name(step: u64) -> String {
@@ -324,6 +336,28 @@ mod tests {
             KeptScores::read(&best_scores(run_dir.path())),
             Err(KeptError::Missing { .. })
         ));
+    }
+
+    #[test]
+    fn nothing_half_written_stays() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let scores = run_dir.path().join("scores");
+        let folder = folder(run_dir.path());
+        let files = || -> Vec<_> {
+            let entries = fs::read_dir(&scores).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        // Given a place where no file can be put
+        fs::create_dir_all(scores.join("step-00000007.safetensors/in-the-way")).unwrap();
+        let refused = folder.write(7, 0, &scored(1.5), &[1]).unwrap_err();
+        assert!(matches!(refused, KeptError::Io { .. }), "{refused}");
+        assert_eq!(files(), ["step-00000007.safetensors"]);
+
+        // And what a coordinator was writing when it was killed
+        fs::write(scores.join(".step-00000008.safetensors.new"), "half").unwrap();
+        folder.settle(|| vec![(7, Some(0.5))]).unwrap();
+        let half = |name: &std::ffi::OsString| is_half(name);
+        assert!(!files().iter().any(half), "{:?}", files());
     }
 
     #[test]

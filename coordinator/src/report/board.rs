@@ -38,10 +38,16 @@ pub(super) fn write(
     bytes.extend(events(steps, evaluations));
     // Whoever looks meanwhile sees no half file; one that a full disk keeps from being whole is no file of events.
     let new = folder.join(".new");
-    let mut file = File::create(&new)?;
-    file.write_all(&bytes)?;
     let path = folder.join(later_than(&old));
-    fs::rename(&new, &path)?;
+    let whole = || {
+        let mut file = File::create(&new)?;
+        file.write_all(&bytes)?;
+        fs::rename(&new, &path)?;
+        Ok(file)
+    };
+    let file = whole().inspect_err(|_: &io::Error| {
+        let _ = fs::remove_file(&new);
+    })?;
     for path in old {
         // One that stays is begun anew by the newer one.
         let _ = fs::remove_file(path);

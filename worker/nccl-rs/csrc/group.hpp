@@ -39,19 +39,19 @@ class Health {
     }
     connections.sever();
     std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& told : neighbours_) {
+    for (const auto& [told, token] : neighbours_) {
       if (const auto segment = told.lock()) {
-        segment->end();
+        segment->end(token);
       }
     }
   }
 
-  // From now on, peers that watch this segment learn of the end as well.
-  void tell_neighbours(const std::shared_ptr<Segment>& segment) {
+  // From now on, peers that watch this segment, used with that token, learn of the end as well.
+  void tell_neighbours(const std::shared_ptr<Segment>& segment, int64_t token) {
     std::lock_guard<std::mutex> lock(mutex_);
-    neighbours_.push_back(segment);
+    neighbours_.emplace_back(segment, token);
     if (ended_) {
-      segment->end();
+      segment->end(token);
     }
   }
 
@@ -83,7 +83,7 @@ class Health {
   bool ended_ = false;
   bool deliberate_ = false;
   std::string reason_;
-  std::vector<std::weak_ptr<Segment>> neighbours_;
+  std::vector<std::pair<std::weak_ptr<Segment>, int64_t>> neighbours_;
 };
 
 }  // namespace nrs

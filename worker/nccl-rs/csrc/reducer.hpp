@@ -180,6 +180,21 @@ inline void attach_gradients(nrs_reducer& reducer, const std::vector<std::vector
   }
 }
 
+// Takes the views of the buckets away from the parameters again, so that nobody is left who uses the
+// buckets' memory and the next reducer may have it.
+inline void detach_gradients(nrs_reducer& reducer) noexcept {
+  for (auto& parameter : reducer.parameters) {
+    at::Tensor& gradient = parameter.mutable_grad();
+    const bool ours = gradient.defined() &&
+        std::any_of(reducer.flat.begin(), reducer.flat.end(), [&](const at::Tensor& bucket) {
+          return gradient.storage().unsafeGetStorageImpl() == bucket.storage().unsafeGetStorageImpl();
+        });
+    if (ours) {
+      gradient.reset();
+    }
+  }
+}
+
 inline nrs_reducer* make_reducer(
     nrs_group* group,
     std::vector<at::Tensor> parameters,

@@ -4,6 +4,9 @@
 // It has no name in any file system, so nothing is left of it when a process is killed: it is an
 // anonymous file (memfd) that peers open through /proc/PID/fd, which the kernel allows to processes
 // of the same user in the same PID namespace. It cannot be shrunk under a reader.
+//
+// A process keeps its segment, and those of its peers, from one group to the next: its pages are there
+// already, which is most of what a group's forming would cost. The token tells what is of which group.
 #pragma once
 
 #include <fcntl.h>
@@ -20,9 +23,11 @@
 #include <cstdint>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <string>
+#include <vector>
 
 namespace nrs {
 
@@ -34,7 +39,8 @@ struct SegmentPlace {
   int64_t pid = 0;
   int64_t descriptor = 0;
   int64_t bytes = 0;
-  int64_t token = 0;
+  int64_t identity = 0;  // of the memory, whatever it is used for
+  int64_t token = 0;     // of its use by this group
 };
 
 // How far a rank is with one bucket: the numbers of the last steps in which it got there.
@@ -45,7 +51,8 @@ struct BucketProgress {
 
 // The first bytes of a segment. A process writes to its own only.
 struct SegmentHead {
-  std::atomic<int64_t> token;
+  std::atomic<int64_t> identity;
+  std::atomic<int64_t> token;  // changes before anything else does when another group begins to use it
   std::atomic<uint32_t> news;   // counts every change below; peers sleep on it
   std::atomic<uint32_t> ended;  // its group is over
   std::atomic<uint64_t> done;   // the last step in which it has read all it needs from its peers
@@ -84,10 +91,22 @@ class Segment {
         !segment->map(bytes)) {
       return nullptr;
     }
-    std::random_device random;
-    segment->head()->token.store(
-        static_cast<int64_t>(random()) << 32 | random(), std::memory_order_release);
+    segment->head()->identity.store(random_number(), std::memory_order_release);
     return segment;
+  }
+
+  // Makes this process's own segment as if new, for another group: who still belongs to the one before
+  // sees by the token that nothing here is meant for it.
+  void renew(int64_t token, size_t buckets) {
+    std::lock_guard<std::mutex> lock(using_);
+    head()->token.store(token, std::memory_order_seq_cst);
+    for (size_t index = 0; index < buckets; ++index) {
+      bucket(index).ready.store(0, std::memory_order_relaxed);
+      bucket(index).reduced.store(0, std::memory_order_relaxed);
+    }
+    head()->done.store(0, std::memory_order_relaxed);
+    head()->ended.store(0, std::memory_order_release);
+    announce();
   }
 
   // A peer's segment; none where it cannot be reached from here.
@@ -105,17 +124,18 @@ class Segment {
     if (segment->process_ < 0 || segment->descriptor_ < 0 ||
         ::fstat(segment->descriptor_, &status) != 0 || status.st_size != place.bytes ||
         (::fcntl(segment->descriptor_, F_GET_SEALS) & F_SEAL_SHRINK) == 0 ||
-        !segment->map(static_cast<size_t>(place.bytes)) ||
-        segment->head()->token.load(std::memory_order_acquire) != place.token) {
+        !segment->map(static_cast<size_t>(place.bytes)) || segment->identity() != place.identity) {
       return nullptr;
     }
     segment->close_descriptor();
     return segment;
   }
 
-  // Where this process's segment is. Valid until `close_descriptor`.
+  // Where this process's segment is, and the token it will have.
   SegmentPlace place() const {
     SegmentPlace place;
+    place.identity = identity();
+    place.token = random_number();
     place.machine = machine();
     struct stat status{};
     place.pid_namespace =
@@ -124,15 +144,7 @@ class Segment {
     place.pid = ::getpid();
     place.descriptor = descriptor_;
     place.bytes = static_cast<int64_t>(bytes_);
-    place.token = head()->token.load(std::memory_order_relaxed);
     return place;
-  }
-
-  void close_descriptor() {
-    if (descriptor_ >= 0) {
-      ::close(descriptor_);
-      descriptor_ = -1;
-    }
   }
 
   SegmentHead* head() const {
@@ -153,10 +165,28 @@ class Segment {
     ::syscall(SYS_futex, &head()->news, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
   }
 
-  // Says that this process's group is over. From any thread.
-  void end() noexcept {
-    head()->ended.store(1, std::memory_order_release);
-    announce();
+  // Whether it is what the group with that token uses. What was read from it before counts only then.
+  bool is_used_as(int64_t token) const noexcept {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return head()->token.load(std::memory_order_acquire) == token;
+  }
+
+  int64_t identity() const {
+    return head()->identity.load(std::memory_order_acquire);
+  }
+
+  size_t bytes() const {
+    return bytes_;
+  }
+
+  // Says that this process's group with that token is over. From any thread, also later than the next
+  // group has begun.
+  void end(int64_t token) noexcept {
+    std::lock_guard<std::mutex> lock(using_);
+    if (is_used_as(token)) {
+      head()->ended.store(1, std::memory_order_release);
+      announce();
+    }
   }
 
   // Sleeps until the peer announces something beyond `news`, or a millisecond has passed.
@@ -173,6 +203,18 @@ class Segment {
 
  private:
   Segment() = default;
+
+  void close_descriptor() {
+    if (descriptor_ >= 0) {
+      ::close(descriptor_);
+      descriptor_ = -1;
+    }
+  }
+
+  static int64_t random_number() {
+    std::random_device random;
+    return static_cast<int64_t>(random()) << 32 | random();
+  }
 
   bool map(size_t bytes) {
     void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor_, 0);
@@ -196,10 +238,66 @@ class Segment {
     return static_cast<int64_t>(std::hash<std::string>{}(id) | 1);
   }
 
+  std::mutex using_;
   int descriptor_ = -1;
   int process_ = -1;
   char* memory_ = nullptr;
   size_t bytes_ = 0;
+};
+
+// The segments that this process keeps from one group to the next.
+class KeptSegments {
+ public:
+  static KeptSegments& of_process() {
+    static auto* kept = new KeptSegments();  // outlives threads that run while the process ends
+    return *kept;
+  }
+
+  // An own segment for so many buckets of so many bytes in all that nobody here uses, to be renewed; none
+  // where the system refuses one.
+  std::shared_ptr<Segment> own(size_t buckets, size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const size_t whole = Segment::head_bytes(buckets) + bytes;
+    std::shared_ptr<Segment> found;
+    std::vector<std::shared_ptr<Segment>> used;
+    for (auto& segment : own_) {
+      if (segment.use_count() > 1) {
+        used.push_back(segment);
+      } else if (!found && segment->bytes() == whole) {
+        found = segment;
+      }
+    }
+    own_ = std::move(used);
+    if (!found) {
+      found = Segment::make(whole);
+    }
+    if (found) {
+      own_.push_back(found);
+    }
+    return found;
+  }
+
+  // A peer's segment; none where it cannot be reached from here.
+  std::shared_ptr<Segment> peer(const SegmentPlace& place, const SegmentPlace& own) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& segment : peers_) {
+      if (segment->identity() == place.identity) {
+        return segment;
+      }
+    }
+    return Segment::open(place, own);
+  }
+
+  // Keeps these peers' segments, and no others.
+  void keep_peers(std::vector<std::shared_ptr<Segment>> peers) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    peers_ = std::move(peers);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Segment>> own_;
+  std::vector<std::shared_ptr<Segment>> peers_;
 };
 
 }  // namespace nrs

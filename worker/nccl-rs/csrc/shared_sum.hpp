@@ -29,7 +29,8 @@ class SharedSum {
   static std::unique_ptr<SharedSum> make(nrs_group& group, std::vector<at::Tensor>& buckets) {
     const auto ranks = static_cast<size_t>(group.group->getSize());
     std::unique_ptr<SharedSum> shared(new SharedSum(group, buckets));
-    shared->own_ = Segment::make(Segment::head_bytes(buckets.size()) + shared->bytes_);
+    KeptSegments& kept = KeptSegments::of_process();
+    shared->own_ = kept.own(buckets.size(), shared->bytes_);
 
     const auto width = static_cast<int64_t>(sizeof(SegmentPlace) / sizeof(int64_t));
     const SegmentPlace own = shared->own_ ? shared->own_->place() : SegmentPlace{};
@@ -37,25 +38,34 @@ class SharedSum {
     std::memcpy(told.data_ptr<int64_t>(), &own, sizeof(own));
     auto heard = at::empty({static_cast<int64_t>(ranks) * width}, at::kLong);
     collect(all_gather(group, heard, told));
+    // Now nobody looks any more at what this segment was used for before; nobody uses it anew before all
+    // have come through the reduction below.
+    if (shared->own_) {
+      shared->own_->renew(own.token, buckets.size());
+    }
 
     bool reached = shared->own_ != nullptr;
+    std::vector<std::shared_ptr<Segment>> peers;
     for (size_t rank = 0; rank < ranks; ++rank) {
       SegmentPlace place;
       std::memcpy(static_cast<void*>(&place), heard.data_ptr<int64_t>() + rank * width, sizeof(place));
       const bool self = rank == static_cast<size_t>(group.group->getRank());
-      shared->segments_.push_back(self ? shared->own_ : Segment::open(place, own));
-      reached = reached && shared->segments_.back() != nullptr;
+      auto segment = self ? shared->own_ : kept.peer(place, own);
+      reached = reached && segment != nullptr;
+      if (segment && !self) {
+        peers.push_back(segment);
+      }
+      shared->segments_.push_back(std::move(segment));
+      shared->tokens_.push_back(place.token);
     }
+    kept.keep_peers(std::move(peers));
     auto all = at::full({1}, reached ? 1 : 0, at::kLong);
     collect(all_reduce(group, all, 2));
-    if (shared->own_) {
-      shared->own_->close_descriptor();
-    }
     if (all.item<int64_t>() == 0) {
       return nullptr;
     }
     shared->move_in();
-    group.health->tell_neighbours(shared->own_);
+    group.health->tell_neighbours(shared->own_, own.token);
     return shared;
   }
 
@@ -202,12 +212,14 @@ class SharedSum {
     const Segment& peer = *segments_[rank];
     while (true) {
       const uint32_t news = peer.head()->news.load(std::memory_order_acquire);
-      if (reached.load(std::memory_order_acquire) >= step_) {
+      const bool got_there = reached.load(std::memory_order_acquire) >= step_;
+      const bool of_this_group = peer.is_used_as(tokens_[rank]);
+      if (got_there && of_this_group) {
         return true;
       }
       group_.health->require_alive();
       const char* failure = nullptr;
-      if (peer.head()->ended.load(std::memory_order_acquire) != 0) {
+      if (!of_this_group || peer.head()->ended.load(std::memory_order_acquire) != 0) {
         failure = " has left the group";
       } else if (rank != rank_ && peer.dead()) {
         failure = "'s process has ended";
@@ -215,7 +227,8 @@ class SharedSum {
         failure = " did not do its part in time";
       }
       // What it did before it went counts.
-      if (failure != nullptr && reached.load(std::memory_order_acquire) < step_) {
+      if (failure != nullptr &&
+          (!of_this_group || reached.load(std::memory_order_acquire) < step_)) {
         const std::string text = "rank " + std::to_string(rank) + failure;
         group_.health->end(text, false);
         throw Refusal(kCollective, text);
@@ -234,6 +247,7 @@ class SharedSum {
   size_t bytes_ = 0;
   std::shared_ptr<Segment> own_;
   std::vector<std::shared_ptr<Segment>> segments_;
+  std::vector<int64_t> tokens_;
   std::vector<Stage> stages_;
   uint64_t step_ = 0;
 };

@@ -261,6 +261,9 @@ nrs_failure* nrs_reducer_bucket(nrs_reducer* reducer, size_t index, at::Tensor**
 }
 
 nrs_failure* nrs_reducer_free(nrs_reducer* reducer) {
-  return guarded([&] { delete reducer; });
+  return guarded([&] {
+    nrs::detach_gradients(*reducer);
+    delete reducer;
+  });
 }
 }

@@ -194,6 +194,12 @@ fn the_same_step_with_another_reducer_gives_the_same_bits() {
                 );
             }
             assert_eq!(found[0], found[1]);
+            // The second had the memory of the first, so no group's forming waits for new pages.
+            let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+            let shared = descriptors
+                .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+                .filter(|target| target.to_string_lossy().contains("memfd:gradients"));
+            assert_eq!(shared.count(), 1);
         },
     );
 }

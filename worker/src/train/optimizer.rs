@@ -144,6 +144,12 @@ impl Optimizer {
         self.flat = flat.iter().map(Tensor::shallow_clone).collect();
     }
 
+    /// Lets go of the gradients: whoever made them may use their memory again.
+    pub(crate) fn release(&mut self) {
+        self.groups.clear();
+        self.flat.clear();
+    }
+
     /// Multiplies the gradients of `step` (from 0) by `factor` and applies them. From here on the step is committed.
     ///
     /// # Errors

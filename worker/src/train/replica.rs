@@ -76,6 +76,13 @@ pub(crate) struct Parts<'a> {
     pub(crate) about: Arc<crate::snapshot::About>,
 }
 
+impl Drop for Replica<'_> {
+    fn drop(&mut self) {
+        // The next generation's gradients shall lie in the same memory.
+        self.held.optimizer.release();
+    }
+}
+
 impl<'a> Replica<'a> {
     /// Joins the parts: ranks that do not hold the state take it from those who do, so that all are equal to the bit,
     /// and gradients become views of the reducer's buckets.
