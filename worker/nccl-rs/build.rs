@@ -1,4 +1,5 @@
-//! Compiles the C++ shim against the libtorch that `LIBTORCH` names, with NCCL if it has CUDA.
+//! Compiles the C++ shim against the libtorch that `LIBTORCH` names, and, if that has CUDA, the part for NCCL as a library
+//! that the program carries within itself and loads on demand.
 
 use std::env;
 use std::io::Write;
@@ -14,10 +15,61 @@ fn main() {
     let lib = libtorch.join("lib");
     let cuda = lib.join("libtorch_cuda.so").exists();
 
+    compiler(&libtorch)
+        .file("csrc/shim.cpp")
+        .compile("nccl_rs_shim");
+    println!("cargo:rustc-check-cfg=cfg(cuda)");
+    if cuda {
+        println!("cargo:rustc-cfg=cuda");
+        cuda_part(&libtorch, &lib);
+    }
+
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:rustc-link-lib=dylib=torch_cpu");
+    println!("cargo:rustc-link-lib=dylib=c10");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // For dependents' build scripts, as DEP_NCCL_RS_SHIM_LIB_DIR.
+    println!("cargo:lib_dir={}", lib.display());
+}
+
+/// Links `csrc/nccl.cpp` to a shared library in `OUT_DIR`, which src/cuda.rs includes.
+fn cuda_part(libtorch: &Path, lib: &Path) {
+    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
+        fail("OUT_DIR is not set; build with cargo");
+    };
+    let mut command = compiler(libtorch)
+        .define("USE_C10D_NCCL", None)
+        .pic(true)
+        .flag("-fvisibility=hidden")
+        .get_compiler()
+        .to_command();
+    for include in cuda_includes(libtorch) {
+        command.arg(format!("-isystem{}", include.display()));
+    }
+    let linked = command
+        .arg("-shared")
+        .args(["-o".as_ref(), out.join("libnccl_rs_cuda.so").as_os_str()])
+        .arg("csrc/nccl.cpp")
+        .arg(format!("-L{}", lib.display()))
+        .args(["-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"])
+        .arg(format!("-Wl,-rpath,{}", lib.display()))
+        .status();
+    match linked {
+        Ok(status) if status.success() => {}
+        Ok(status) => fail(&format!(
+            "csrc/nccl.cpp did not compile ({status}): its errors are above"
+        )),
+        Err(problem) => fail(&format!(
+            "the C++ compiler cannot be started ({problem}): install one, or name it in CXX"
+        )),
+    }
+}
+
+/// What all of the shim is compiled with.
+fn compiler(libtorch: &Path) -> cc::Build {
     let mut shim = cc::Build::new();
     shim.cpp(true)
         .std("c++17")
-        .file("csrc/shim.cpp")
         .include("csrc")
         // System headers: their warnings are not ours to mend.
         .flag(format!("-isystem{}", libtorch.join("include").display()))
@@ -31,24 +83,7 @@ fn main() {
         .flag_if_supported("-Wno-unused-parameter")
         // Nothing here is hot: every call leads to a collective or a backward pass.
         .opt_level(1);
-    if cuda {
-        shim.define("USE_C10D_NCCL", None);
-        for include in cuda_includes(&libtorch) {
-            shim.flag(format!("-isystem{}", include.display()));
-        }
-    }
-    shim.compile("nccl_rs_shim");
-
-    println!("cargo:rustc-link-search=native={}", lib.display());
-    println!("cargo:rustc-link-lib=dylib=torch_cpu");
-    println!("cargo:rustc-link-lib=dylib=c10");
-    if cuda {
-        println!("cargo:rustc-link-lib=dylib=torch_cuda");
-        println!("cargo:rustc-link-lib=dylib=c10_cuda");
-    }
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    // For dependents' build scripts, as DEP_NCCL_RS_SHIM_LIB_DIR.
-    println!("cargo:lib_dir={}", lib.display());
+    shim
 }
 
 fn libtorch() -> PathBuf {

@@ -23,6 +23,8 @@ pub(crate) fn parse(name: &str) -> Result<Device, WorkerError> {
             "--device {name:?} is unknown; give cpu, or cuda:0, cuda:1, …"
         )));
     };
+    // Why not is told below.
+    let _ = nccl_rs::load_cuda();
     let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
     if index >= count {
         let reason = nccl_rs::nccl_unavailable_reason()

@@ -3,9 +3,6 @@
 
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
-#ifdef USE_C10D_NCCL
-#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
-#endif
 
 #include <memory>
 #include <mutex>
@@ -157,45 +154,6 @@ inline nrs_group* make_gloo(
       store, rank, size, group->device, c10d::ProcessGroup::BackendType::GLOO, group->backend);
   return group.release();
 }
-
-#ifdef USE_C10D_NCCL
-// c10d's NCCL group ends the whole process on an error unless told otherwise, by environment
-// variables that it reads when a group is made. They are set before `main`, while the process has
-// one thread: setenv beside another thread's getenv is undefined. What the user set stays.
-__attribute__((constructor)) inline void keep_nccl_from_ending_the_process() {
-  ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", 0);  // clean up only
-  ::setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
-  ::setenv("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0", 0);
-  ::setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0);
-  ::setenv("NCCL_NVLS_ENABLE", "0", 0);  // does not survive forming groups again in one process
-}
-
-inline nrs_group* make_nccl(
-    const nrs_store_callbacks* callbacks,
-    void* state,
-    int rank,
-    int size,
-    std::chrono::milliseconds timeout,
-    int device) {
-  c10::intrusive_ptr<c10d::Store> store =
-      c10::make_intrusive<RustStore>(callbacks, state, timeout, nullptr);
-  auto options = c10d::ProcessGroupNCCL::Options::create();
-  options->timeout = timeout;
-  auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, options);
-
-  auto group = std::make_unique<nrs_group>();
-  group->health = std::make_shared<Health>();
-  group->device = at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device));
-  group->backend = backend;
-  group->timeout = timeout;
-  group->group = wrap(
-      store, rank, size, group->device, c10d::ProcessGroup::BackendType::NCCL, group->backend);
-  // Otherwise the communicators would be built by the first collective, and that step would need
-  // the store.
-  group->backend->eagerConnectSingleDevice(group->device);
-  return group.release();
-}
-#endif
 
 // Starts one collective, watched: its failure ends the group at once, whoever waits for it or not,
 // so that ranks which do not talk to the dead one learn of it from this one.

@@ -2,13 +2,12 @@
 // exceptions into values; no other file exports anything.
 
 #include <ATen/ATen.h>
-#ifdef USE_C10D_NCCL
-#include <c10/cuda/CUDACachingAllocator.h>
-#endif
+#include <ATen/DeviceAccelerator.h>
 #include <malloc.h>
 
 #include <climits>
 
+#include "cuda_library.hpp"
 #include "failure.hpp"
 #include "fused.hpp"
 #include "group.hpp"
@@ -17,6 +16,17 @@
 #include "store.hpp"
 
 using nrs::guarded;
+
+// c10d's NCCL group ends the whole process on an error unless told otherwise, by environment
+// variables that it reads when a group is made. They are set before `main`, while the process has
+// one thread: setenv beside another thread's getenv is undefined. What the user set stays.
+__attribute__((constructor)) static void keep_nccl_from_ending_the_process() {
+  ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", 0);  // clean up only
+  ::setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
+  ::setenv("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0", 0);
+  ::setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0);
+  ::setenv("NCCL_NVLS_ENABLE", "0", 0);  // does not survive forming groups again in one process
+}
 
 extern "C" {
 
@@ -32,12 +42,8 @@ void nrs_buffer_write(void* buffer, const uint8_t* data, size_t size) {
   }
 }
 
-int32_t nrs_compiled_with_nccl() {
-#ifdef USE_C10D_NCCL
-  return 1;
-#else
-  return 0;
-#endif
+nrs_failure* nrs_load_cuda(const uint8_t* library, size_t size) {
+  return guarded([&] { nrs::load_cuda(library, size); });
 }
 
 int32_t nrs_tensor_is_strided(const at::Tensor* tensor) {
@@ -73,11 +79,9 @@ void nrs_keep_memory() {
 nrs_failure* nrs_release_unused_memory() {
   return guarded([] {
     ::malloc_trim(0);
-#ifdef USE_C10D_NCCL
-    if (at::hasCUDA()) {
-      c10::cuda::CUDACachingAllocator::emptyCache();
+    if (nrs::loaded_make_nccl() != nullptr && at::hasCUDA()) {
+      at::accelerator::emptyCache();
     }
-#endif
   });
 }
 
@@ -159,13 +163,12 @@ nrs_failure* nrs_group_nccl(
     int32_t device,
     nrs_group** out) {
   return guarded([&] {
-#ifdef USE_C10D_NCCL
-    *out = nrs::make_nccl(
-        callbacks, store, rank, world_size, std::chrono::milliseconds(timeout_ms), device);
-#else
-    callbacks->drop(store);
-    throw nrs::Refusal(nrs::kTorch, "built without NCCL");
-#endif
+    nrs::MakeNccl* make = nrs::loaded_make_nccl();
+    if (make == nullptr) {
+      callbacks->drop(store);
+      throw nrs::Refusal(nrs::kTorch, "CUDA is not loaded");
+    }
+    *out = make(callbacks, store, rank, world_size, std::chrono::milliseconds(timeout_ms), device);
   });
 }
 

@@ -130,7 +130,7 @@ impl ProcessGroup {
         options: NcclOptions,
     ) -> Result<Self> {
         check_arguments(rank, world_size, options.timeout)?;
-        if let Some(reason) = nccl_unavailable_reason() {
+        if let Some(reason) = crate::cuda::nccl_unavailable_reason() {
             return Err(Error::NcclUnavailable { reason });
         }
         let devices = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
@@ -341,17 +341,6 @@ impl Shared {
             },
         }
     }
-}
-
-/// Why [`ProcessGroup::nccl`] cannot work in this process, or `None` where it can.
-pub fn nccl_unavailable_reason() -> Option<&'static str> {
-    if !ffi::compiled_with_nccl() {
-        return Some("this program was built against a libtorch without cuda");
-    }
-    if tch::Cuda::device_count() < 1 {
-        return Some("this machine has no cuda device, or no driver for it");
-    }
-    None
 }
 
 fn check_arguments(rank: usize, world_size: usize, timeout: Duration) -> Result<()> {

@@ -27,6 +27,7 @@
 //! ```
 
 mod buckets;
+mod cuda;
 mod error;
 #[allow(unsafe_code)]
 mod ffi;
@@ -41,8 +42,9 @@ mod tensor;
 mod work;
 
 pub use buckets::{BucketSizes, Layout, assign_buckets};
+pub use cuda::{load_cuda, nccl_unavailable_reason};
 pub use error::{Error, Result};
-pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp, nccl_unavailable_reason};
+pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp};
 pub use reducer::Reducer;
 pub use stacks::{ThreadStack, stacks};
 pub use store::{Store, StoreError};

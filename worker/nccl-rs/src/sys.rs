@@ -82,7 +82,7 @@ unsafe extern "C" {
     pub(crate) fn nrs_failure_free(failure: *mut Failure);
     pub(crate) fn nrs_buffer_write(buffer: *mut c_void, data: *const u8, size: usize);
 
-    pub(crate) fn nrs_compiled_with_nccl() -> i32;
+    pub(crate) fn nrs_load_cuda(library: *const u8, size: usize) -> *mut Failure;
     pub(crate) fn nrs_tensor_is_strided(tensor: *const CTensor) -> i32;
     pub(crate) fn nrs_tensor_is_leaf_with_gradient(tensor: *const CTensor) -> i32;
     pub(crate) fn nrs_tensor_identity(tensor: *const CTensor) -> usize;

@@ -69,10 +69,11 @@ fn int(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// Whether the shim was compiled against a libtorch with CUDA.
-pub(crate) fn compiled_with_nccl() -> bool {
-    // SAFETY: reads a compile-time constant.
-    unsafe { sys::nrs_compiled_with_nccl() != 0 }
+/// Loads the shared library whose file has these bytes, and with it libtorch's CUDA libraries.
+pub(crate) fn load_cuda(library: &'static [u8]) -> Result<(), Failure> {
+    // SAFETY: the shim copies the bytes, which build.rs made: loading them runs libtorch's own initialisers and no other
+    // code. Called once (src/cuda.rs), before any other call into CUDA.
+    check(unsafe { sys::nrs_load_cuda(library.as_ptr(), library.len()) })
 }
 
 /// Whether the tensor has the plain layout, neither sparse nor opaque.
