@@ -1,5 +1,7 @@
 """From the command to the first finished step of a small model on two ranks, against torchrun."""
 
+import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,19 +32,20 @@ def run(quick):
         data = Path(folder) / "data"
         draw = [WORKER, "scenes", "--to", data, "--train", "128", "--val", "16", "--seed", "1"]
         subprocess.run(draw, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
-        runs = 0
+        runs, whole = 0, []
 
         def ours():
-            # To the end of the process, so a checkpoint and the farewell are in our time.
             nonlocal runs
             runs += 1
+            run_dir = Path(folder) / f"run-{runs}"
             command = [
                 COORDINATOR, "start", "--workers", "2", "--device", "cpu", "--data", data, "--config", CONFIG,
-                "--run-dir", Path(folder) / f"run-{runs}", "--set", "train.threads=1", "--stop-after", "1", "--quiet",
+                "--run-dir", run_dir, "--set", "train.threads=1", "--stop-after", "1", "--quiet",
             ]  # fmt: skip
-            began = time.perf_counter()
+            began = time.time()
             subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
-            return time.perf_counter() - began
+            whole.append(time.time() - began)
+            return first_step_at(run_dir) - began
 
         def peer():
             began = time.perf_counter()
@@ -61,11 +64,25 @@ def run(quick):
     return Result(
         name="start_up",
         measured="from the command to the first finished step, resnet18 at 64 pixels, two ranks of one thread; "
-        "ours reads pictures and ends with a checkpoint within that time, the peer has synthetic tensors",
+        "ours reads and checks pictures, the peer has synthetic tensors",
         unit="s",
         higher_is_better=False,
         ours=ours_seconds,
         peer=peer_seconds,
         peer_name="torchrun, DistributedDataParallel on Gloo",
         peer_command=" ".join(peer_command),
+        details={
+            "ours, to the end of the process, with checkpoint and report": {
+                "value": round(statistics.median(whole), 3),
+                "unit": "s",
+            }
+        },
     )
+
+
+def first_step_at(run_dir):
+    """When the coordinator was told of the first finished step, in seconds of the wall clock."""
+    with (run_dir / "events.jsonl").open() as lines:
+        began = json.loads(next(lines))["began_unix_ms"]
+        event = next(event for line in lines if (event := json.loads(line)).get("event") == "progress")
+    return (began + event["at_ms"]) / 1000

@@ -18,6 +18,7 @@ use crate::train::feed::Feed;
 use crate::train::online::Online;
 use crate::train::replica::{Held, Parts, Replica};
 use crate::train::restore::{restore, restore_average};
+use crate::train::transfer::Source;
 use crate::train::{self, Outcome};
 
 /// How long a training thread whose process group was aborted may take to leave it before the process is ended.
@@ -108,14 +109,14 @@ impl Member {
         let group = self.form_group(generation)?;
         link.reach("group-formed");
         let _watch = Watch::start(&link, &group, generation.number);
-        let (holders, initial) = self.source(generation)?;
+        let (source, initial) = self.source(generation)?;
         let parts = Parts {
             group,
             held: &mut self.held,
             link: Arc::clone(&link),
             generation: generation.number,
             step,
-            holders,
+            source,
             about: Arc::clone(&self.about),
         };
         let mut replica = Replica::new(parts, &self.train)?;
@@ -181,27 +182,28 @@ impl Member {
             })
     }
 
-    /// Which ranks hold the state that a generation begins with, and in words where it comes from if that is no peer.
-    /// What no peer holds is read by rank 0, so that every other rank has what that one read.
-    fn source(
-        &mut self,
-        generation: &v1::Generation,
-    ) -> Result<(BTreeSet<usize>, String), WorkerError> {
+    /// Who holds the state that a generation begins with, and in words where it comes from if that is no peer.
+    /// What no peer holds is rank 0's, so that every other rank has what that one has.
+    fn source(&mut self, generation: &v1::Generation) -> Result<(Source, String), WorkerError> {
+        let source = |holders, made_alike| Source {
+            holders,
+            made_alike,
+        };
         let first = BTreeSet::from([0]);
         Ok(match &generation.state {
             Some(State::FromPeers(holders)) => {
                 let ranks = holders
                     .ranks(generation.world_size)
                     .map(|rank| rank as usize);
-                (ranks.collect(), String::new())
+                (source(ranks.collect(), false), String::new())
             }
             Some(State::FromCheckpoint(from)) => {
                 if generation.rank == 0 {
                     self.fetch(*from)?;
                 }
-                (first, format!("checkpoint of step {from}"))
+                (source(first, false), format!("checkpoint of step {from}"))
             }
-            _ => (first, self.initial.clone()),
+            _ => (source(first, true), self.initial.clone()),
         })
     }
 

@@ -8,7 +8,7 @@ pub(crate) mod replica;
 pub(crate) mod restore;
 mod schedule;
 mod tally;
-mod transfer;
+pub(crate) mod transfer;
 pub(crate) mod transform;
 mod witness;
 

@@ -1,6 +1,5 @@
 //! One rank's copy of everything a step changes ([`Held`]), and what it is in one generation ([`Replica`]).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::HgatFc;
@@ -71,8 +70,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) generation: u64,
     /// Steps committed before it.
     pub(crate) step: u64,
-    /// The ranks that hold the state after them; the others receive it.
-    pub(crate) holders: BTreeSet<usize>,
+    /// Who holds the state after them; the others receive it.
+    pub(crate) source: transfer::Source,
     pub(crate) about: Arc<crate::snapshot::About>,
 }
 
@@ -96,13 +95,13 @@ impl<'a> Replica<'a> {
             link,
             generation,
             step,
-            holders,
+            source,
             about,
         } = parts;
         let collective = |source| WorkerError::Collective { step, source };
         {
             let _entered = link.entering(format!("transfer of the state after {step} steps"));
-            transfer::share(&group, held, &holders, step, &|point| link.reach(point))?;
+            transfer::share(&group, held, &source, step, &|point| link.reach(point))?;
         }
         held.model
             .set_batches_tracked(i64::try_from(step).unwrap_or(i64::MAX));
