@@ -7,7 +7,7 @@ use data::scenes::{SceneSet, draw};
 
 use super::super::events::{Happening, Kind};
 use super::super::mistakes::Worst;
-use super::super::{Attention, Material, page};
+use super::super::{Attention, Material, curves, page};
 use super::material::material;
 
 const STYLE: &str = include_str!("../style.css");
@@ -76,17 +76,27 @@ fn a_plot_holds_numbers_only_whatever_a_step_was() {
     material.record.steps[5].loss = f64::INFINITY;
     material.record.steps[7].images_per_second = f64::NAN;
 
-    let page = page::page(&material, &Attention::NotInModel);
+    let mut figures = curves::by_epoch(&material.record);
+    figures.extend(curves::by_time(&material.record));
 
-    let plots = plots(&page);
-    assert_eq!(plots.len(), 8);
-    for plot in plots {
-        let plot = plot.to_ascii_lowercase();
+    // Then they are missing, and all others are there
+    let lines = figures.iter().flat_map(|figure| &figure.plot.lines);
+    for line in lines.clone() {
+        let points = line.parts.iter().flatten();
         assert!(
-            !plot.contains("nan") && !plot.contains("inf"),
-            "a plot holds what is no number: {plot}"
+            points.clone().all(|(x, y)| x.is_finite() && y.is_finite()),
+            "{}: {line:?}",
+            line.name
         );
     }
+    let of = |name: &str| {
+        let line = lines.clone().find(|line| line.name == name).unwrap();
+        line.parts.iter().map(Vec::len).sum::<usize>()
+    };
+    assert_eq!(
+        (of("training loss"), of("gradient norm"), of("head")),
+        (19, 19, 20)
+    );
 }
 
 #[test]

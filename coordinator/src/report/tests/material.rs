@@ -14,6 +14,7 @@ use super::super::events::{Happening, History, Kind, WorkerSeen};
 use super::super::mistakes::Worst;
 use super::super::record::{Record, Standing};
 use super::super::*;
+use crate::driver::smallest_config;
 use crate::evaluation::kept::About;
 use crate::evaluation::{Evaluated, Metrics, labels_of};
 
@@ -66,17 +67,10 @@ pub(super) fn evaluated(step: u64, epoch: u32, map: f64) -> Evaluated {
 
 pub(super) fn shape() -> RunShape {
     RunShape {
-        seed: 0,
         samples: 40,
         val_samples: 12,
-        global_batch: 4,
-        micro_batch: 2,
         epochs: 2,
-        evaluate_every_epochs: 1,
-        snapshot_every_steps: None,
-        snapshot_every_epochs: Some(1),
-        further_rows: 0,
-        early_stopping: None,
+        ..smallest_config().shape
     }
 }
 
