@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 
 import train_step
-from lib import Result, first_line
-from train_step import WORKER
+from lib import Result, draw_scenes, first_line
 
 BY_NAME_ONLY = True
 DRY = os.environ.get("HGAT_GPU_DRY", "") not in ("", "0")
@@ -47,9 +46,7 @@ def run(quick):
     ours, peers = [], {form: [] for form in forms if form == "eager" or not DRY}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        train = str(BATCH * ranks * 2)
-        draw = [WORKER, "scenes", "--to", data, "--train", train, "--val", "16", "--seed", "1", "--scale", "1"]
-        subprocess.run(draw, check=True, capture_output=True, timeout=train_step.TIMEOUT_SECONDS)
+        draw_scenes(data, BATCH * ranks * 2, train_step.TIMEOUT_SECONDS, "--scale", "1")
         for repeat in range(repeats):
             ours.append(train_step.our_step(data, Path(folder) / f"run-{repeat}", ranks, STEPS, settings))
             for form in peers:

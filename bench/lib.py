@@ -74,6 +74,12 @@ class Result:
         return path
 
 
+def draw_scenes(to: Path, train: int, timeout: float, *more: str):
+    """Draws a data set of so many training pictures, the same ones every time; `more` is passed to `worker scenes`."""
+    command = [BINARIES / "worker", "scenes", "--to", to, "--train", str(train), "--val", "16", "--seed", "1", *more]
+    subprocess.run(command, check=True, capture_output=True, timeout=timeout)
+
+
 def missing(*paths: Path) -> str | None:
     """Which file is not there, if any, as `needs` says it."""
     absent = [path for path in paths if not path.exists()]

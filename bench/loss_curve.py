@@ -1,5 +1,6 @@
-"""loss_curve.py DATA [--steps N]: our loss curve beside PyTorch DDP's, from the same first weights, the same pixels and
-the same order of samples, without augmentation. Writes docs/loss-curve.json and docs/loss-curve.svg.
+"""loss_curve.py [DATA] [--epochs N]: our loss curve beside PyTorch DDP's, from the same first weights, the same pixels and
+the same order of samples, without augmentation. Writes docs/loss-curve.json and docs/loss-curve.svg; without DATA, draws
+what the first of them holds.
 
 In float64 the two must agree to 1e-6 for the first steps. In float32 training is chaotic: PyTorch is run in two memory
 formats, and ours is drawn beside both. Not part of `bench/run`: it takes minutes and a data set.
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from drawing import BLUE, GREEN, VERMILION, legend_below, panels
 from lib import BINARIES, ROOT, machine
 
 BATCH, SIZE, RATE = 40, 128, 0.001
@@ -57,39 +59,40 @@ def peer(arguments, steps, extra=()):
     return [float(losses[str(step)]) for step in range(steps)]
 
 
-def plot(curves, path):
-    import matplotlib
+def plot(record, path):
+    from matplotlib.ticker import MaxNLocator
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "hgat"
-    from matplotlib import pyplot
-
-    # Okabe and Ito's colours, which the colour-blind can tell apart.
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
-    left.plot(curves["ours, float64"], color="#0072B2", lw=3, label="ours")
-    left.plot(curves["PyTorch DDP, float64"], color="#E69F00", ls="--", lw=1.5, label="PyTorch DDP")
-    worst = max(abs(a - b) for a, b in zip(curves["ours, float64"], curves["PyTorch DDP, float64"], strict=True))
-    left.set_title(f"float64: at most {worst:.0e} apart")
-    for name, color, style in [
-        ("ours, float32", "#0072B2", "-"),
-        ("PyTorch DDP, float32, contiguous", "#E69F00", "-"),
-        ("PyTorch DDP, float32, channels last", "#009E73", "-"),
-    ]:
-        right.plot(curves[name], color=color, ls=style, lw=1.2, label=name.replace(", float32", ""))
-    right.set_title("float32: three roundings of one curve")
-    for axes in (left, right):
-        axes.set_xlabel("step")
-        axes.set_ylabel("training loss")
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
+    curves = record["curves"]
+    with panels(path, 3.1, 3.7) as (above, below):
+        above.plot(curves["ours, float64"], color=BLUE, lw=4, alpha=0.55, label="ours")
+        above.plot(curves["PyTorch DDP, float64"], color=VERMILION, ls="--", lw=1.5, label="PyTorch DDP")
+        above.set_title(f"float64: at most {record['float64_largest_difference']:.0e} apart")
+        legend_below(above, columns=2)
+        for name, color, dash, marker in [
+            ("ours, float32", BLUE, "-", "o"),
+            ("PyTorch DDP, float32, contiguous", VERMILION, "--", "s"),
+            ("PyTorch DDP, float32, channels last", GREEN, "-.", "^"),
+        ]:
+            label = name.replace(", float32", "")
+            below.plot(curves[name], color=color, ls=dash, marker=marker, ms=4, lw=1.3, label=label)
+        below.set_title("float32: three roundings of one curve")
+        legend_below(below)
+        for axes in (above, below):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+            axes.set_xlabel("step")
+            axes.set_ylabel("training loss")
+            axes.grid()
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
+    stored, drawn = ROOT / "docs" / "loss-curve.json", ROOT / "docs" / "loss-curve.svg"
+    if arguments.data is None:
+        plot(json.loads(stored.read_text()), drawn)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pixels, weights = folder / "train.safetensors", folder / "init.safetensors"
@@ -124,8 +127,8 @@ def main():
         "curves": curves,
         "machine": machine(),
     }
-    (ROOT / "docs" / "loss-curve.json").write_text(json.dumps(record, indent=1) + "\n")
-    plot(curves, ROOT / "docs" / "loss-curve.svg")
+    stored.write_text(json.dumps(record, indent=1) + "\n")
+    plot(record, drawn)
     if worst > 1e-6:
         sys.exit("more than 1e-6 apart")
 

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, missing
+from lib import BINARIES, ROOT, Result, draw_scenes, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_rest.py"
@@ -26,8 +26,7 @@ def run(quick):
     ours, peer, parts = [], [], {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        draw = [WORKER, "scenes", "--to", data, "--train", "128", "--val", "16", "--seed", "1"]
-        subprocess.run(draw, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+        draw_scenes(data, 128, TIMEOUT_SECONDS)
         for repeat in range(2 if quick else 5):
             for name, measure in (("ours", lambda: our_rest(data, Path(folder) / f"run-{repeat}")), ("peer", lambda: peer_rest(command))):
                 memory = measure()

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, missing
+from lib import BINARIES, ROOT, Result, draw_scenes, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_recovery.py"
@@ -82,8 +82,7 @@ def our_kills(count):
     chance = random.Random(SEED)
     with tempfile.TemporaryDirectory() as folder:
         data, run_dir = Path(folder) / "data", Path(folder) / "run"
-        draw = [WORKER, "scenes", "--to", data, "--train", "480", "--val", "16", "--seed", "1"]
-        subprocess.run(draw, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+        draw_scenes(data, 480, PATIENCE_SECONDS)
         settings = [
             "train.threads=1", "train.epochs=1000", "train.global_batch=24", "train.micro_batch=4",
             "fault.crashes=1000", "run.evaluate_every_epochs=1000", "run.snapshot_every_epochs=1000",

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import train_step
-from lib import BINARIES, Result, missing
+from lib import BINARIES, Result, draw_scenes, missing
 
 # Run by its name alone: it measures a model, and is no comparison.
 BY_NAME_ONLY = True
@@ -55,8 +55,7 @@ def run(quick):
     rows, ours, predicted = {}, [], []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        draw = [WORKER, "scenes", "--to", data, "--train", "240", "--val", "16", "--seed", "1"]
-        subprocess.run(draw, check=True, capture_output=True, timeout=train_step.TIMEOUT_SECONDS)
+        draw_scenes(data, 240, train_step.TIMEOUT_SECONDS)
         over_sockets = ("train.shared_memory=false",)
         fast = train_step.our_step(data, Path(folder) / "fast", 2, STEPS, over_sockets)
         gradients = gradient_bytes(Path(folder) / "fast")

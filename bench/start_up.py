@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, interleaved, missing
+from lib import BINARIES, ROOT, Result, draw_scenes, interleaved, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
@@ -30,8 +30,7 @@ def run(quick):
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        draw = [WORKER, "scenes", "--to", data, "--train", "128", "--val", "16", "--seed", "1"]
-        subprocess.run(draw, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+        draw_scenes(data, 128, TIMEOUT_SECONDS)
         runs, whole = 0, []
 
         def ours():

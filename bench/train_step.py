@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, missing
+from lib import BINARIES, ROOT, Result, draw_scenes, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
@@ -34,8 +34,7 @@ def compare(name, quick, peer_flags, settings):
     ours, alone, kept, peers = [], [], [], {layout: [] for layout in formats}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        draw = [WORKER, "scenes", "--to", data, "--train", "240", "--val", "16", "--seed", "1"]
-        subprocess.run(draw, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+        draw_scenes(data, 240, TIMEOUT_SECONDS)
         for repeat in range(repeats):
             ours.append(our_step(data, Path(folder) / f"run-{repeat}", RANKS, steps, settings))
             for layout, flags in formats.items():

@@ -1,33 +1,34 @@
-"""train_vs_val.py NAME=RUN_DIR ...: the plots and the table of docs/train-vs-val-map.md from runs with
+"""train_vs_val.py [NAME=RUN_DIR ...]: the plots and the table of docs/train-vs-val-map.md from runs with
 run.train_figures = "decomposed".
 
-Reads each run's summary.json, writes docs/train-vs-val-map.json with every figure that is drawn, and an SVG a run. Not a
-bench with a peer: `bench/run` passes it over.
+Reads each run's summary.json, writes docs/train-vs-val-map.json with every figure that is drawn, and an SVG a run; without
+arguments it draws what that file holds. Not a bench with a peer: `bench/run` passes it over.
 """
 
 import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from drawing import BLACK, BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILION, legend_below, panels
+from lib import ROOT
+
 DOCS = ROOT / "docs"
 
-# Okabe and Ito's colours, which the colour-blind tell apart; each line has a dash of its own too.
 LINES = [
-    ("val", "validation", "#000000", "-", "o"),
-    ("train_clean", "training, clean", "#0072B2", "-", "s"),
-    ("train_crops", "training, crops", "#56B4E9", "--", "^"),
-    ("train_batch", "training, batch statistics", "#009E73", "-.", "v"),
-    ("train_crops_batch", "training, crops and batch statistics", "#E69F00", "--", "D"),
-    ("online", "training, online (the whole epoch)", "#D55E00", "-", "X"),
+    ("val", "validation", BLACK, "-", "o"),
+    ("train_clean", "training, clean", BLUE, "-", "s"),
+    ("train_crops", "training, crops", PURPLE, "--", "^"),
+    ("train_batch", "training, batch statistics", GREEN, "-.", "v"),
+    ("train_crops_batch", "training, crops and batch statistics", OCHRE, "--", "D"),
+    ("online", "training, online (the whole epoch)", VERMILION, "-", "X"),
 ]
 # Each step of the way from validation's figure to the one that the notes' program prints.
 STEPS = [
     ("val", "validation"),
     ("train_clean", "training pictures"),
     ("train_crops", "+ crops"),
-    ("train_crops_batch", "+ batch\nstatistics"),
-    ("online_subset", "+ moving\nweights"),
+    ("train_crops_batch", "+ batch statistics"),
+    ("online_subset", "+ moving weights"),
 ]
 
 
@@ -51,44 +52,38 @@ def read(run_dir):
 
 
 def plot(run, path):
-    import matplotlib
+    with panels(path, 4.6, 3.9) as (curves, steps):
+        numbers = [e["epoch"] for e in run["epochs"]]
+        for name, label, color, dash, marker in LINES:
+            values = [e["map"].get(name) for e in run["epochs"]]
+            curves.plot(numbers, values, color=color, ls=dash, marker=marker, ms=5, lw=1.6, label=label)
+        curves.axhline(run["chance"], color=GREY, lw=1, ls=":", label="chance")
+        curves.set_title("mAP after each epoch")
+        curves.set_xlabel("epoch")
+        curves.set_ylabel("mAP, %")
+        curves.set_xticks(numbers if len(numbers) <= 12 else numbers[1::2])
+        curves.set_ylim(bottom=0)
+        curves.grid()
+        legend_below(curves)
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "hgat"
-    matplotlib.rcParams["font.size"] = 11
-    from matplotlib import pyplot
-
-    # One above the other, so that a phone shows it; a white ground, so that a dark page does too.
-    figure, (curves, steps) = pyplot.subplots(2, 1, figsize=(6.4, 8.4), constrained_layout=True, facecolor="white")
-    numbers = [e["epoch"] for e in run["epochs"]]
-    for name, label, color, dash, marker in LINES:
-        values = [e["map"].get(name) for e in run["epochs"]]
-        curves.plot(numbers, values, color=color, ls=dash, marker=marker, ms=4.5, lw=1.6, label=label)
-    curves.axhline(run["chance"], color="#777777", lw=1, ls=":")
-    curves.annotate("chance", (numbers[-1], run["chance"]), ha="right", va="bottom", color="#555555", fontsize=9)
-    curves.set_xlabel("epoch")
-    curves.set_ylabel("mAP, %")
-    curves.set_xticks(numbers if len(numbers) <= 12 else numbers[1::2])
-    curves.set_ylim(bottom=0)
-    curves.grid(alpha=0.25)
-    curves.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, frameon=False, fontsize=10)
-
-    shown = [run["epochs"][0], run["epochs"][-1]]
-    width = 0.38
-    for index, (epoch, color, hatch) in enumerate(zip(shown, ["#E69F00", "#0072B2"], ["//", ""], strict=True)):
-        values = [epoch["map"][name] for name, _ in STEPS]
-        places = [at + (index - 0.5) * width for at in range(len(STEPS))]
-        bars = steps.bar(
-            places, values, width, color=color, hatch=hatch, edgecolor="white", label=f"epoch {epoch['epoch']}"
-        )
-        steps.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=9, padding=1)
-    steps.set_xticks(range(len(STEPS)), [label for _, label in STEPS], fontsize=9.5)
-    steps.set_ylabel("mAP, %")
-    steps.set_ylim(0, 1.3 * max(e["map"][name] for e in shown for name, _ in STEPS))
-    steps.grid(axis="y", alpha=0.25)
-    steps.set_axisbelow(True)
-    steps.legend(frameon=False, loc="upper right", ncols=2, fontsize=10)
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+        shown = [run["epochs"][0], run["epochs"][-1]]
+        width = 0.38
+        looks = [(VERMILION, "////"), (BLUE, "")]
+        for index, (epoch, (color, hatch)) in enumerate(zip(shown, looks, strict=True)):
+            values = [epoch["map"][name] for name, _ in STEPS]
+            places = [at + (index - 0.5) * width for at in range(len(STEPS))]
+            bars = steps.barh(
+                places, values, width, color=color, hatch=hatch, edgecolor="white", label=f"epoch {epoch['epoch']}"
+            )
+            steps.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=9.5, padding=3)
+        steps.set_title("One cause more in each row")
+        steps.set_yticks(range(len(STEPS)), [label for _, label in STEPS])
+        steps.invert_yaxis()
+        steps.tick_params(axis="y", length=0)
+        steps.set_xlabel("mAP, %")
+        steps.set_xlim(0, 1.12 * max(e["map"][name] for e in shown for name, _ in STEPS))
+        steps.grid(axis="x")
+        legend_below(steps, columns=2)
 
 
 def table(run):
@@ -103,13 +98,13 @@ def table(run):
 
 
 def main(arguments):
-    runs = {}
-    for argument in arguments:
-        name, run_dir = argument.split("=", 1)
-        runs[name] = read(run_dir)
-        plot(runs[name], DOCS / f"train-vs-val-map-{name}.svg")
-        print(f"{name}\n{table(runs[name])}\n")
-    (DOCS / "train-vs-val-map.json").write_text(json.dumps(runs, indent=1) + "\n")
+    stored = DOCS / "train-vs-val-map.json"
+    if arguments:
+        runs = {name: read(run_dir) for name, run_dir in (argument.split("=", 1) for argument in arguments)}
+        stored.write_text(json.dumps(runs, indent=1) + "\n")
+    for name, run in json.loads(stored.read_text()).items():
+        plot(run, DOCS / f"train-vs-val-map-{name}.svg")
+        print(f"{name}\n{table(run)}\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@
     reason = "helpers of tests, where all are fine"
 )]
 
+mod support;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -113,17 +115,9 @@ fn loss(step: i64, again: bool) -> f64 {
 /// Ten steps of a generation, the last four of which are void, and six of the next.
 async fn killed_run(run_dir: &Path) {
     let shape = RunShape {
-        seed: 0,
         samples: 40,
-        val_samples: 12,
         global_batch: 4,
-        micro_batch: 2,
-        epochs: 2,
-        evaluate_every_epochs: 1,
-        snapshot_every_steps: None,
-        snapshot_every_epochs: None,
-        further_rows: 0,
-        early_stopping: None,
+        ..support::shape()
     };
     let (store, _) = Store::open(&run_dir.join("run.redb"), "abc", Resume::At(0)).unwrap();
     store.shape(shape);

@@ -123,6 +123,15 @@ impl Config {
         KEYS.iter().map(|key| (key, self.settings.get(key.name)))
     }
 
+    /// Every key whose value is not the default, whoever said so: a recorded config says every key.
+    pub fn beside_defaults(&self) -> impl Iterator<Item = (&'static Key, &toml::Value)> {
+        let defaults = Settings::defaults();
+        self.settings().filter_map(move |(key, setting)| {
+            let value = setting.value.as_ref()?;
+            (defaults.get(key.name).value.as_ref() != Some(value)).then_some((key, value))
+        })
+    }
+
     /// The origin of one key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> &str {

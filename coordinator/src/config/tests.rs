@@ -222,6 +222,12 @@ fn a_resume_keeps_what_was_recorded_and_names_what_may_not_change() {
         (moved.run.listen.port(), moved.run.keep_checkpoints.get()),
         (7000, 9)
     );
+    let beside: Vec<_> = same.beside_defaults().map(|(key, _)| key.name).collect();
+    assert_eq!(
+        beside,
+        ["train.epochs", "train.threads", "run.workers", "run.device"],
+        "a recorded config says every key, and few of them differ"
+    );
     insta::assert_snapshot!(refused);
 }
 

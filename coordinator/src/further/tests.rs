@@ -2,6 +2,7 @@ use domain::run_plan::RunShape;
 use domain::scoring::TrainFigures;
 
 use super::*;
+use crate::driver::smallest_config;
 use crate::evaluation::Evaluations;
 
 /// 8 training samples of 2 classes, 6 validation samples; steps of 2.
@@ -9,16 +10,11 @@ fn parts(figures: TrainFigures) -> (Sheet, Labels, TrainSide) {
     let sheet = Sheet::new(5, 6, true, figures, (8, 100));
     let shape = RunShape {
         seed: 5,
-        samples: 8,
         val_samples: 6,
         further_rows: sheet.further_rows(),
-        early_stopping: None,
         global_batch: 2,
-        micro_batch: 2,
         epochs: 2,
-        evaluate_every_epochs: 1,
-        snapshot_every_steps: None,
-        snapshot_every_epochs: None,
+        ..smallest_config().shape
     };
     let plan = RunPlan::new(shape, 1).unwrap();
     let lists = |n: u32| (0..n).map(|i| vec![i % 2]).collect::<Vec<_>>();

@@ -9,6 +9,9 @@ use super::page::figures;
 use super::plot::{Axis, Line, Plot};
 use super::record::Record;
 
+/// A share of fewer decisions is rough.
+const FEW: u64 = 30;
+
 pub(super) fn section(record: &Record) -> Markup {
     let (last, _) = record.last_and_best();
     let Some(calibration) = last.and_then(|last| last.metrics.calibration.as_ref()) else {
@@ -20,7 +23,11 @@ pub(super) fn section(record: &Record) -> Markup {
         band: Vec::new(),
     };
     let filled = calibration.bins.iter().filter(|bin| bin.decisions > 0);
-    let points = filled.map(|bin| (100.0 * bin.mean_probability, 100.0 * bin.fraction_positive));
+    let points = filled
+        .clone()
+        .map(|bin| (100.0 * bin.mean_probability, 100.0 * bin.fraction_positive));
+    let decisions: Vec<u64> = filled.map(|bin| bin.decisions).collect();
+    let rough = decisions.iter().filter(|&&number| number < FEW).count();
     let figure = |number: Option<f64>| number.map_or_else(|| "–".to_owned(), |n| format!("{n:.4}"));
     let diagram = Figure {
         heading: "Reliability",
@@ -39,13 +46,15 @@ pub(super) fn section(record: &Record) -> Markup {
             dots: true,
         },
         caption: format!(
-            "Expected calibration error {}, Brier score {}. Most decisions lie at the left end: few labels are there.",
+            "Expected calibration error {}, Brier score {}. Most decisions lie at the left end: few labels are there. \
+             {rough} of {} dots stand for fewer than {FEW} decisions and say little.",
             figure(calibration.ece),
-            figure(calibration.brier)
+            figure(calibration.brier),
+            decisions.len()
         ),
     };
     html! {
         (figures(&[diagram], ""))
-        p class="soft" { (DEFINITION) "." }
+        p class="soft" { "Definition: " (DEFINITION) "." }
     }
 }

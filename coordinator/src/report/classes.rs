@@ -60,10 +60,10 @@ fn group(record: &Record, name: &str, rows: &[Row]) -> Markup {
             table class="bars" {
                 thead {
                     tr {
-                        th { "class" }
-                        th { span class="scale" { span { "0" } span { "50" } span { "100 %" } } }
-                        th class="n" { "AP" }
-                        th class="n" { "n" }
+                        th scope="col" { "class" }
+                        th scope="col" { span class="scale" { span { "0" } span { "50" } span { "100 %" } } }
+                        th scope="col" class="n" { "AP" }
+                        th scope="col" class="n" { "n" }
                     }
                 }
                 tbody {

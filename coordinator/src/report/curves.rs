@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use domain::scoring::Figure as Beside;
 use proto::v1::StepPoint;
 
 use super::events::{Happening, Kind};
@@ -58,6 +59,7 @@ pub(super) fn by_epoch(record: &Record) -> Vec<Figure> {
         format!("Mean loss over the samples of a step, with the weights before it. {thinned}"),
     ));
     figures.push(validation(record, &marks));
+    figures.extend(training(record, &marks));
     let mut rate = Axis::of("learning rate");
     rate.may_be_logarithmic = true;
     let mut rates = vec![curve("head", |point| point.learning_rate_head, false)];
@@ -137,17 +139,20 @@ fn validation(record: &Record, marks: &[(Mark, f64)]) -> Figure {
             .filter_map(|known| Some((record.epochs(known.step), 100.0 * of(known)?)));
         line(name, &thin::bins(points, thin::POINTS), false)
     };
+    let mut lines = vec![
+        curve("mAP", |known| known.metrics.average_precision.map),
+        curve("CF1", |known| known.metrics.at_threshold.cf1),
+        curve("OF1", |known| known.metrics.at_threshold.of1),
+    ];
+    let averaged = further(record, Beside::ValAverage, "mAP by averaged weights");
+    lines.extend(averaged);
     Figure {
         heading: "Validation",
         plot: Plot {
             title: "mAP, CF1 and OF1 of the validation split over epochs".to_owned(),
             x: epochs_axis(record),
-            y: Axis::of("%"),
-            lines: vec![
-                curve("mAP", |known| known.metrics.average_precision.map),
-                curve("CF1", |known| known.metrics.at_threshold.cf1),
-                curve("OF1", |known| known.metrics.at_threshold.of1),
-            ],
+            y: Axis::of("mAP and F1, %"),
+            lines,
             marks: marks.to_vec(),
             dots: true,
         },
@@ -155,6 +160,56 @@ fn validation(record: &Record, marks: &[(Mark, f64)]) -> Figure {
                   predicted at p ≥ 0.5."
             .to_owned(),
     }
+}
+
+/// mAP of training pictures beside validation's; nothing where none was taken.
+fn training(record: &Record, marks: &[(Mark, f64)]) -> Option<Figure> {
+    let beside = [
+        (Beside::Online, "training, online"),
+        (Beside::TrainClean, "training, clean"),
+        (Beside::TrainBatch, "training, batch statistics"),
+        (Beside::TrainCrops, "training, augmented"),
+        (
+            Beside::TrainCropsBatch,
+            "training, augmented, batch statistics",
+        ),
+    ];
+    let beside = beside.map(|(figure, name)| further(record, figure, name));
+    let beside: Vec<Line> = beside.into_iter().flatten().collect();
+    if beside.is_empty() {
+        return None;
+    }
+    let validation = record.evaluations.iter().filter_map(|known| {
+        let map = known.metrics.average_precision.map?;
+        Some((record.epochs(known.step), 100.0 * map))
+    });
+    let validation = line("validation", &thin::bins(validation, thin::POINTS), false);
+    Some(Figure {
+        heading: "Training pictures beside validation",
+        plot: Plot {
+            title: "mAP of training and validation pictures over epochs".to_owned(),
+            x: epochs_axis(record),
+            y: Axis::of("mAP, %"),
+            lines: std::iter::once(validation).chain(beside).collect(),
+            marks: marks.to_vec(),
+            dots: true,
+        },
+        caption: "The same exact mAP over training pictures. Online: scores collected while the epoch trained, under its \
+                  augmentation and by weights that moved, which is why it may lie far below validation; the others: of \
+                  pictures drawn once, by the weights after the epoch."
+            .to_owned(),
+    })
+}
+
+/// The curve of a figure that some evaluation has.
+fn further(record: &Record, figure: Beside, name: &str) -> Option<Line> {
+    let points = record.evaluations.iter().filter_map(|known| {
+        let further = &known.metrics.further;
+        let found = further.iter().find(|one| one.figure == figure)?;
+        Some((record.epochs(known.step), 100.0 * found.map?))
+    });
+    let bins = thin::bins(points, thin::POINTS);
+    (!bins.is_empty()).then(|| line(name, &bins, false))
 }
 
 fn kind_of_mark(kind: Kind, first: bool) -> Option<Mark> {
@@ -244,7 +299,7 @@ pub(super) fn by_time(record: &Record) -> Vec<Figure> {
     ));
     vec![
         Figure {
-            heading: "Throughput",
+            heading: "Images per second",
             plot: plot(
                 "images per second over time",
                 Axis::of("images per second"),
@@ -254,8 +309,8 @@ pub(super) fn by_time(record: &Record) -> Vec<Figure> {
                 ],
             ),
             caption: "Within steps: of all ranks, over the step time of the last 20 steps; broken where no step was \
-                      committed for a while. All in all: images of committed steps by the clock, so evaluation, \
-                      checkpoints, failures and work that became void pull it down."
+                      committed for a while. All in all: images of committed steps in equal spans of the clock, \
+                      so evaluation, checkpoints, failures and work that became void pull it down."
                 .to_owned(),
         },
         Figure {
@@ -294,9 +349,12 @@ fn all_in_all(timed: &[&StepPoint], (began, ended): (u64, u64), x: impl Fn(u64) 
         let span = (point.unix_millis.saturating_sub(began) as f64 / width) as usize;
         images[span.min(spans - 1)] += u64::from(point.samples);
     }
-    let middle = |span: usize| x(began + ((span as f64 + 0.5) * width) as u64);
-    let points = (0..).zip(&images);
-    let points = points.map(|(span, &images)| (middle(span), images as f64 * 1000.0 / width));
+    // A figure of a span is level over it: a slope would say more than is known.
+    let edge = |span: usize| x(began + (span as f64 * width) as u64);
+    let points = (0..).zip(&images).flat_map(|(span, &images)| {
+        let rate = images as f64 * 1000.0 / width;
+        [(edge(span), rate), (edge(span + 1), rate)]
+    });
     Line {
         name: "all in all".to_owned(),
         parts: vec![points.collect()],

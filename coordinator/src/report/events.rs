@@ -49,7 +49,7 @@ impl Kind {
 pub(super) struct Happening {
     /// By the coordinator's wall clock; 0: not known.
     pub(super) unix_millis: u64,
-    /// Steps committed by then.
+    /// Steps committed by then; of a checkpoint, those that it holds.
     pub(super) step: u64,
     pub(super) kind: Kind,
     /// In words.
@@ -191,7 +191,12 @@ impl Reader {
             .as_ref()
             .is_some_and(|(kind, _)| *kind == Kind::Failure);
         if let Some((kind, text)) = told.filter(|_| !(failed && warned)) {
-            self.note(at, kind, text);
+            // Writing takes a while, in which further steps are committed.
+            let of = match event {
+                Event::CheckpointEnded { step, .. } => *step,
+                _ => self.steps_done(),
+            };
+            self.note_of(of, at, kind, text);
         }
         for effect in &effects {
             if let Some((kind, text)) = self.consequence(effect) {
@@ -243,8 +248,15 @@ impl Reader {
         })
     }
 
+    fn steps_done(&self) -> u64 {
+        self.state.as_ref().map_or(0, State::steps_done)
+    }
+
     fn note(&mut self, at: Millis, kind: Kind, text: String) {
-        let step = self.state.as_ref().map_or(0, State::steps_done);
+        self.note_of(self.steps_done(), at, kind, text);
+    }
+
+    fn note_of(&mut self, step: u64, at: Millis, kind: Kind, text: String) {
         let same = |last: &Happening| last.text == text && last.step == step;
         if self.history.happenings.last().is_some_and(same) {
             return;
@@ -348,6 +360,7 @@ mod tests {
             part(1000).to_string(),
             r#"{"at_ms":5,"event":"started","decided":""}"#.to_owned(),
             exited.to_string(),
+            r#"{"at_ms":40,"event":"checkpoint_ended","step":3,"problem":null,"decided":""}"#.to_owned(),
             r#"{"at_ms":41,"event":"tic"#.to_owned(),
             part(9000).to_string(),
             r#"{"at_ms":7,"note":"sample_skipped","split":"train","sample":3,"reason":"3.jpg ends early"}"#.to_owned(),
@@ -375,6 +388,13 @@ mod tests {
             Some(1040),
             "{:?}",
             history.happenings
+        );
+        let checkpoint = |one: &&Happening| one.kind == Kind::Checkpoint;
+        let checkpoint = history.happenings.iter().find(checkpoint);
+        assert_eq!(
+            checkpoint.map(|one| one.step),
+            Some(3),
+            "a checkpoint is shown at the step that it holds, not where the run has got to meanwhile"
         );
         assert_eq!(
             told(Kind::Start, "a coordinator resumes after step 0"),

@@ -124,7 +124,7 @@ fn facts(record: &Record) -> Markup {
             @if let Some(began) = history.began_unix_millis {
                 dt { "begun" }
                 dd {
-                    (clock(began))
+                    (clock(began)) " UTC"
                     @if history.parts > 1 { ", served by " (history.parts) " coordinators one after the other" }
                 }
             }
@@ -164,16 +164,13 @@ fn config(record: &Record) -> Markup {
         Ok(config) => config,
         Err(problem) => return html! { p { "The config cannot be read: " (problem) } },
     };
-    let given: Vec<_> = config
-        .settings()
-        .filter(|(_, setting)| setting.origin != "default")
-        .filter_map(|(key, setting)| Some((key.name, setting.value.as_ref()?.to_string())))
-        .collect();
     html! {
         details {
-            summary { "Config: what was set beside the defaults" }
+            summary { "Config: what differs from the defaults" }
             dl class="facts" {
-                @for (key, value) in &given { dt { code { (key) } } dd { code { (value) } } }
+                @for (key, value) in config.beside_defaults() {
+                    dt { code { (key.name) } } dd { code { (value) } }
+                }
             }
         }
     }
@@ -190,7 +187,7 @@ pub(super) fn footer(record: &Record) -> Markup {
         p class="soft" { (ap::CHANCE_DEFINITION) }
         p class="soft" { (domain::multilabel::DEFINITION) }
         p class="soft" {
-            "Made by coordinator " (env!("CARGO_PKG_VERSION")) " at " (clock(made)) " from run " (record.run_id)
+            "Made by coordinator " (env!("CARGO_PKG_VERSION")) " at " (clock(made)) " UTC from run " (record.run_id)
             "; the figures behind the curves are in history.csv and evaluations.csv beside this page, and in tb/ for "
             "TensorBoard. " code { "coordinator report --run-dir " (record.run_dir.display()) } " makes it again."
         }

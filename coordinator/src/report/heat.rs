@@ -40,13 +40,14 @@ fn measured(maps: &Maps) -> Markup {
         }
         p class="soft" { "0 " span class="key" {} " the highest share of the table" }
         h3 { "Between groups" (even(groups.len())) }
-        (table(&groups, &maps.between))
+        (table("attention between groups", &groups, &maps.between))
         h3 { "Between the classes of a group" }
         div class="maps" {
             @for group in several {
                 div {
                     b { (group.name) } (even(group.classes.len()))
-                    (table(&group.classes.iter().map(String::as_str).collect::<Vec<_>>(), &group.within))
+                    @let classes: Vec<&str> = group.classes.iter().map(String::as_str).collect();
+                    (table(&format!("attention within {}", group.name), &classes, &group.within))
                 }
             }
         }
@@ -59,10 +60,10 @@ fn measured(maps: &Maps) -> Markup {
 
 /// What each node gets where none is preferred.
 fn even(nodes: usize) -> Markup {
-    html! { span class="soft" { " · even: " (format!("{:.0}", 100.0 / nodes.max(1) as f64)) } }
+    html! { span class="soft" { " · even: " (format!("{:.0} %", 100.0 / nodes.max(1) as f64)) } }
 }
 
-fn table(nodes: &[&str], rows: &[Vec<f64>]) -> Markup {
+fn table(what: &str, nodes: &[&str], rows: &[Vec<f64>]) -> Markup {
     let highest = rows
         .iter()
         .flatten()
@@ -70,7 +71,8 @@ fn table(nodes: &[&str], rows: &[Vec<f64>]) -> Markup {
         .fold(f64::MIN_POSITIVE, f64::max);
     let shown = nodes.len().min(NODES);
     html! {
-        div class="scroll" {
+        // Reached by the keyboard, so that it can be scrolled without a pointer.
+        div class="scroll" role="region" aria-label=(what) tabindex="0" {
             table class="heat" {
                 thead {
                     tr { th {} @for node in &nodes[..shown] { th scope="col" { span { (node) } } } }

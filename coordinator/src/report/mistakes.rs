@@ -123,7 +123,7 @@ fn pictures(record: &Record, shown: &[Shown], none: &str) -> Markup {
             @for one in shown {
                 figure {
                     @match &one.picture {
-                        Ok(address) => { img src=(address) alt=(one.file) loading="lazy"; },
+                        Ok(address) => { img src=(address) alt={ "validation image " (one.file) } loading="lazy"; },
                         Err(problem) => { div class="none" { "no picture: " (problem) } },
                     }
                     figcaption {

@@ -211,7 +211,8 @@ impl Plot {
             let y = low / 1.5..high * 1.5;
             let ratio = y.end / y.start;
             let between = |part: f64| y.start * ratio.powf(part);
-            self.draw(&root, x, y.clone().log_scale(), &between, &power)
+            let label = powers(&y);
+            self.draw(&root, x, y.clone().log_scale(), &between, &label)
         } else {
             let y = self
                 .y
@@ -303,7 +304,7 @@ impl Plot {
             let of_kind = self
                 .marks
                 .iter()
-                .filter(|(mark, at)| *mark == kind && x.contains(at));
+                .filter(|(mark, at)| *mark == kind && (x.start..=x.end).contains(at));
             for &(kind, at) in of_kind {
                 if at - last >= width {
                     visible.push((kind, at));
@@ -379,12 +380,15 @@ fn decimals(range: &Range<f64>) -> impl Fn(&f64) -> String + use<> {
     }
 }
 
-/// A number on a logarithmic axis.
-fn power(value: &f64) -> String {
-    if (0.001..10_000.0).contains(value) {
-        let text = format!("{value:.3}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        format!("{value:.0e}")
+/// Numbers on a logarithmic axis, all of them written alike.
+fn powers(range: &Range<f64>) -> impl Fn(&f64) -> String + use<> {
+    let short = range.start >= 0.001 && range.end <= 10_000.0;
+    move |value| {
+        if short {
+            let text = format!("{value:.3}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            format!("{value:.0e}")
+        }
     }
 }

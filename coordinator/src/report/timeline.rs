@@ -47,11 +47,11 @@ pub(super) fn section(record: &Record) -> Markup {
         p {
             (count(number(Kind::Failure), "failure", "failures")) ", "
             (count(record.ledger.generations().len() as u64, "generation", "generations")) ", "
-            (count(number(Kind::Checkpoint), "checkpoint", "checkpoints")) ". Times are UTC."
+            (count(number(Kind::Checkpoint), "checkpoint", "checkpoints")) ". Times are UTC; steps are those committed by then."
         }
         @if let Some(problem) = &history.problem { p { "Not all events could be read: " (problem) "." } }
         table class="events" {
-            thead { tr { th { "time" } th { "step" } th { "what" } th { "in words" } } }
+            thead { tr { @for name in ["time", "steps", "what", "in words"] { th scope="col" { (name) } } } }
             tbody {
                 @for one in first { (row(one)) }
                 @if left_out > 0 {

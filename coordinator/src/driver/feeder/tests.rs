@@ -3,20 +3,17 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
+use crate::driver::smallest_config;
 
 fn plan(samples: u32, epochs: u32) -> RunPlan {
     let shape = RunShape {
         seed: 3,
         samples,
         val_samples: 7,
-        further_rows: 0,
-        early_stopping: None,
         global_batch: 6,
-        micro_batch: 2,
         epochs,
-        evaluate_every_epochs: 1,
         snapshot_every_steps: Some(4),
-        snapshot_every_epochs: Some(1),
+        ..smallest_config().shape
     };
     RunPlan::new(shape, 2).unwrap()
 }
@@ -235,14 +232,10 @@ fn a_big_split_comes_in_messages_below_the_limit() {
         seed: 3,
         samples: 300_000,
         val_samples: 100_000,
-        further_rows: 0,
-        early_stopping: None,
         global_batch: 3000,
         micro_batch: 1500,
-        epochs: 1,
-        evaluate_every_epochs: 1,
-        snapshot_every_steps: None,
         snapshot_every_epochs: None,
+        ..smallest_config().shape
     };
     let mut feeder = Feeder::new(
         RunPlan::new(shape, 1).unwrap(),
