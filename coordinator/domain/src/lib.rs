@@ -20,6 +20,7 @@ pub mod other_definitions;
 pub mod permutation;
 pub mod plan;
 pub mod ranking;
+pub mod rehearsal;
 pub mod retention;
 pub mod run;
 pub mod run_plan;

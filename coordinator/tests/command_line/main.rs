@@ -6,6 +6,7 @@
     reason = "helpers of tests, where both are fine"
 )]
 
+mod dry_run;
 mod evaluate;
 mod place;
 mod seeds;
