@@ -24,7 +24,7 @@ pub fn load_cuda() -> Result<(), &'static str> {
         let library = LIBRARY.ok_or("this program was built against a libtorch without cuda")?;
         ffi::load_cuda(library).map_err(|failure| failure.message)
     });
-    loaded.as_ref().map(|()| ()).map_err(String::as_str)
+    loaded.as_ref().copied().map_err(String::as_str)
 }
 
 /// Why [`ProcessGroup::nccl`](crate::ProcessGroup::nccl) cannot work in this process, or `None` where it can.
