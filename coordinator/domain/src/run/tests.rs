@@ -1,6 +1,7 @@
 use super::*;
 use crate::membership::Process;
 
+mod adoption;
 mod cluster;
 mod degraded;
 mod properties;
@@ -302,4 +303,45 @@ pub(super) fn processes(state: &State) -> usize {
         .iter()
         .filter(|(_, member)| member.process == Process::Here)
         .count()
+}
+
+/// The generation that begins: number, first step, where its state is from, what it does first.
+fn begun(effects: &[Effect]) -> Option<(u64, u64, Source, Opening)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::BeginGeneration(Beginning {
+            number,
+            begins_at_step,
+            source,
+            opening,
+            ..
+        }) => Some((*number, *begins_at_step, source.clone(), *opening)),
+        _ => None,
+    })
+}
+
+/// Who must leave at once.
+fn told_to_regroup(effects: &[Effect]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Regroup {
+                workers,
+                at_boundary: false,
+                ..
+            } => Some(workers.iter().map(WorkerId::as_str)),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+/// Who is started.
+fn launched(effects: &[Effect]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Launch { worker, .. } => Some(worker.as_str()),
+            _ => None,
+        })
+        .collect()
 }

@@ -1,0 +1,134 @@
+//! A coordinator in the place of one that was killed takes over the workers that trained on without it.
+
+use super::*;
+
+/// A run of three whose coordinator was killed after at least two steps in generation 6.
+fn left_behind(local: bool) -> Sim {
+    Sim::new(Config {
+        local,
+        adopted: Some(Adopted {
+            members: (0..3).map(WorkerId::local).collect(),
+            previous: 5,
+            steps_done: 2,
+            evaluated: vec![2],
+        }),
+        ..elastic(3)
+    })
+}
+
+fn come_back(sim: &mut Sim, n: u32, generation: u64) -> Vec<Effect> {
+    sim.happen(Event::Joined {
+        worker: WorkerId::local(n),
+        host: "here".to_owned(),
+        pid: n,
+        device: "cpu".to_owned(),
+        generation,
+    })
+}
+
+#[test]
+fn workers_that_trained_on_without_their_coordinator_are_adopted_with_all_they_did() {
+    let mut sim = left_behind(true);
+    assert_eq!(launched(&sim.effects), [""; 0], "they live");
+    assert_eq!(
+        sim.reason,
+        "regrouping (the coordinator was started again): waiting for worker-0, worker-1 and worker-2 \
+         to leave generation 6"
+    );
+    for n in 0..3 {
+        let effects = come_back(&mut sim, n, 6);
+        assert_eq!(told_to_regroup(&effects), [format!("worker-{n}")]);
+    }
+    // What may have been lost with the coordinator is told again, and what is known is not committed twice.
+    for step in 1..3 {
+        sim.progress(0, step);
+    }
+    let commits = |sim: &Sim| {
+        let steps = sim.effects.iter().filter_map(|effect| match effect {
+            Effect::Commit { step, .. } => Some(*step),
+            _ => None,
+        });
+        steps.collect::<Vec<_>>()
+    };
+    assert_eq!(commits(&sim), [2]);
+    sim.standby(0, 3);
+    sim.standby(1, 2);
+    let next = begun(&sim.standby(2, 3)).unwrap();
+    assert_eq!((next.0, next.1, next.2), (7, 3, Source::Peers(vec![0, 2])));
+    assert_eq!(commits(&sim), [2]);
+}
+
+#[test]
+fn those_who_do_not_come_back_are_ended_and_replaced_and_may_not_come_later() {
+    let mut sim = left_behind(true);
+    sim.exited(1, ProcessEnd::Unseen);
+    come_back(&mut sim, 0, 6);
+    sim.standby(0, 2);
+    assert_eq!(sim.state().generation(), 6, "worker-2 may still come");
+    sim.beat(0, "", false);
+    while sim.state().generation() == 6 {
+        sim.pass(1000);
+        sim.beat(0, "", false);
+    }
+    assert!(sim.effects.contains(&Effect::Kill {
+        worker: WorkerId::local(2)
+    }));
+    assert_eq!(
+        sim.warnings(),
+        ["worker-2 (rank 2) did not come back (the coordinator was started again)"]
+    );
+    assert!(matches!(
+        &come_back(&mut sim, 2, 6)[..],
+        [Effect::Refuse { exit_code: 75, .. }]
+    ));
+    sim.ready(0);
+    sim.progress(0, 2);
+    assert_eq!(launched(&sim.effects), ["worker-1"]);
+}
+
+#[test]
+fn a_checkpoint_that_was_lost_with_its_coordinator_is_taken_again_before_the_run_may_finish() {
+    let mut sim = left_behind(true);
+    for n in 0..3 {
+        come_back(&mut sim, n, 6);
+        sim.leave(n, 4, LeaveReason::Finished);
+    }
+    assert_eq!(sim.decided(), None, "its last checkpoint is not in place");
+    for n in 0..3 {
+        sim.standby(n, 4);
+    }
+    let next = begun(&sim.effects).unwrap();
+    assert_eq!((next.1, next.3.snapshot, next.3.evaluate), (4, true, true));
+}
+
+#[test]
+fn a_member_that_never_heard_of_the_newest_generation_still_brings_what_it_holds() {
+    let mut sim = left_behind(true);
+    for n in 0..3 {
+        come_back(&mut sim, n, 5);
+        sim.happen(Event::Standby {
+            worker: WorkerId::local(n),
+            generation: 5,
+            step: Some(2),
+        });
+    }
+    let next = begun(&sim.effects).unwrap();
+    assert_eq!(
+        (next.0, next.1, next.2),
+        (7, 2, Source::Peers(vec![0, 1, 2]))
+    );
+}
+
+#[test]
+fn with_nobody_left_behind_the_run_goes_on_from_its_checkpoint() {
+    let mut sim = left_behind(true);
+    for n in 0..3 {
+        sim.exited(n, ProcessEnd::Unseen);
+    }
+    assert_eq!(launched(&sim.effects), ["worker-0", "worker-1", "worker-2"]);
+    for n in 0..3 {
+        sim.join(n);
+    }
+    let next = begun(&sim.effects).unwrap();
+    assert_eq!((next.0, next.1, next.2), (7, 0, Source::Seed));
+}
