@@ -81,6 +81,7 @@ impl State {
             (_, Some(stop_after)) if step >= stop_after => {
                 format!("after step {stop_after} as asked")
             }
+            _ if self.all_stopped() && self.others_are_here() => return self.hand_on(step, now),
             _ if self.all_stopped() => "every worker was told to end".to_owned(),
             _ => {
                 let reason = format!(
@@ -107,6 +108,25 @@ impl State {
             format!("stopped after {step} of {total} steps ({by}): resume with --resume"),
             now,
         )
+    }
+
+    /// Every rank was told to end by a signal, but workers that are no ranks yet were not: they go on from the checkpoint
+    /// that the ranks have handed over.
+    fn hand_on(&mut self, step: u64, now: Millis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let leaving: Vec<WorkerId> = self.roster.group(Group::Leaving).iter().cloned().collect();
+        for worker in leaving {
+            if let Some(mut member) = self.roster.get_mut(&worker) {
+                member.leaving = None;
+            }
+            effects.extend(self.on_drained(&worker, step, now));
+        }
+        effects
+    }
+
+    fn others_are_here(&self) -> bool {
+        let here = [Group::Newcomers, Group::SettingUp];
+        here.into_iter().any(|group| !self.roster.group(group).is_empty())
     }
 
     fn all_stopped(&self) -> bool {

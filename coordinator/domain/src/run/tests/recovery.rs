@@ -366,6 +366,29 @@ fn spares_take_over_without_a_start() {
 }
 
 #[test]
+fn spares_go_on_where_every_rank_was_told_to_end() {
+    // Given a rank and a spare
+    let mut sim = Sim::new(Config {
+        local: false,
+        ..elastic(1)
+    });
+    sim.join(0);
+    sim.join(1);
+    sim.ready(0);
+    sim.progress(0, 0);
+
+    // When the rank, alone in its world, hands over a checkpoint and leaves, being told to end
+    sim.checkpointed(1);
+    let effects = sim.leave(0, 1, LeaveReason::Stopped);
+
+    // Then the run goes on with the spare from there
+    let next = begun(&effects).unwrap();
+    assert_eq!((next.0, next.2), (8, Source::Checkpoint));
+    sim.ready(1);
+    assert_eq!(sim.reason, "training epoch 1 of 2");
+}
+
+#[test]
 fn an_elastic_run_begins_with_fewer_after_a_while() {
     let mut sim = Sim::new(Config {
         min_workers: 2,
