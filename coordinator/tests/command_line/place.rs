@@ -143,6 +143,9 @@ impl<'a> Place<'a> {
             .args(arguments)
             .current_dir(self.0)
             .env_remove("RUST_LOG");
+        if arguments.contains(&"--dry-run") {
+            command.env("HGAT_FAKE_PICKED", "1");
+        }
         command
     }
 
