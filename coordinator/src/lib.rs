@@ -30,6 +30,7 @@ pub mod ledger_record;
 pub mod machine;
 pub mod observer;
 pub mod online;
+mod rehearsal;
 pub mod report;
 pub mod run;
 pub mod run_dir;

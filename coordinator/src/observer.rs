@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::v1::Status;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::evaluation::Metrics;
 
@@ -156,11 +156,24 @@ pub enum RunEvent {
     },
 }
 
+/// What one rank says of the time that one step took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepTime {
+    /// The step's number, from 0 over the run.
+    pub step: u64,
+    /// Wall time of the step in this rank, µs.
+    pub micros: u64,
+    /// Of it, waiting for decoded pictures, µs.
+    pub data_wait_micros: u64,
+}
+
 /// The sending side, held by the run; make the receivers before handing it over.
 #[derive(Debug, Clone)]
 pub struct Observer {
     events: broadcast::Sender<RunEvent>,
     status: watch::Sender<Status>,
+    /// Only who asks for it gets this: it is one message a rank and step.
+    step_times: Option<mpsc::UnboundedSender<StepTime>>,
 }
 
 impl Default for Observer {
@@ -176,7 +189,19 @@ impl Observer {
         Self {
             events: broadcast::Sender::new(EVENT_CAPACITY),
             status: watch::Sender::new(Status::default()),
+            step_times: None,
         }
+    }
+
+    /// The same, which also tells what every rank reports of every step. Nothing is dropped, so for short runs only.
+    #[must_use]
+    pub fn with_step_times() -> (Self, mpsc::UnboundedReceiver<StepTime>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let observer = Self {
+            step_times: Some(sender),
+            ..Self::new()
+        };
+        (observer, receiver)
     }
 
     /// All events from now on. A receiver that falls behind gets `Lagged` with the number it missed.
@@ -194,6 +219,13 @@ impl Observer {
     /// Tells everyone who listens; nobody listening is fine.
     pub(crate) fn tell(&self, event: RunEvent) {
         let _ = self.events.send(event);
+    }
+
+    /// Tells who has asked for it.
+    pub(crate) fn step_time(&self, time: StepTime) {
+        if let Some(receiver) = &self.step_times {
+            let _ = receiver.send(time);
+        }
     }
 
     /// Puts the newest status in place.

@@ -94,7 +94,7 @@ pub(super) fn remove_dir(path: &Path) -> Result<()> {
 }
 
 /// What an unprivileged process may still write, in bytes.
-pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let folder = path
         .ancestors()
         .find(|path| path.is_dir())

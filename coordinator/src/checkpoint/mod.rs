@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use disk::free_bytes;
 pub use error::CheckpointError;
 pub use manifest::{FileEntry, Manifest};
 pub use reader::{Chunk, Reader};

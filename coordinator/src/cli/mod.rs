@@ -1,9 +1,11 @@
 //! The command line: what can be typed, and which part of the coordinator does it.
 
 mod checkpoints;
+mod checks;
 mod client;
 mod compare;
 mod config_command;
+mod dry_run;
 mod evaluate;
 mod failure;
 mod ledger;
@@ -13,14 +15,16 @@ mod report;
 mod seeds;
 mod signals;
 mod start;
+mod start_args;
 mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 pub use failure::{BUG, Failure, LOST, OK, USAGE};
+pub use start_args::{Baseline, StartArgs};
 
 /// The environment as the process found it; nobody else reads it.
 pub type Environment = BTreeMap<String, String>;
@@ -120,57 +124,6 @@ impl ConfigArgs {
         }
         .with_environment(environment.clone())
     }
-}
-
-/// Train: start a run with its workers, or go on with one.
-///
-/// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, scores/ of
-/// every validation image for both, logs/ of the workers, events.jsonl, tb/ and at the end summary.json and report.html.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:
-  coordinator start --workers 2 --data /data/coco --run-dir runs/a
-  coordinator start --config deploy/experiments/demo.toml --data runs/demo-data --run-dir runs/demo
-  coordinator start --workers 8 --device cuda --data /data/coco --run-dir runs/b --init resnet101.pth
-  coordinator start --resume --run-dir runs/a
-  coordinator start --config deploy/experiments/demo_exp_1.toml --data runs/demo-data --seeds 3 --run-dir runs/exp_1
-
-Ctrl-C or SIGTERM stops at the next step boundary with a checkpoint; a second one ends at once.")]
-pub struct StartArgs {
-    /// Where values come from.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Folder that holds everything about the run; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub run_dir: PathBuf,
-    /// Go on with the run in --run-dir from its last good checkpoint, with the config recorded there
-    #[arg(long)]
-    pub resume: bool,
-    /// Train the experiment this many times, with the seeds run.seed, run.seed + 1, …, one after another in
-    /// RUN_DIR/seed-0, seed-1, …
-    #[arg(long, value_name = "N", conflicts_with = "stop_after", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub seeds: Option<u32>,
-    /// End with a checkpoint once this many steps of the run are committed
-    #[arg(long, value_name = "STEP")]
-    pub stop_after: Option<u64>,
-    /// Listen beyond this machine without encryption or authentication
-    #[arg(long)]
-    pub insecure: bool,
-    /// Show nothing but warnings and errors
-    #[arg(long, short)]
-    pub quiet: bool,
-    /// The worker binary [default: `worker` beside this one]
-    #[arg(long, value_name = "FILE")]
-    pub worker_binary: Option<PathBuf>,
-    /// Train something simple beside the model, to compare its mAP with
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub baseline: Option<Baseline>,
-}
-
-/// Something simple to compare with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Baseline {
-    /// A linear classifier on 8×8 thumbnails, computed while the model trains
-    Thumbnails,
 }
 
 /// Which run is meant.
@@ -349,6 +302,7 @@ pub fn run(command: &Command, environment: &Environment) -> Result<u8, Failure> 
         Command::Status(args) => runtime()?.block_on(client::status(args)),
         Command::Workers(args) => runtime()?.block_on(workers::workers(args)),
         Command::Stop(args) => runtime()?.block_on(client::stop(args)),
+        Command::Start(args) if args.dry_run => dry_run::run(args, environment),
         Command::Start(args) => {
             if let Some(count) = args.seeds {
                 return seeds::run(args, count, environment);

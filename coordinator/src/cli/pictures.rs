@@ -33,14 +33,14 @@ impl PictureCheck {
         dataset: Arc<Dataset>,
         on_bad_image: OnBadImage,
         threads: u32,
-        cache: PathBuf,
+        cache: Option<PathBuf>,
     ) -> Self {
         let (found, receiver) = oneshot::channel();
         std::thread::spawn(move || {
             let options = CheckOptions {
                 on_bad_image,
                 threads: threads as usize,
-                cache: Some(&cache),
+                cache: cache.as_deref(),
             };
             // Nobody may be listening any more: the run has ended.
             let _ = found.send(check(&dataset, &options));
@@ -58,6 +58,14 @@ impl PictureCheck {
             Err(_) => return Ok(Some(self)),
         }
         Ok(None)
+    }
+
+    /// Waits for the check to its end.
+    ///
+    /// # Errors
+    /// [`DATA`] when pictures cannot be used.
+    pub(super) async fn whole(self, terminal: &Terminal) -> Result<(), Failure> {
+        tell(self.0.await, terminal).map_err(|text| Failure::new(DATA, text))
     }
 
     /// Waits for the check while the run goes on, and ends the run if pictures cannot be used.

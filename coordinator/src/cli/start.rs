@@ -11,15 +11,15 @@ use domain::run_plan::RunPlan;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::checks::Checked;
 use super::failure::DATA;
 use super::pictures::PictureCheck;
 use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE, report, signals};
 use crate::baseline;
 use crate::checkpoint::Checkpoints;
-use crate::config::{Config, LaunchChoice, Sources};
-use crate::descriptors;
+use crate::config::{Config, Sources};
 use crate::evaluation::labels_of;
-use crate::machine::{Machine, Placement, place};
+use crate::machine::Placement;
 use crate::observer::Observer;
 use crate::run::{self, Launch, ResumePoint, RunSetup};
 use crate::run_dir::RunDir;
@@ -59,28 +59,23 @@ pub(super) fn prepare(
         .get("NO_COLOR")
         .is_some_and(|value| !value.is_empty());
     let terminal = Terminal::new(args.quiet, no_color);
-    let (run_dir, run_id, mut config) = take_run_dir(args, sources)?;
-    let machine = Machine::look(|name| environment.get(name).cloned());
-    let placement = place(&config, &machine)?;
-    let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
-    config.record_placement(
-        placement.device,
-        workers,
-        placement.threads,
-        placement.loader_threads,
-    );
-    check_listen(&config, args.insecure)?;
-    descriptors::make_room(workers).map_err(|error| Failure::new(USAGE, error.to_string()))?;
-    let launch = launch(args, &config, &placement)?;
-    let dataset = Arc::new(open_data(&config, &terminal)?);
-    let check = PictureCheck::begin(
-        Arc::clone(&dataset),
-        config.data.on_bad_image,
-        machine.cpus,
-        run_dir.image_cache(),
-    );
-    let plan = lay_out(&config, &dataset, workers, &terminal)?;
-    let listener = listen(&config)?;
+    let (run_dir, run_id, config) = take_run_dir(args, sources)?;
+    let checked = Checked::new(
+        args,
+        config,
+        environment,
+        &terminal,
+        Some(run_dir.image_cache()),
+    )?;
+    let listener = checked.listen()?;
+    let Checked {
+        config,
+        placement,
+        launch,
+        dataset,
+        check,
+        plan,
+    } = checked;
     let resume = find_checkpoint(args.resume, &config, &run_dir, &dataset, &terminal)?;
     Ok(Prepared {
         terminal,
@@ -230,7 +225,7 @@ fn take_run_dir(args: &StartArgs, sources: &Sources) -> Result<(RunDir, String, 
 }
 
 /// Twelve hexadecimal digits that no other run has.
-fn new_run_id(run_dir: &Path) -> String {
+pub(super) fn new_run_id(run_dir: &Path) -> String {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
@@ -245,116 +240,6 @@ fn new_run_id(run_dir: &Path) -> String {
         .take(6)
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-fn check_listen(config: &Config, insecure: bool) -> Result<(), Failure> {
-    let address = config.run.listen;
-    if address.ip().is_loopback() || insecure {
-        return Ok(());
-    }
-    Err(Failure::new(
-        USAGE,
-        format!(
-            "run.listen = {address} ({}) reaches beyond this machine, and there is neither encryption nor authentication \
-         yet: listen at 127.0.0.1, or say --insecure if everyone who can reach it may control the run",
-            config.origin("run.listen")
-        ),
-    ))
-}
-
-fn listen(config: &Config) -> Result<TcpListener, Failure> {
-    let address = config.run.listen;
-    TcpListener::bind(address).map_err(|error| {
-        Failure::new(USAGE, format!(
-            "run.listen = {address} ({}) cannot be listened at: {error}: choose another port, or port 0 for any free one",
-            config.origin("run.listen")
-        ))
-    })
-}
-
-fn launch(args: &StartArgs, config: &Config, placement: &Placement) -> Result<Launch, Failure> {
-    let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
-    Ok(match config.run.launch {
-        LaunchChoice::External => Launch::External { workers },
-        LaunchChoice::Local => Launch::Local {
-            worker_binary: worker_binary(args.worker_binary.as_deref())?,
-            devices: placement.devices.clone(),
-            threads: placement.threads,
-        },
-    })
-}
-
-fn worker_binary(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let (path, hint) = match given {
-        Some(path) => (path.to_owned(), "check --worker-binary"),
-        None => {
-            let own = std::env::current_exe().map_err(|error| {
-                Failure::new(
-                    USAGE,
-                    format!(
-                        "this program does not know where it is ({error}): give --worker-binary"
-                    ),
-                )
-            })?;
-            (
-                own.with_file_name("worker"),
-                "build it (`make build`), or name it by --worker-binary",
-            )
-        }
-    };
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(Failure::new(
-            USAGE,
-            format!("{}: there is no worker binary here: {hint}", path.display()),
-        ))
-    }
-}
-
-fn open_data(config: &Config, terminal: &Terminal) -> Result<Dataset, Failure> {
-    let dataset = Dataset::open(&config.data_paths(), &config.data_options())?;
-    for split in [&dataset.train, &dataset.val] {
-        for warning in &split.warnings {
-            let times = if warning.count > 1 {
-                format!(" ({} times)", figures::grouped(warning.count))
-            } else {
-                String::new()
-            };
-            terminal.warn(&format!(
-                "{}: {}{times}",
-                split.annotation_file.display(),
-                warning.text
-            ));
-        }
-    }
-    Ok(dataset)
-}
-
-fn lay_out(
-    config: &Config,
-    dataset: &Dataset,
-    workers: u32,
-    terminal: &Terminal,
-) -> Result<RunPlan, Failure> {
-    let shape = config.run_shape(dataset);
-    let mistakes: Vec<String> = shape
-        .mistakes(workers)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    if !mistakes.is_empty() {
-        return Err(Failure::new(USAGE, mistakes.join("\n")));
-    }
-    let micro_batches = shape.global_batch / shape.micro_batch;
-    if workers > micro_batches {
-        terminal.warn(&format!(
-            "{workers} workers share {micro_batches} micro-batches a step, so {} of them have nothing to train on: raise \
-             train.global_batch or lower train.micro_batch",
-            workers - micro_batches
-        ));
-    }
-    RunPlan::new(shape, workers).map_err(|error| Failure::new(USAGE, error.to_string()))
 }
 
 fn find_checkpoint(

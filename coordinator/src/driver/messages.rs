@@ -10,7 +10,7 @@ use proto::v1::{Fault, Leaving, Progress, Ready, Standby, session_request};
 
 use super::{Driver, Guest, Message};
 use crate::checkpoint::Committed;
-use crate::observer::RunEvent;
+use crate::observer::{RunEvent, StepTime};
 use crate::reach;
 use crate::status::{self, Introduced};
 use crate::store::Digest;
@@ -218,6 +218,11 @@ impl Driver {
         let live = self.state().live_generation() == Some(generation);
         if live {
             self.figures.report(&progress);
+            self.parts.observer.step_time(StepTime {
+                step: progress.step,
+                micros: progress.step_micros,
+                data_wait_micros: progress.data_wait_micros,
+            });
             self.note_skipped(&progress);
             self.note_digest(&worker, &progress);
         }
