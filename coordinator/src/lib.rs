@@ -36,6 +36,7 @@ pub mod run;
 pub mod run_dir;
 pub mod scoring;
 mod seed_dirs;
+mod slots;
 pub mod status;
 pub mod store;
 pub mod summary;

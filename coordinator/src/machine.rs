@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::config::{Config, DeviceChoice, LaunchChoice};
 
+/// The variable by which whoever starts several runs on one machine tells each how many processors are its.
+pub const PROCESSORS: &str = "HGAT_PROCESSORS";
+
 /// What this machine offers to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -22,10 +25,12 @@ impl Machine {
     pub fn look(variable: impl Fn(&str) -> Option<String>) -> Self {
         // Covers sched_setaffinity and the quotas of cgroups v1 and v2.
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        let allowed = variable(PROCESSORS).and_then(|text| text.trim().parse::<u32>().ok());
         let omp = variable("OMP_NUM_THREADS")
             .and_then(|text| text.split(',').next()?.trim().parse().ok());
         Self {
-            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+            cpus: allowed.map_or(cpus, |allowed| allowed.clamp(1, cpus)),
             cuda_devices: cuda_devices(Path::new("/"), variable("CUDA_VISIBLE_DEVICES").as_deref()),
             omp_threads: omp.filter(|threads| *threads > 0),
         }

@@ -519,6 +519,150 @@ async fn worker_process() {
 }
 
 /// A folder with the data set `coco`, the script `worker` and the run directory `run`.
+/// Two seeds at once, begun and both at their second step, where their workers wait for a stop; and what is yet to be read.
+fn two_at_once(
+    at: &Place<'_>,
+    run_dir: &str,
+) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+    let mut running = at
+        .command(&[
+            "start",
+            "--run-dir",
+            run_dir,
+            "--worker-binary",
+            "./worker",
+            "--device",
+            "cpu",
+            "--data",
+            "coco",
+            "--workers",
+            "1",
+            "--seeds",
+            "2",
+            "--at-once",
+            "2",
+            "--set",
+            "train.global_batch=6",
+            "--set",
+            "train.micro_batch=3",
+            "--set",
+            "train.epochs=2",
+            "--set",
+            "run.seed=4",
+        ])
+        .env("HGAT_FAKE_AWAIT_STOP_AT", "2")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let mut missing = vec!["seed 4 | ", "seed 5 | "];
+    for line in lines.by_ref() {
+        missing.retain(|seed| !(line.starts_with(seed) && line.contains("step 2/")));
+        if missing.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(
+        missing, [""; 0],
+        "the runs do not get to their second steps"
+    );
+    (running, lines)
+}
+
+fn terminate(running: &std::process::Child) {
+    let pid = rustix::process::Pid::from_child(running);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
+
+#[test]
+fn seeds_at_once_are_stopped_together_and_resumed() {
+    // Given two seeds that train side by side
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let (mut running, lines) = two_at_once(&at, "run");
+    let ended = |seed: u32| -> Value {
+        let summary =
+            fs::read(folder.path().join(format!("run/seed-{seed}/summary.json"))).unwrap();
+        serde_json::from_slice::<Value>(&summary).unwrap()["ended"].clone()
+    };
+
+    // When the one process that was started is told to end
+    terminate(&running);
+    let rest: Vec<String> = lines.collect();
+
+    // Then both stop with a checkpoint, and it is said how to go on
+    assert_eq!(running.wait().unwrap().code(), Some(0), "{rest:?}");
+    assert_eq!((ended(4), ended(5)), ("stopped".into(), "stopped".into()));
+    assert_eq!(
+        rest.last().unwrap(),
+        "  all seeds   coordinator start --resume --seeds 2 --at-once 2 --run-dir run"
+    );
+
+    // When they are resumed, with a third one and the same command but for that
+    let resumed = at.start(&["--resume", "--seeds", "3", "--at-once", "2"]);
+
+    // Then all end, and the table is that of seeds one after another
+    assert_eq!(resumed.code, 0, "{resumed:?}");
+    assert_eq!([4, 5, 6].map(ended), ["finished"; 3].map(Value::from));
+    for part in [
+        "seed 4 |   resuming    at step ",
+        "  seed 6      ",
+        "  mean last   ",
+        "coordinator compare run OTHER",
+    ] {
+        assert!(resumed.out.contains(part), "{part}: {}", resumed.out);
+    }
+    let threads = |seed: u32| {
+        let config =
+            fs::read_to_string(folder.path().join(format!("run/seed-{seed}/config.toml"))).unwrap();
+        config
+            .lines()
+            .find(|line| line.starts_with("threads = "))
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(threads(4), threads(5));
+    assert_eq!(threads(4), threads(6));
+}
+
+#[test]
+fn a_seed_that_is_killed_is_named_and_the_other_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let (mut running, lines) = two_at_once(&at, "run");
+    let address = fs::read(folder.path().join("run/seed-4/coordinator.json")).unwrap();
+    let address: Value = serde_json::from_slice(&address).unwrap();
+
+    // When one of the two coordinators is killed
+    let pid = i32::try_from(address["pid"].as_i64().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let mut errors = BufReader::new(running.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let told = errors.find(|line| line.contains("SIGKILL")).unwrap();
+
+    // Then that is said at once, while the other one still runs
+    assert_eq!(
+        told,
+        "error: seed 4: its coordinator was killed by signal 9 (SIGKILL): see run/seed-4; go on by --resume"
+    );
+    assert!(running.try_wait().unwrap().is_none());
+    terminate(&running);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(running.wait().unwrap().code(), Some(75), "{rest:?}");
+    let summary = fs::read_to_string(folder.path().join("run/seed-5/summary.json")).unwrap();
+    assert!(summary.contains("\"stopped\""), "{summary}");
+
+    // And both can be gone on with
+    let resumed = at.start(&["--resume", "--seeds", "2", "--at-once", "2"]);
+    assert_eq!(resumed.code, 0, "{resumed:?}");
+    assert!(resumed.out.contains("  mean last   "), "{}", resumed.out);
+}
+
 #[test]
 fn a_dry_run_ends_as_a_start_would_and_makes_nothing() {
     // Given a data set
@@ -765,6 +909,9 @@ impl<'a> Place<'a> {
             .args(arguments)
             .current_dir(self.0)
             .env_remove("RUST_LOG");
+        if arguments.contains(&"--dry-run") {
+            command.env("HGAT_FAKE_PICKED", "1");
+        }
         command
     }
 

@@ -1,5 +1,5 @@
-//! `coordinator start --seeds N`: one experiment with the seeds `run.seed`, `run.seed + 1`, …, one after another, each a whole
-//! run in a directory of its own. Stopped like a single run; `--resume` goes on with what is not finished.
+//! `coordinator start --seeds N`: one experiment with the seeds `run.seed`, `run.seed + 1`, …, one after another or some at
+//! once, each a whole run in a directory of its own. Stopped like a single run; `--resume` goes on with what is not finished.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering;
 use domain::comparison::seeds::spread;
 use serde_json::Value;
 
+use super::at_once::{self, ToDo};
 use super::signals::watch_signals;
 use super::{Environment, Failure, OK, StartArgs, USAGE, start};
 use crate::config::{Config, Sources};
+use crate::machine::Machine;
 use crate::seed_dirs;
+use crate::slots;
 use crate::terminal::{Terminal, figures, row};
 
 /// Runs all seeds to their end, or to where one stops; gives the exit code.
@@ -25,6 +28,10 @@ pub(super) fn run(args: &StartArgs, count: u32, environment: &Environment) -> Re
         let terminal = Terminal::new(args.quiet, no_color);
         lines.iter().for_each(|line| terminal.say(line));
     };
+    let at_once = args.at_once.min(count);
+    if at_once > 1 {
+        return side_by_side(args, &sources, &seeds, at_once, environment, &say);
+    }
     let runtime = super::runtime()?;
     let told_to_stop = runtime.block_on(async { watch_signals() })?;
     for (number, &seed) in (1..).zip(&seeds) {
@@ -59,6 +66,50 @@ pub(super) fn run(args: &StartArgs, count: u32, environment: &Environment) -> Re
     }
     say(&all_done(args, &seeds));
     Ok(OK)
+}
+
+/// The same, `at_once` of them at a time.
+fn side_by_side(
+    args: &StartArgs,
+    sources: &Sources,
+    seeds: &[u64],
+    at_once: u32,
+    environment: &Environment,
+    say: &dyn Fn(&[String]),
+) -> Result<u8, Failure> {
+    // Mistakes of the config are told once, and not by every seed.
+    let config = Config::load(sources)?;
+    let machine = Machine::look(|name| environment.get(name).cloned());
+    let visible = environment.get("CUDA_VISIBLE_DEVICES");
+    let division = slots::divide(&config, &machine, visible.map(String::as_str), at_once)
+        .map_err(|error| Failure::new(USAGE, error.to_string()))?;
+    if let Some(warning) = &division.warning {
+        Terminal::new(true, true).warn(warning);
+    }
+    let mut to_do = Vec::new();
+    for &seed in seeds {
+        let run_dir = seed_dirs::of(&args.run_dir, seed);
+        let finished = ended(&run_dir) == "finished";
+        let state = if finished { " is finished" } else { "" };
+        say(&[format!("seed {seed}{state}: {}", run_dir.display())]);
+        if !finished {
+            let resume = run_dir.join("config.toml").exists();
+            to_do.push(ToDo {
+                seed,
+                run_dir,
+                resume,
+            });
+        }
+    }
+    let end = super::runtime()?.block_on(at_once::run(args, sources, &division, to_do))?;
+    let finished = |seed: &u64| ended(&seed_dirs::of(&args.run_dir, *seed)) == "finished";
+    if end.exit_code == OK && seeds.iter().all(finished) {
+        say(&all_done(args, seeds));
+    } else {
+        let count = u32::try_from(seeds.len()).unwrap_or(u32::MAX);
+        say(&stopped(args, count));
+    }
+    Ok(end.exit_code)
 }
 
 /// What the seeds have in common, and the first of them.
@@ -125,8 +176,12 @@ fn summary(run_dir: &Path) -> Value {
 }
 
 fn stopped(args: &StartArgs, count: u32) -> Vec<String> {
+    let at_once = match args.at_once {
+        1 => String::new(),
+        at_once => format!(" --at-once {at_once}"),
+    };
     let next = format!(
-        "coordinator start --resume --seeds {count} --run-dir {}",
+        "coordinator start --resume --seeds {count}{at_once} --run-dir {}",
         args.run_dir.display()
     );
     vec![String::new(), row("all seeds", &next)]

@@ -18,6 +18,7 @@ use super::ConfigArgs;
   coordinator start --resume --run-dir runs/a
   coordinator start --dry-run --workers 8 --data /data/coco --price-per-worker-hour 2.10
   coordinator start --config deploy/experiments/demo_exp_1.toml --data runs/demo-data --seeds 3 --run-dir runs/exp_1
+  coordinator start --workers 2 --data /data/coco --seeds 4 --at-once 4 --run-dir runs/exp      # on eight GPUs
 
 Ctrl-C or SIGTERM stops at the next step boundary with a checkpoint; a second one ends at once.")]
 pub struct StartArgs {
@@ -36,10 +37,14 @@ pub struct StartArgs {
     /// Go on with the run in --run-dir from its last good checkpoint, with the config recorded there
     #[arg(long)]
     pub resume: bool,
-    /// Train the experiment this many times, with the seeds run.seed, run.seed + 1, …, one after another in
+    /// Train the experiment this many times, with the seeds run.seed, run.seed + 1, …, in
     /// RUN_DIR/seed-0, seed-1, …
     #[arg(long, value_name = "N", conflicts_with = "stop_after", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub seeds: Option<u32>,
+    /// Train so many of the seeds at the same time, each as a process of its own. No CUDA device serves two of them;
+    /// processors are shared out
+    #[arg(long, value_name = "K", requires = "seeds", conflicts_with = "dry_run", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub at_once: u32,
     /// End with a checkpoint once this many steps of the run are committed
     #[arg(long, value_name = "STEP")]
     pub stop_after: Option<u64>,

@@ -134,9 +134,11 @@ pub(crate) async fn run(
             return Err(ProbeError::Stopped { reason });
         }
         _ => {
+            // There is nothing to resume.
+            let reason = outcome.reason.trim_end_matches("; resume with --resume");
             return Err(ProbeError::Failed {
                 exit_code: outcome.exit_code.max(1),
-                reason: outcome.reason,
+                reason: reason.to_owned(),
             });
         }
     }

@@ -62,12 +62,11 @@ impl Rehearsal {
             ));
         }
         if let Some(hours) = self.worker_hours() {
-            let figure = |hours: f64| format!("{hours:.*}", if hours < 1.0 { 3 } else { 1 });
-            let text = spread(hours, figure);
+            let text = spread(hours, |hours| few_digits(hours, 1));
             lines.push(row("workers", &format!("{text} worker-hours")));
         }
         if let (Some(cost), Some(price)) = (self.cost(), self.price) {
-            let text = spread(cost, |cost| format!("{cost:.2}"));
+            let text = spread(cost, |cost| few_digits(cost, 2));
             lines.push(row("cost", &format!("{text} at {price} a worker-hour")));
         }
         let free = self
@@ -252,6 +251,11 @@ fn time(seconds: f64) -> String {
     }
     // Beyond what a duration holds, a run is not going to end.
     duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// With so many decimals, and more where there would be little left of it.
+fn few_digits(number: f64, decimals: usize) -> String {
+    format!("{number:.*}", if number < 1.0 { 3 } else { decimals })
 }
 
 fn times(seconds: Spread) -> String {

@@ -147,6 +147,11 @@ pub fn answer(text: &str) {
     print(std::io::stdout(), text);
 }
 
+/// Writes a line to standard error as it is.
+pub fn aside(text: &str) {
+    print(std::io::stderr(), text);
+}
+
 /// A label and what is said of it.
 #[must_use]
 pub fn row(label: &str, text: &str) -> String {

@@ -348,7 +348,13 @@ impl Worker {
         } else {
             sent.val
         };
-        assert_eq!(index.samples, wanted.samples);
+        if std::env::var_os("HGAT_FAKE_PICKED").is_some() {
+            // A dry run sends a part of them, in its own order and some more than once.
+            let known = |sample| wanted.samples.contains(sample);
+            assert!(!index.samples.is_empty() && index.samples.iter().all(known));
+        } else {
+            assert_eq!(index.samples, wanted.samples);
+        }
         Ok(())
     }
 
