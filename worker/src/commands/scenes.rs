@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
-use data::scenes::{self, SceneSet};
+use data::scenes::{self, FullSize, FullSizeSplit, SceneError, SceneSet};
 
 use crate::error::WorkerError;
 
@@ -15,7 +16,7 @@ use crate::error::WorkerError;
 /// and a texture of its own; classes meet in eight kinds of scene. What a model learns here says nothing about COCO.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  worker scenes --to /tmp/scenes --images 2500 --seed 1\n  coordinator start --workers 2 --data /tmp/scenes --config deploy/experiments/demo.toml --run-dir runs/a"
+    after_help = "Example:\n  worker scenes --to /tmp/scenes --images 2500 --seed 1\n  coordinator start --workers 2 --data /tmp/scenes --config deploy/experiments/demo.toml --run-dir runs/a\n  worker scenes --to /tmp/full-size --like-coco2014"
 )]
 pub(crate) struct Scenes {
     /// Folder to make
@@ -30,6 +31,10 @@ pub(crate) struct Scenes {
     /// Validation pictures, instead of a fifth of --images
     #[arg(long, value_name = "N")]
     val: Option<usize>,
+    /// COCO 2014's shape instead, to rehearse with: its numbers of pictures and annotations, its frequencies, annotation
+    /// files of its size; the pictures show nothing of the labels
+    #[arg(long, conflicts_with_all = ["images", "train", "val", "scale", "threads"])]
+    like_coco2014: bool,
     /// Decides every picture
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -46,6 +51,23 @@ pub(crate) struct Scenes {
 /// # Errors
 /// [`WorkerError::Input`] naming the folder.
 pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), WorkerError> {
+    let lines = if arguments.like_coco2014 {
+        full_size(arguments)
+    } else {
+        drawn(arguments).map(|line| vec![line])
+    };
+    let failed = |reason: String| WorkerError::Input {
+        what: "data set",
+        path: arguments.to.display().to_string(),
+        reason,
+    };
+    for line in lines.map_err(|error| failed(error.to_string()))? {
+        writeln!(out, "{line}").map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn drawn(arguments: &Scenes) -> Result<String, SceneError> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let val = arguments.val.unwrap_or(arguments.images / 5);
     let set = SceneSet {
@@ -57,20 +79,53 @@ pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), Worker
         scale: arguments.scale,
         threads: arguments.threads.unwrap_or(cores),
     };
-    let failed = |reason: String| WorkerError::Input {
-        what: "data set",
-        path: arguments.to.display().to_string(),
-        reason,
-    };
-    let drawn =
-        scenes::draw(&set, &arguments.to, &|_| {}).map_err(|error| failed(error.to_string()))?;
-    let line = format!(
+    let drawn = scenes::draw(&set, &arguments.to, &|_| {})?;
+    Ok(format!(
         "{}: {} training and {} validation pictures, drawn by this program (seed {}){}",
         drawn.dir.display(),
         drawn.train.pictures,
         drawn.val.pictures,
         arguments.seed,
         if drawn.reused { ", there already" } else { "" },
-    );
-    writeln!(out, "{line}").map_err(|error| failed(error.to_string()))
+    ))
+}
+
+/// Makes a set of full size and says what it is, and what it is not.
+fn full_size(arguments: &Scenes) -> Result<Vec<String>, SceneError> {
+    let began = Instant::now();
+    let set = FullSize {
+        seed: arguments.seed,
+        divisor: NonZeroUsize::MIN,
+    };
+    let made = scenes::draw_full_size(&set, &arguments.to, &|_| {})?;
+    let split = |name: &str, split: &FullSizeSplit| {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        format!(
+            "  {name:<11} {} pictures ({} without a label), {} annotations, {:.2} classes a picture; JSON of {:.0} MB; \
+             {} different pictures of {:.1} MB, {:.0} MB by their names",
+            split.counts.pictures,
+            split.unlabelled,
+            split.counts.objects,
+            split.counts.labels_per_picture,
+            mb(split.annotation_bytes),
+            split.different,
+            mb(split.different_bytes),
+            mb(split.counts.bytes),
+        )
+    };
+    let when = if made.reused {
+        "there already".to_owned()
+    } else {
+        format!("written in {:.1} s", began.elapsed().as_secs_f64())
+    };
+    Ok(vec![
+        format!(
+            "{}: a data set of COCO 2014's shape (seed {}), {when}",
+            made.dir.display(),
+            arguments.seed
+        ),
+        split("training", &made.train),
+        split("validation", &made.val),
+        "  It is to rehearse with and teaches nothing: nothing of the labels can be seen in the pictures.".to_owned(),
+    ])
 }

@@ -2,13 +2,16 @@
 //!
 //! The check is cheap: every file is asked for its size, and only files of both splits that are of one size are read, the
 //! last bytes first (a JPEG's last bytes are coded pixels, which no two pictures have in common) and whole where those are
-//! equal. A picture that was coded anew is found only by its name: the same file name and image id on both sides.
+//! equal. Each is read so once and known by a digest from then on: a set of icons or of placeholders, all of one size, would
+//! else cost as many reads as it has pairs. A picture that was coded anew is found only by its name: the same file name and
+//! image id on both sides.
 
 use crate::coco::{Sample, Split};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes at a file's end that are compared before the whole is.
 const TAIL: u64 = 4096;
@@ -59,22 +62,17 @@ pub fn shared_pictures(train: &Split, val: &Split) -> SharedPictures {
         (size > 0).then_some((size, path))
     };
     let mut found = SharedPictures::default();
-    let mut by_size: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+    let mut twins = Twins::default();
     let mut names = BTreeMap::new();
     for sample in &val.samples {
         names.insert(sample.file_name.as_str(), sample.image_id);
         if let Some((size, path)) = size(val, sample) {
-            by_size.entry(size).or_default().push(path);
+            twins.by_size.entry(size).or_default().push(path);
         }
     }
     for sample in &train.samples {
-        let twin = size(train, sample).and_then(|(size, path)| {
-            let candidates = by_size.get(&size)?;
-            let twin = candidates
-                .iter()
-                .find(|other| **other == path || same_bytes(&path, other).unwrap_or(false))?;
-            Some((path, twin.clone()))
-        });
+        let twin = size(train, sample)
+            .and_then(|(size, path)| twins.of(size, &path).map(|twin| (path, twin)));
         if let Some(twin) = twin {
             found.same_bytes.push(twin);
         } else if names.get(sample.file_name.as_str()) == Some(&sample.image_id) {
@@ -84,19 +82,57 @@ pub fn shared_pictures(train: &Split, val: &Split) -> SharedPictures {
     found
 }
 
-fn same_bytes(a: &PathBuf, b: &PathBuf) -> io::Result<bool> {
-    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
-    let tail = |file: &mut File| {
-        let length = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-        read(file)
-    };
-    if tail(&mut a)? != tail(&mut b)? {
-        return Ok(false);
+/// Files of one split by what is known of them: no more is read of them than another split's files ask for.
+#[derive(Default)]
+struct Twins {
+    by_size: BTreeMap<u64, Vec<PathBuf>>,
+    /// By size, then by the digest of the last bytes.
+    by_tail: HashMap<u64, HashMap<u128, Vec<PathBuf>>>,
+    /// By size and digest of the last bytes, then by that of all.
+    by_whole: HashMap<(u64, u128), HashMap<u128, PathBuf>>,
+}
+
+impl Twins {
+    /// A file of the same bytes.
+    fn of(&mut self, size: u64, path: &Path) -> Option<PathBuf> {
+        let candidates = self.by_size.get(&size)?;
+        let tails = self.by_tail.entry(size).or_insert_with(|| {
+            let mut tails: HashMap<u128, Vec<PathBuf>> = HashMap::new();
+            for candidate in candidates {
+                if let Ok(tail) = digest(candidate, TAIL) {
+                    tails.entry(tail).or_default().push(candidate.clone());
+                }
+            }
+            tails
+        });
+        let tail = digest(path, TAIL).ok()?;
+        let candidates = tails.get(&tail)?;
+        let wholes = self.by_whole.entry((size, tail)).or_insert_with(|| {
+            let mut wholes = HashMap::new();
+            for candidate in candidates {
+                if let Ok(whole) = digest(candidate, size) {
+                    wholes.entry(whole).or_insert_with(|| candidate.clone());
+                }
+            }
+            wholes
+        });
+        let twin = wholes.get(&digest(path, size).ok()?)?;
+        same_bytes(path, twin)
+            .unwrap_or(false)
+            .then(|| twin.clone())
     }
-    a.rewind()?;
-    b.rewind()?;
-    Ok(read(&mut a)? == read(&mut b)?)
+}
+
+/// Digest of a file's last `length` bytes.
+fn digest(path: &Path, length: u64) -> io::Result<u128> {
+    let mut file = File::open(path)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(end.saturating_sub(length)))?;
+    Ok(xxh3_128(&read(&mut file)?))
+}
+
+fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {
+    Ok(read(&mut File::open(a)?)? == read(&mut File::open(b)?)?)
 }
 
 fn read(file: &mut File) -> io::Result<Vec<u8>> {
@@ -171,6 +207,36 @@ mod tests {
             warning.starts_with("1 validation pictures are training"),
             "{warning}"
         );
+    }
+
+    #[test]
+    fn each_of_many_files_of_one_size_finds_its_own_twin() {
+        // given files that differ at the end, and files that differ only before their last bytes
+        let dir = tempfile::tempdir().unwrap();
+        let content = |n: u8, at: usize| {
+            let mut bytes = vec![7; 2 * TAIL as usize];
+            bytes[at] = n;
+            bytes
+        };
+        let end = 2 * TAIL as usize - 1;
+        let contents: Vec<Vec<u8>> = (20..40)
+            .flat_map(|n| [content(n, 0), content(n, end)])
+            .collect();
+        let names: Vec<String> = (0..contents.len()).map(|n| format!("{n}.jpg")).collect();
+        let files = |skipped: usize, id: u64| -> Vec<(&str, u64, &[u8])> {
+            let all = names.iter().zip(&contents).zip(id..).skip(skipped);
+            all.map(|((name, bytes), id)| (name.as_str(), id, bytes.as_slice()))
+                .collect()
+        };
+        // when the training split lacks the first three
+        let train = split("train", dir.path(), &files(3, 100));
+        let val = split("val", dir.path(), &files(0, 0));
+        let found = shared_pictures(&train, &val);
+        // then all others are found, each with itself
+        assert_eq!(found.same_bytes.len(), contents.len() - 3);
+        for (train, val) in &found.same_bytes {
+            assert_eq!(train.file_name(), val.file_name());
+        }
     }
 
     #[test]

@@ -110,11 +110,7 @@ pub(super) fn write(
             contributor: "worker scenes",
             date_created: "2017/09/01",
         },
-        licenses: [License {
-            url: "https://creativecommons.org/publicdomain/zero/1.0/",
-            id: 1,
-            name: "CC0 1.0: drawn by a program, free for any use",
-        }],
+        licenses: [License::CC0],
         images: records
             .iter()
             .map(|record| {
@@ -142,16 +138,19 @@ pub(super) fn write(
                 id: n + 1,
             })
             .collect(),
-        categories: CATEGORIES
-            .iter()
-            .map(|c| Category {
-                supercategory: Supercategory::name(c.supercategory),
-                id: c.id,
-                name: c.name,
-            })
-            .collect(),
+        categories: categories(),
     };
     serde_json::to_writer(out, &file)
+}
+
+/// `categories` of COCO.
+pub(super) fn categories() -> Vec<Category> {
+    let listed = CATEGORIES.iter().map(|c| Category {
+        supercategory: Supercategory::name(c.supercategory),
+        id: c.id,
+        name: c.name,
+    });
+    listed.collect()
 }
 
 // The keys in COCO's order.
@@ -165,20 +164,28 @@ struct File<'a> {
 }
 
 #[derive(Serialize)]
-struct Info {
-    description: String,
-    url: &'static str,
-    version: &'static str,
-    year: u32,
-    contributor: &'static str,
-    date_created: &'static str,
+pub(super) struct Info {
+    pub(super) description: String,
+    pub(super) url: &'static str,
+    pub(super) version: &'static str,
+    pub(super) year: u32,
+    pub(super) contributor: &'static str,
+    pub(super) date_created: &'static str,
 }
 
 #[derive(Serialize)]
-struct License {
+pub(super) struct License {
     url: &'static str,
     id: u32,
     name: &'static str,
+}
+
+impl License {
+    pub(super) const CC0: License = License {
+        url: "https://creativecommons.org/publicdomain/zero/1.0/",
+        id: 1,
+        name: "CC0 1.0: drawn by a program, free for any use",
+    };
 }
 
 #[derive(Serialize)]
@@ -202,7 +209,7 @@ struct Annotation<'a> {
 }
 
 #[derive(Serialize)]
-struct Category {
+pub(super) struct Category {
     supercategory: &'static str,
     id: u32,
     name: &'static str,

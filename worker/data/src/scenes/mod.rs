@@ -12,9 +12,11 @@ mod annotations;
 mod background;
 mod categories;
 mod folder;
+mod full_size;
 mod kinds;
 mod look;
 mod picture;
+mod place;
 mod random;
 mod raster;
 mod silhouette;
@@ -27,10 +29,12 @@ use std::sync::mpsc;
 use serde::{Deserialize, Serialize};
 
 pub use categories::coco_categories;
+pub use full_size::{FullSize, FullSizeSplit, FullSizeSummary, draw_full_size};
 
 use annotations::Record;
-use folder::{Draft, Place};
+use folder::{Drawn, finish, store};
 use picture::{Split, compose};
+use place::{Draft, Manifest, Place};
 
 /// What to draw. All but `threads` determines the pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,16 +155,17 @@ pub fn draw(set: &SceneSet, dir: &Path, progress: &dyn Fn(usize)) -> Result<Summ
         val: splits[1],
         reused,
     };
-    if let Place::Drawn(splits) = folder::look(set, dir)? {
-        return Ok(summary(splits, true));
+    let look = || place::look(dir, |drawn: &Drawn| drawn.differs(set));
+    if let Place::Made(drawn) = look()? {
+        return Ok(summary(drawn.splits(), true));
     }
-    let draft = Draft::begin(dir)?;
+    let draft = Draft::begin(dir, Drawn::SPLITS)?;
     // Another process may have finished between the first look and the lock.
-    if let Place::Drawn(splits) = folder::look(set, dir)? {
-        return Ok(summary(splits, true));
+    if let Place::Made(drawn) = look()? {
+        return Ok(summary(drawn.splits(), true));
     }
     let (train, val) = draw_all(set, &draft, progress)?;
-    Ok(summary(draft.finish(set, &train, &val)?, false))
+    Ok(summary(finish(draft, set, &train, &val)?, false))
 }
 
 fn check(set: &SceneSet) -> Result<(), SceneError> {
@@ -208,7 +213,7 @@ fn draw_all(
                     } else {
                         (Split::Val, number - set.train)
                     };
-                    let drawn = draft.store(set, split, index, &compose(set, split, index));
+                    let drawn = store(draft, set, split, index, &compose(set, split, index));
                     // Nobody listens any more once another picture has failed.
                     if sender.send((number, drawn)).is_err() {
                         return;

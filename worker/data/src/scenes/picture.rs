@@ -18,7 +18,7 @@ pub(super) enum Split {
 
 impl Split {
     /// Name of the folder of pictures, and last part of the annotation file's name.
-    pub(super) fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Split::Train => "train2017",
             Split::Val => "val2017",
@@ -57,7 +57,7 @@ pub(super) struct Seen {
 }
 
 /// COCO's most frequent sizes and how often they come among a hundred pictures.
-const SIZES: [((usize, usize), u32); 14] = [
+pub(super) const SIZES: [((usize, usize), u32); 14] = [
     ((640, 480), 30),
     ((480, 640), 12),
     ((640, 427), 15),

@@ -11,6 +11,25 @@ pub(super) enum Domain {
     ValOrder,
     /// The contents of one validation picture.
     ValPicture,
+    /// A part of a set of full size; the second field tells the splits apart.
+    FullSize(FullSizePart, bool),
+}
+
+/// What a stream of a set of full size is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FullSizePart {
+    /// Ids of the pictures of both splits.
+    Ids,
+    /// Which pictures show nothing, and the order of the annotations.
+    Order,
+    /// What one picture shows.
+    Labels,
+    /// What its entry says beside that.
+    Entry,
+    /// One annotation.
+    Outline,
+    /// The pixels of one of the few pictures.
+    Pixels,
 }
 
 impl Domain {
@@ -21,6 +40,9 @@ impl Domain {
             Domain::TrainPicture => 0x1f83_d9ab_fb41_bd6b,
             Domain::ValOrder => 0x9b05_688c_2b3e_6c1f,
             Domain::ValPicture => 0xa54f_f53a_5f1d_36f1,
+            Domain::FullSize(part, val) => {
+                mix(0x510e_527f_ade6_82d1 ^ (2 * part as u64 + u64::from(val)))
+            }
         }
     }
 }
