@@ -126,7 +126,8 @@ impl State {
 
     fn others_are_here(&self) -> bool {
         let here = [Group::Newcomers, Group::SettingUp];
-        here.into_iter().any(|group| !self.roster.group(group).is_empty())
+        here.into_iter()
+            .any(|group| !self.roster.group(group).is_empty())
     }
 
     fn all_stopped(&self) -> bool {
