@@ -123,11 +123,11 @@ fn classes_are_as_frequent_as_in_coco_and_meet_as_scenes_have_them() {
     // given
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("set");
-    let half = FullSize {
+    let tenth = FullSize {
         divisor: NonZeroUsize::new(10).unwrap(),
         ..PART
     };
-    let summary = made(&half, &root);
+    let summary = made(&tenth, &root);
     let dataset = opened(&root);
     let train = &dataset.train;
     // then

@@ -18,7 +18,7 @@ use super::outline::Size;
 
 /// Different pictures of one size in a split.
 const VARIANTS: usize = 4;
-/// JPEG quality: files of some 20 kB, so that a check of them reads as much of each as of a photograph, and a file system
+/// JPEG quality: files of 16 to 40 kB, so that a check of them reads as much of each as of a photograph, and a file system
 /// without links has room for them all.
 const QUALITY: u8 = 88;
 
