@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <climits>
 #include <cstdint>
@@ -292,6 +293,16 @@ class KeptSegments {
   void keep_peers(std::vector<std::shared_ptr<Segment>> peers) {
     std::lock_guard<std::mutex> lock(mutex_);
     peers_ = std::move(peers);
+  }
+
+  // Gives back what no group uses at the moment.
+  void release() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    peers_.clear();
+    own_.erase(
+        std::remove_if(
+            own_.begin(), own_.end(), [](const auto& segment) { return segment.use_count() == 1; }),
+        own_.end());
   }
 
  private:

@@ -78,6 +78,7 @@ void nrs_keep_memory() {
 
 nrs_failure* nrs_release_unused_memory() {
   return guarded([] {
+    nrs::KeptSegments::of_process().release();
     ::malloc_trim(0);
     if (nrs::loaded_make_nccl() != nullptr && at::hasCUDA()) {
       at::accelerator::emptyCache();
