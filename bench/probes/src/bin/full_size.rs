@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 /// Samples of a rank in a step.
 const PER_RANK: u32 = 16;
-/// The driver writes the ledger once a second; a step of full size takes about so long.
+/// Steps between two writes of the ledger. The driver writes about once a second, which at full size is every few steps.
 const STEPS_PER_LEDGER: u64 = 2;
 
 fn main() -> Result<()> {
