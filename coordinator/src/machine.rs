@@ -213,11 +213,12 @@ fn place_elsewhere(config: &Config, machine: &Machine) -> Placement {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::Sources;
 
-    fn config(set: &[&str]) -> Config {
+    /// The defaults with these settings.
+    pub(crate) fn config(set: &[&str]) -> Config {
         let set = set.iter().map(ToString::to_string).collect();
         Config::load(&Sources {
             set,
@@ -226,7 +227,8 @@ mod tests {
         .unwrap()
     }
 
-    fn machine(cpus: u32, cuda_devices: u32) -> Machine {
+    /// One of so many processors and devices.
+    pub(crate) fn machine(cpus: u32, cuda_devices: u32) -> Machine {
         Machine {
             cpus,
             cuda_devices,

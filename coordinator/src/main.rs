@@ -11,9 +11,7 @@ fn main() -> ExitCode {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let environment: Environment = std::env::vars_os().filter_map(text).collect();
-    let no_color = environment
-        .get("NO_COLOR")
-        .is_some_and(|value| !value.is_empty());
+    let no_color = cli::no_color(&environment);
     telemetry::init(environment.get("RUST_LOG").map(String::as_str), no_color);
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,

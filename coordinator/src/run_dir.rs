@@ -109,7 +109,7 @@ impl RunDir {
     /// [`RunDirError::InUse`], [`RunDirError::Occupied`], or what the operating system refuses.
     pub fn create(path: &Path) -> Result<Self, RunDirError> {
         let run_dir = Self::lock(path)?;
-        if run_dir.config().exists() || run_dir.store().exists() {
+        if is_occupied(&run_dir.path) {
             return Err(RunDirError::Occupied {
                 state: run_dir.state(),
                 path: path.to_owned(),
@@ -123,7 +123,7 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::InUse`], [`RunDirError::NothingToResume`], or what the operating system refuses.
     pub fn resume(path: &Path) -> Result<(Self, String), RunDirError> {
-        if !path.join(CONFIG).exists() {
+        if !has_begun(path) {
             return Err(RunDirError::NothingToResume {
                 path: path.to_owned(),
                 missing: CONFIG,
@@ -235,7 +235,7 @@ impl RunDir {
     /// `run.redb`: generations, ledger and history.
     #[must_use]
     pub fn store(&self) -> PathBuf {
-        self.path.join("run.redb")
+        self.path.join(STORE)
     }
 
     /// `checkpoints/`.
@@ -273,7 +273,18 @@ impl Address {
     }
 }
 
+/// Whether a run has begun in this directory: there is something to resume.
+pub(crate) fn has_begun(run_dir: &Path) -> bool {
+    run_dir.join(CONFIG).exists()
+}
+
+/// Whether a new run is refused in this directory.
+pub(crate) fn is_occupied(run_dir: &Path) -> bool {
+    has_begun(run_dir) || run_dir.join(STORE).exists()
+}
+
 const CONFIG: &str = "config.toml";
+const STORE: &str = "run.redb";
 const ADDRESS: &str = "coordinator.json";
 
 /// Writes a file in one step: whoever reads it sees the old text or the new one.
@@ -288,6 +299,11 @@ pub(crate) fn replace_bytes(path: &Path, content: &[u8]) -> Result<(), RunDirErr
         path: path.to_owned(),
         source,
     })
+}
+
+/// Whether a file of this name is one that [`write_whole`], or another that makes files as it does, has not finished.
+pub(crate) fn is_half_written(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".new")
 }
 
 /// [`replace_bytes`] with the system's own error. Nothing is left of a file that could not be written.

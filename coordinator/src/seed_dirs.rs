@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::run_dir::has_begun;
+
 /// The run directory of a seed.
 #[must_use]
 pub(crate) fn of(folder: &Path, seed: u64) -> PathBuf {
@@ -21,7 +23,7 @@ pub(crate) fn existing(folder: &Path) -> Vec<(u64, PathBuf)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     let mut found: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("config.toml").exists())
+        .filter(|path| has_begun(path))
         .filter_map(|path| Some((seed(&path)?, path)))
         .collect();
     found.sort();

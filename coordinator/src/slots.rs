@@ -130,24 +130,7 @@ pub(crate) fn divide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Sources;
-
-    fn config(set: &[&str]) -> Config {
-        let set = set.iter().map(ToString::to_string).collect();
-        Config::load(&Sources {
-            set,
-            ..Sources::default()
-        })
-        .unwrap()
-    }
-
-    fn machine(cpus: u32, cuda_devices: u32) -> Machine {
-        Machine {
-            cpus,
-            cuda_devices,
-            omp_threads: None,
-        }
-    }
+    use crate::machine::tests::{config, machine};
 
     fn devices(division: &Division) -> Vec<String> {
         let of = |variables: &Vec<(&str, String)>| {

@@ -9,6 +9,7 @@ use domain::retention::{Checkpoint, Retention, retain};
 use super::error::CheckpointError;
 use super::manifest::Manifest;
 use super::{Entry, children, disk, folder_name};
+use crate::run_dir::is_half_written;
 
 const LAST: &str = "last";
 const BEST: &str = "best";
@@ -133,7 +134,7 @@ pub(super) fn sweep(root: &Path) -> Result<(), CheckpointError> {
             .any(|end| name.ends_with(end));
         if name.starts_with('.') && left_behind {
             disk::remove_dir(&path)?;
-        } else if name.starts_with('.') && name.ends_with(".new") {
+        } else if is_half_written(&name) {
             disk::remove_file(&path)?;
         } else if name.starts_with("step-")
             && !name.ends_with(".damaged")

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::checks::Checked;
-use super::{Environment, Failure, LOST, OK, StartArgs, signals, start};
+use super::{Environment, Failure, LOST, OK, StartArgs, no_color, signals, start};
 use crate::checkpoint::free_bytes;
 use crate::config::Config;
 use crate::observer::RunEvent;
@@ -20,14 +20,12 @@ use crate::rehearsal::{
     measured, milestones, peak_of_this_process, probe, sentence,
 };
 use crate::run::Launch;
+use crate::run_dir::is_occupied;
 use crate::terminal::{self, Terminal, figures};
 
 /// Tells all of it; gives the exit code.
 pub(super) fn run(args: &StartArgs, environment: &Environment) -> Result<u8, Failure> {
-    let no_color = environment
-        .get("NO_COLOR")
-        .is_some_and(|value| !value.is_empty());
-    let terminal = Terminal::new(args.quiet || args.json, no_color);
+    let terminal = Terminal::new(args.quiet || args.json, no_color(environment));
     // Mistakes in the same order as a start finds them.
     let config = Config::load(&args.config.sources(environment))?;
     let checked = Checked::new(args, config, environment, &terminal, None)?;
@@ -252,10 +250,7 @@ fn folder_beside(run_dir: &Path) -> Result<TempDir, Failure> {
 
 /// Said where a start would be refused.
 fn occupied(run_dir: &Path) -> Option<String> {
-    let is_run = ["config.toml", "run.redb"]
-        .iter()
-        .any(|name| run_dir.join(name).exists());
-    is_run.then(|| {
+    is_occupied(run_dir).then(|| {
         format!(
             "{}: a run is here already, which this dry run has not touched: a start will want another --run-dir",
             run_dir.display()

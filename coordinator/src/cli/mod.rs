@@ -30,6 +30,14 @@ pub use start_args::{Baseline, StartArgs};
 /// The environment as the process found it; nobody else reads it.
 pub type Environment = BTreeMap<String, String>;
 
+/// Whether nothing is to be coloured (<https://no-color.org>).
+#[must_use]
+pub fn no_color(environment: &Environment) -> bool {
+    environment
+        .get("NO_COLOR")
+        .is_some_and(|value| !value.is_empty())
+}
+
 /// Trains HGAT_FC on COCO-format data by worker processes, one per device.
 #[derive(Debug, Parser)]
 #[command(

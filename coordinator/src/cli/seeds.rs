@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::at_once::{self, ToDo};
 use super::signals::watch_signals;
-use super::{Environment, Failure, OK, StartArgs, USAGE, start};
+use super::{Environment, Failure, OK, StartArgs, USAGE, no_color, start};
 use crate::config::{Config, Sources};
 use crate::machine::Machine;
+use crate::run_dir::has_begun;
 use crate::seed_dirs;
 use crate::slots;
 use crate::terminal::{Terminal, figures, row};
@@ -22,10 +23,7 @@ pub(super) fn run(args: &StartArgs, count: u32, environment: &Environment) -> Re
     let seeds: Vec<u64> = (first..).take(count as usize).collect();
     let say = |lines: &[String]| {
         // Its own terminal each time: the runs in between have theirs.
-        let no_color = environment
-            .get("NO_COLOR")
-            .is_some_and(|value| !value.is_empty());
-        let terminal = Terminal::new(args.quiet, no_color);
+        let terminal = Terminal::new(args.quiet, no_color(environment));
         lines.iter().for_each(|line| terminal.say(line));
     };
     let at_once = args.at_once.min(count);
@@ -36,7 +34,7 @@ pub(super) fn run(args: &StartArgs, count: u32, environment: &Environment) -> Re
     let told_to_stop = runtime.block_on(async { watch_signals() })?;
     for (number, &seed) in (1..).zip(&seeds) {
         let run_dir = seed_dirs::of(&args.run_dir, seed);
-        if ended(&run_dir) == "finished" {
+        if is_finished(&run_dir) {
             say(&[format!(
                 "seed {seed} ({number} of {count}) is finished: {}",
                 run_dir.display()
@@ -51,7 +49,7 @@ pub(super) fn run(args: &StartArgs, count: u32, environment: &Environment) -> Re
             "seed {seed} ({number} of {count}): {}",
             run_dir.display()
         )]);
-        let resume = run_dir.join("config.toml").exists();
+        let resume = has_begun(&run_dir);
         let of_seed = StartArgs {
             run_dir: run_dir.clone(),
             resume,
@@ -59,7 +57,7 @@ pub(super) fn run(args: &StartArgs, count: u32, environment: &Environment) -> Re
         };
         let prepared = start::prepare(&of_seed, &with_seed(&sources, seed), environment)?;
         let exit_code = runtime.block_on(start::start(prepared))?;
-        if exit_code != OK || ended(&run_dir) != "finished" {
+        if exit_code != OK || !is_finished(&run_dir) {
             say(&stopped(args, count));
             return Ok(exit_code);
         }
@@ -89,11 +87,11 @@ fn side_by_side(
     let mut to_do = Vec::new();
     for &seed in seeds {
         let run_dir = seed_dirs::of(&args.run_dir, seed);
-        let finished = ended(&run_dir) == "finished";
+        let finished = is_finished(&run_dir);
         let state = if finished { " is finished" } else { "" };
         say(&[format!("seed {seed}{state}: {}", run_dir.display())]);
         if !finished {
-            let resume = run_dir.join("config.toml").exists();
+            let resume = has_begun(&run_dir);
             to_do.push(ToDo {
                 seed,
                 run_dir,
@@ -102,7 +100,7 @@ fn side_by_side(
         }
     }
     let end = super::runtime()?.block_on(at_once::run(args, sources, &division, to_do))?;
-    let finished = |seed: &u64| ended(&seed_dirs::of(&args.run_dir, *seed)) == "finished";
+    let finished = |seed: &u64| is_finished(&seed_dirs::of(&args.run_dir, *seed));
     if end.exit_code == OK && seeds.iter().all(finished) {
         say(&all_done(args, seeds));
     } else {
@@ -117,7 +115,7 @@ fn side_by_side(
 /// On a resume it is what the first of them has recorded: later ones must be of the same config and placement.
 fn base(args: &StartArgs, environment: &Environment) -> Result<(Sources, u64), Failure> {
     let folder = args.run_dir.display();
-    if args.run_dir.join("config.toml").exists() {
+    if has_begun(&args.run_dir) {
         return Err(Failure::new(
             USAGE,
             format!(
@@ -162,10 +160,9 @@ fn with_seed(sources: &Sources, seed: u64) -> Sources {
     sources
 }
 
-/// How the run there ended; empty if it did not.
-fn ended(run_dir: &Path) -> String {
-    let summary = summary(run_dir);
-    summary["ended"].as_str().unwrap_or_default().to_owned()
+/// Whether the run there has done all its epochs.
+fn is_finished(run_dir: &Path) -> bool {
+    summary(run_dir)["ended"] == "finished"
 }
 
 fn summary(run_dir: &Path) -> Value {

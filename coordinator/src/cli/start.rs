@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use super::checks::Checked;
 use super::failure::DATA;
 use super::pictures::PictureCheck;
-use super::{Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE, report, signals};
+use super::{
+    Baseline, Environment, Failure, LOST, OK, StartArgs, USAGE, no_color, report, signals,
+};
 use crate::baseline;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Config, Sources};
@@ -55,9 +57,7 @@ pub(super) fn prepare(
     sources: &Sources,
     environment: &Environment,
 ) -> Result<Prepared, Failure> {
-    let no_color = environment
-        .get("NO_COLOR")
-        .is_some_and(|value| !value.is_empty());
+    let no_color = no_color(environment);
     let terminal = Terminal::new(args.quiet, no_color);
     let (run_dir, run_id, config) = take_run_dir(args, sources)?;
     let checked = Checked::new(

@@ -2,7 +2,6 @@
 //! format and reading are in [`super::kept`].
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU32;
@@ -16,7 +15,7 @@ use domain::score_table::Scored;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::kept::{ABOUT, About, BEST, KeptError, LAST, VERSION};
-use crate::run_dir::write_whole;
+use crate::run_dir::{is_half_written, write_whole};
 
 /// The folder `scores/` of a run that is being served. Its functions block.
 #[derive(Debug)]
@@ -106,7 +105,9 @@ impl ScoresFolder {
             let old = step_of(&path)
                 .is_some_and(|step| !keep.contains(&step) && last.is_some_and(|last| step < last));
             // What a coordinator that was killed was writing.
-            let half = path.file_name().is_some_and(is_half);
+            let half = path
+                .file_name()
+                .is_some_and(|name| is_half_written(&name.to_string_lossy()));
             if old || half {
                 fs::remove_file(path)?;
             }
@@ -202,11 +203,6 @@ pub(crate) fn groups_of(dataset: &Dataset) -> Vec<(String, Vec<usize>)> {
     groups
         .map(|group| (group.name.clone(), group.classes.clone()))
         .collect()
-}
-
-fn is_half(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name.starts_with('.') && name.ends_with(".new")
 }
 
 fn file_name(step: u64) -> String {
@@ -356,7 +352,7 @@ mod tests {
         // And what a coordinator was writing when it was killed
         fs::write(scores.join(".step-00000008.safetensors.new"), "half").unwrap();
         folder.settle(|| vec![(7, Some(0.5))]).unwrap();
-        let half = |name: &std::ffi::OsString| is_half(name);
+        let half = |name: &std::ffi::OsString| is_half_written(&name.to_string_lossy());
         assert!(!files().iter().any(half), "{:?}", files());
     }
 

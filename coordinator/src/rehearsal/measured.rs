@@ -29,7 +29,6 @@ pub(crate) fn measured(legs: &Legs<'_>) -> Result<Measured, ProbeError> {
     let all = legs.all;
     let counted = u64::from(WARM_UP)..u64::from(WARM_UP + legs.steps);
     let steps = intervals(all, counted.clone()).ok_or_else(|| missing("a step"))?;
-    let mean = steps.iter().sum::<f64>() / steps.len().max(1) as f64;
     let slowest_first = rank_times(all, 0..1).fold(0.0, |most: f64, (time, _)| most.max(time));
     let first = all
         .commits
@@ -53,22 +52,25 @@ pub(crate) fn measured(legs: &Legs<'_>) -> Result<Measured, ProbeError> {
         None => None,
         Some(alone) => {
             let steps = intervals(alone, counted.clone()).ok_or_else(|| missing("a step"))?;
-            let mean = steps.iter().sum::<f64>() / steps.len().max(1) as f64;
-            Some(mean * (1.0 - data_wait(alone, counted.clone())))
+            Some(mean(&steps) * (1.0 - data_wait(alone, counted.clone())))
         }
     };
     Ok(Measured {
         start: (first - slowest_first).max(0.0),
         data_wait: data_wait(all, counted),
+        checkpoint: end - before - f64::from(BESIDE) * mean(&steps),
         steps,
         images_per_step: legs.images_per_step,
         alone,
         evaluation: (evaluated - end).max(0.0),
         rows,
-        checkpoint: end - before - f64::from(BESIDE) * mean,
         checkpoint_written: (in_place - before).max(0.0),
         checkpoint_bytes: bytes,
     })
+}
+
+fn mean(steps: &[f64]) -> f64 {
+    steps.iter().sum::<f64>() / steps.len().max(1) as f64
 }
 
 /// From the commit before each of these steps to its own.

@@ -43,6 +43,7 @@ mod tests {
     use domain::run_plan::RunShape;
 
     use super::*;
+    use crate::driver::smallest_config;
 
     fn split(samples: u64) -> Split {
         let sample = |image_id| Sample {
@@ -74,14 +75,7 @@ mod tests {
             seed: 3,
             samples: 10,
             val_samples: 9,
-            further_rows: 0,
-            early_stopping: None,
-            global_batch: 4,
-            micro_batch: 2,
-            epochs: 1,
-            evaluate_every_epochs: 1,
-            snapshot_every_steps: None,
-            snapshot_every_epochs: None,
+            ..smallest_config().shape
         };
         let plan = RunPlan::new(shape, 1).unwrap();
         let ids = |split: &Split| -> Vec<u64> {

@@ -61,21 +61,16 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, Sources};
+    use crate::driver::smallest_config;
 
     #[test]
     fn rates_turn_at_the_steps_that_workers_turn_them_at() {
         let shape = RunShape {
-            seed: 0,
             samples: 100,
-            val_samples: 1,
-            further_rows: 0,
-            early_stopping: None,
             global_batch: 10,
             micro_batch: 5,
             epochs: 10,
-            evaluate_every_epochs: 1,
-            snapshot_every_steps: None,
-            snapshot_every_epochs: None,
+            ..smallest_config().shape
         };
         let plan = RunPlan::new(shape, 1).unwrap();
         let turns = |set: &[&str]| -> Vec<u64> {

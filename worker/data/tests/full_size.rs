@@ -6,12 +6,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod given;
+
 use data::coco::{DataPaths, Dataset, Options, Split};
 use data::files::{CheckOptions, OnBadImage, check_files, shared_pictures};
 use data::jpeg::probe;
 use data::scenes::{
     FullSize, FullSizeSummary, SceneError, SceneSet, coco_categories, draw, draw_full_size,
 };
+use given::files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -311,22 +314,4 @@ fn a_part_too_small_to_be_one_is_refused() {
     let error = draw_full_size(&nothing, &dir.path().join("set"), &|_| ()).unwrap_err();
     assert!(error.to_string().contains("divisor is 1001"), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-}
-
-/// Every file below a folder and its bytes.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().display().to_string();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }

@@ -7,10 +7,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod given;
+
 use data::coco::{DataPaths, Dataset, Options};
 use data::files::{CheckOptions, OnBadImage, check_files};
 use data::jpeg::{decode, probe};
 use data::scenes::{SceneError, SceneSet, Summary, draw};
+use given::files;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -26,24 +29,6 @@ const SMALL: SceneSet = SceneSet {
 
 fn drawn(set: &SceneSet, dir: &Path) -> Summary {
     draw(set, dir, &|_| ()).unwrap()
-}
-
-/// Every file below a folder and its bytes.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let bytes = std::fs::read(&path).unwrap();
-                found.insert(path.strip_prefix(dir).unwrap().to_owned(), bytes);
-            }
-        }
-    }
-    found
 }
 
 #[test]

@@ -11,6 +11,7 @@
 use data::coco::{DataPaths, Dataset, OpenError, Options, Sample, Split};
 use data::files::{CheckOptions, OnBadImage, check_files};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The folder of odd inputs, or a line that says why the test does nothing.
@@ -136,4 +137,22 @@ pub fn open_root(root: &Path, on_bad_image: OnBadImage) -> Result<Dataset, Strin
         check_files(split, &options).map_err(|error| error.to_string())?;
     }
     Ok(dataset)
+}
+
+/// Every file below a folder and its bytes.
+pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), bytes);
+            }
+        }
+    }
+    found
 }
