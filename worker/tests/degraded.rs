@@ -216,6 +216,7 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
         .chain(["train.micro_batch=32"])
         .collect();
     let (most, less) = (peak(&place, "whole", whole), peak(&place, "half", &half));
+    println!("KiB of addresses: {most} with micro-batches of 64, {less} with 32");
     assert!(most > less + 50_000, "{most} {less}");
     let script = starved(&place, most - (most - less) / 2);
 

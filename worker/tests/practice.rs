@@ -97,7 +97,7 @@ fn a_run_with_everything_resumes_to_the_bit_and_its_figures_do_not_depend_on_the
 }
 
 #[test]
-fn a_run_whose_map_does_not_get_better_stops_with_a_checkpoint_and_says_why() {
+fn a_run_whose_map_does_not_get_better_is_finished_early_with_a_checkpoint_and_says_why() {
     let place = Place::with(24, 8);
     let run = place.good(
         "run",
@@ -113,7 +113,7 @@ fn a_run_whose_map_does_not_get_better_stops_with_a_checkpoint_and_says_why() {
     );
 
     let summary = run.summary();
-    assert_eq!(summary["ended"], Value::from("stopped"), "{summary}");
+    assert_eq!(summary["ended"], Value::from("finished"), "{summary}");
     let reason = summary["reason"].as_str().unwrap();
     assert!(
         reason.contains("train.early_stopping = 2") && reason.contains("after epoch 1"),

@@ -209,16 +209,27 @@ pub struct State {
 struct StopWish {
     /// Who asked.
     by: String,
-    /// That it is a failure, and which.
-    failure: Option<String>,
+    cause: StopCause,
+}
+
+/// What a run's stop means for how it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StopCause {
+    /// Someone asked: the run is stopped, and can be resumed.
+    Asked,
+    /// Training on brings nothing (`train.early_stopping`): the run is finished.
+    Early,
+    /// It cannot go on, and why.
+    Failure(String),
 }
 
 impl StopWish {
     /// For a sentence.
     fn text(&self) -> String {
-        match &self.failure {
-            Some(failure) => failure.clone(),
-            None => format!("asked by {}", self.by),
+        match &self.cause {
+            StopCause::Failure(failure) => failure.clone(),
+            StopCause::Early => self.by.clone(),
+            StopCause::Asked => format!("asked by {}", self.by),
         }
     }
 }

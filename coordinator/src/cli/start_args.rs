@@ -64,9 +64,9 @@ pub struct StartArgs {
     /// time, memory, disk and cost, and what limits it
     #[arg(long, conflicts_with = "resume", help_heading = "Dry run")]
     pub dry_run: bool,
-    /// Steps that a dry run measures, after two that it does not count
+    /// Steps that a dry run measures, after two that it does not count; of one alone there would be no spread
     #[arg(long, value_name = "N", default_value_t = 8, requires = "dry_run", help_heading = "Dry run",
-        value_parser = clap::value_parser!(u32).range(1..=1000))]
+        value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub probe_steps: u32,
     /// What an hour of one worker (one device) costs, in any currency
     #[arg(long, value_name = "PRICE", requires = "dry_run", help_heading = "Dry run", value_parser = price)]

@@ -132,6 +132,36 @@ fn seeds_are_trained_one_after_another_stopped_resumed_and_compared() {
     );
 }
 
+#[test]
+fn seeds_that_end_early_because_they_get_no_better_are_finished_and_the_next_follow() {
+    for at_once in ["1", "2"] {
+        // Given workers that score alike after every epoch
+        let folder = tempfile::tempdir().unwrap();
+        let at = Place::new(folder.path());
+        let seeds = ["--workers", "1", "--seeds", "2", "--at-once", at_once];
+        let early = [
+            "--set",
+            "train.epochs=90",
+            "--set",
+            "train.early_stopping=1",
+        ];
+
+        // When two seeds are to end after one epoch that is no better
+        let run = at.start(&[&["--data", "coco"], &seeds[..], &early].concat());
+
+        // Then both do, and are all there is
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(run.out.contains("mAP of all seeds"), "{}", run.out);
+        for seed in [0, 1] {
+            let path = folder.path().join(format!("run/seed-{seed}/summary.json"));
+            let summary: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            assert_eq!(summary["ended"], "finished", "{summary}");
+            let reason = summary["reason"].as_str().unwrap();
+            assert!(reason.starts_with("finished early after "), "{reason}");
+        }
+    }
+}
+
 /// Two seeds at once, begun and both at their second step, where their workers wait for a stop; and what is yet to be read.
 fn two_at_once(at: &Place<'_>) -> (Child, impl Iterator<Item = String> + use<>) {
     let seeds = [

@@ -3,14 +3,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
-#include <malloc.h>
-
-#include <climits>
 
 #include "cuda_library.hpp"
 #include "failure.hpp"
 #include "fused.hpp"
 #include "group.hpp"
+#include "kept_memory.hpp"
 #include "reducer.hpp"
 #include "stacks.hpp"
 #include "store.hpp"
@@ -69,17 +67,14 @@ nrs_failure* nrs_thread_stack(
   });
 }
 
-// Without this glibc takes every block above 32 MB fresh from the system and gives it back at once, and
-// each step touches all of its pages for the first time.
 void nrs_keep_memory() {
-  ::mallopt(M_MMAP_MAX, 0);
-  ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  nrs::keep_memory();
 }
 
 nrs_failure* nrs_release_unused_memory() {
   return guarded([] {
     nrs::KeptSegments::of_process().release();
-    ::malloc_trim(0);
+    nrs::release_memory();
     if (nrs::loaded_make_nccl() != nullptr && at::hasCUDA()) {
       at::accelerator::emptyCache();
     }

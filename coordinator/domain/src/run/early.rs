@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Millis, State};
+use super::{Effect, Millis, State, StopCause};
 
 /// The mAP of every evaluation that has one, as the bits of a float64, by the steps committed before it.
 pub type Maps = BTreeMap<u64, u64>;
@@ -45,7 +45,7 @@ impl State {
             100.0 * map,
             self.plan.epoch_of(best.saturating_sub(1)) + 1
         );
-        self.on_stop_asked(&by, now)
+        self.stop_for(&by, StopCause::Early, now)
     }
 }
 

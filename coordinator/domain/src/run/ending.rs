@@ -10,7 +10,7 @@ use crate::membership::{Group, Process, Session, WorkerId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndKind {
-    /// The plan was done.
+    /// The plan was done, or as much of it as is of use (`train.early_stopping`).
     Finished,
     /// It was stopped and can be resumed.
     Stopped,
@@ -75,6 +75,22 @@ impl State {
                 reason,
                 culprit,
                 log,
+                step,
+            },
+            now,
+        )
+    }
+
+    /// Ends the run as finished.
+    pub(super) fn finished(&mut self, reason: String, now: Millis) -> Vec<Effect> {
+        let step = self.steps_done;
+        self.begin_ending(
+            Ending {
+                kind: EndKind::Finished,
+                exit_code: 0,
+                reason,
+                culprit: None,
+                log: Vec::new(),
                 step,
             },
             now,
@@ -170,9 +186,10 @@ impl State {
             return;
         };
         let kind = ending.kind;
+        let all_are_wanted = kind == EndKind::Finished && ending.step == self.total_steps();
         self.evaluations.retain(|step, evaluation| {
             let complete = evaluation.samples > 0 && evaluation.scored == evaluation.samples;
-            if !complete && kind == EndKind::Finished {
+            if !complete && all_are_wanted {
                 let (scored, samples) = (evaluation.scored, evaluation.samples);
                 let text = format!(
                     "the evaluation after step {step} has no figures: {scored} of {samples} samples were scored"

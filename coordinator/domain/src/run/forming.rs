@@ -153,6 +153,7 @@ impl State {
         // What was done beyond is void, and done again.
         self.steps_done = begins_at_step;
         self.evaluations.retain(|step, _| *step <= begins_at_step);
+        self.evaluated.retain(|step| *step <= begins_at_step);
         self.maps.retain(|step, _| *step <= begins_at_step);
         let opening = Opening {
             evaluate: self.evaluation_is_due(begins_at_step),

@@ -2,7 +2,7 @@
 
 use super::event::LeaveReason;
 use super::restart::LossClass;
-use super::{Effect, EndKind, Ending, Millis, Phase, State};
+use super::{Effect, Millis, Phase, State, StopCause};
 use crate::membership::{Group, WorkerId};
 
 impl State {
@@ -62,17 +62,10 @@ impl State {
                 return self.hand_over_again(now);
             }
             let reason = format!("finished: {total} steps, {epochs} epochs");
-            let ending = Ending {
-                kind: EndKind::Finished,
-                exit_code: 0,
-                reason,
-                culprit: None,
-                log: Vec::new(),
-                step,
-            };
-            return self.begin_ending(ending, now);
+            return self.finished(reason, now);
         }
-        if let Some(failure) = self.stop.as_ref().and_then(|stop| stop.failure.clone()) {
+        let cause = self.stop.as_ref().map(|stop| &stop.cause);
+        if let Some(StopCause::Failure(failure)) = cause {
             let reason = format!("{failure}; the state after step {step} was handed over");
             return self.fail(75, reason, None, Vec::new(), now);
         }
@@ -102,6 +95,10 @@ impl State {
                  goes on from step {safe}"
             );
             return self.stopped(75, reason, now);
+        }
+        if cause == Some(&StopCause::Early) {
+            let reason = format!("finished early after {step} of {total} steps ({by})");
+            return self.finished(reason, now);
         }
         self.stopped(
             0,

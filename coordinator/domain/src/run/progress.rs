@@ -265,17 +265,7 @@ impl State {
 
     /// After `steps_done` steps: training goes on, or an evaluation is due.
     pub(super) fn note_place(&mut self, steps_done: u64) {
-        let due = self.plan.evaluated_epoch(steps_done);
-        if let Some(epoch) = due {
-            let samples = self.plan.shape().evaluation_rows();
-            let nothing_yet = Evaluation {
-                epoch,
-                scored: 0,
-                samples,
-            };
-            // What survivors of a lost generation have scored stays.
-            self.evaluations.entry(steps_done).or_insert(nothing_yet);
-        }
+        let due = self.await_evaluation(steps_done).map(|due| due.epoch);
         if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
             self.phase = match due {
                 Some(epoch) => Phase::Evaluating {
@@ -287,8 +277,30 @@ impl State {
         }
     }
 
+    /// The evaluation of the state after `steps_done` steps, unless none is due or it has its figures. What survivors of a
+    /// lost generation have scored stays.
+    fn await_evaluation(&mut self, steps_done: u64) -> Option<&mut Evaluation> {
+        let epoch = self.plan.evaluated_epoch(steps_done)?;
+        if self.evaluated.contains(&steps_done) {
+            return None;
+        }
+        let nothing_yet = Evaluation {
+            epoch,
+            scored: 0,
+            samples: self.plan.shape().evaluation_rows(),
+        };
+        Some(self.evaluations.entry(steps_done).or_insert(nothing_yet))
+    }
+
+    /// Scores come by a call of their own: they may be heard before the commit of the step that they are of. A run that
+    /// is ending awaits no further evaluation.
     pub(super) fn on_scored(&mut self, step: u64, scored: u32, samples: u32) {
-        if let Some(evaluation) = self.evaluations.get_mut(&step) {
+        let awaited = if self.is_ending() {
+            self.evaluations.get_mut(&step)
+        } else {
+            self.await_evaluation(step)
+        };
+        if let Some(evaluation) = awaited {
             (evaluation.scored, evaluation.samples) = (scored, samples);
         }
     }

@@ -6,7 +6,7 @@
 
 use super::event::{FaultClass, ProcessEnd};
 use super::restart::LossClass;
-use super::{Deadline, Effect, Millis, Phase, State};
+use super::{Deadline, Effect, Millis, Phase, State, StopCause};
 use crate::membership::{Group, Member, Place, Process, Session, WorkerId};
 
 /// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
@@ -305,7 +305,12 @@ impl State {
         self.roster.assign_ranks(&[], 0);
         if let Some(stop) = self.stop.take() {
             let done = self.steps_done;
-            if stop.failure.is_none() && self.durable_state().0 == done {
+            let safe = self.durable_state().0 == done;
+            if safe && stop.cause == StopCause::Early {
+                let reason = format!("finished early after {done} steps ({})", stop.text());
+                return self.finished(reason, now);
+            }
+            if safe && stop.cause == StopCause::Asked {
                 let reason = format!(
                     "stopped after {done} steps ({}): resume with --resume",
                     stop.text()

@@ -1,7 +1,7 @@
 //! Whether and when a lost worker is started again, and what becomes of a run that may not go on doing so.
 
 use super::restart::{LossClass, pause};
-use super::{Deadline, Effect, Millis, Phase, State, StopWish};
+use super::{Deadline, Effect, Millis, Phase, State, StopCause, StopWish};
 use crate::membership::{Group, Process, WorkerId};
 
 impl State {
@@ -49,7 +49,7 @@ impl State {
         self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
         self.stop = Some(StopWish {
             by: String::new(),
-            failure: Some(failure.clone()),
+            cause: StopCause::Failure(failure.clone()),
         });
         if matches!(self.phase, Phase::Training | Phase::Evaluating { .. }) {
             self.phase = Phase::Stopping {

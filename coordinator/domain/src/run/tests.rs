@@ -4,6 +4,7 @@ use crate::membership::Process;
 mod adoption;
 mod cluster;
 mod degraded;
+mod evaluation;
 mod properties;
 mod recovery;
 mod scenarios;

@@ -1,6 +1,6 @@
 //! From an event or a passed deadline to its consequences.
 
-use super::{Deadline, Effect, Event, Measure, Millis, Phase, Source, State, StopWish};
+use super::{Deadline, Effect, Event, Measure, Millis, Phase, Source, State, StopCause, StopWish};
 use crate::membership::{Process, Session};
 
 /// What `event` changes.
@@ -146,6 +146,20 @@ impl State {
     }
 
     pub(super) fn on_stop_asked(&mut self, by: &str, now: Millis) -> Vec<Effect> {
+        let under_way = self.stop.as_ref().map(|stop| &stop.cause);
+        if under_way == Some(&StopCause::Early) && !self.is_ending() {
+            // The ranks are on their way out already, for another reason now.
+            self.wish_to_stop(by, StopCause::Asked, now);
+            if let Phase::Stopping { by: shown } = &mut self.phase {
+                by.clone_into(shown);
+            }
+            return Vec::new();
+        }
+        self.stop_for(by, StopCause::Asked, now)
+    }
+
+    /// Has the ranks stop at a step boundary; a second time, ends the run at once.
+    pub(super) fn stop_for(&mut self, by: &str, cause: StopCause, now: Millis) -> Vec<Effect> {
         if self.stop.is_some() && !self.is_ending() {
             let reason = format!(
                 "stopped at once on a second request (by {by}): resume from the last checkpoint with --resume"
@@ -160,14 +174,14 @@ impl State {
                 self.stop_from_disk(by, now)
             }
             Phase::Forming | Phase::Regrouping { .. } => {
-                self.wish_to_stop(by, now);
+                self.wish_to_stop(by, cause, now);
                 self.form_if_possible(now)
             }
             Phase::Training | Phase::Evaluating { .. } | Phase::Stopping { .. } => {
-                self.wish_to_stop(by, now);
+                let wish = self.wish_to_stop(by, cause, now);
                 self.phase = Phase::Stopping { by: by.to_owned() };
                 vec![Effect::Stop {
-                    reason: format!("asked by {by}"),
+                    reason: wish.text(),
                 }]
             }
             Phase::Ending {
@@ -178,12 +192,14 @@ impl State {
         }
     }
 
-    fn wish_to_stop(&mut self, by: &str, now: Millis) {
-        self.stop = Some(StopWish {
+    fn wish_to_stop(&mut self, by: &str, cause: StopCause, now: Millis) -> StopWish {
+        let wish = StopWish {
             by: by.to_owned(),
-            failure: None,
-        });
+            cause,
+        };
+        self.stop = Some(wish.clone());
         self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
+        wish
     }
 
     /// Nobody holds more than what is on disk.

@@ -1,17 +1,7 @@
-use super::*;
+//! Runs that nothing disturbs, from forming to their end, and who is waited for on the way.
 
-fn evaluate(sim: &mut Sim, step: u64) {
-    sim.happen(Event::Scored {
-        step,
-        scored: VAL,
-        samples: VAL,
-    });
-    sim.happen(Event::Evaluated {
-        step,
-        problem: None,
-        map_bits: None,
-    });
-}
+use super::evaluation::evaluate;
+use super::*;
 
 #[test]
 fn the_reason_names_who_has_not_joined_and_who_is_not_ready() {
@@ -107,61 +97,6 @@ fn a_whole_run_goes_through_its_phases_and_ends_finished() {
         })
         .collect();
     assert_eq!(commits, [0, 1, 2, 3]);
-}
-
-#[test]
-fn a_run_whose_map_gets_no_better_asks_all_ranks_to_stop_and_ends_well() {
-    // Given a run that stops after one evaluation without a better mAP, and went on from a first one
-    let mut config = config(2, true);
-    config.shape.epochs = 3;
-    config.shape.early_stopping = Some(1);
-    let mut sim = Sim::training_as(config);
-    let evaluated = |sim: &mut Sim, step: u64, map: f64| {
-        sim.happen(Event::Scored {
-            step,
-            scored: VAL,
-            samples: VAL,
-        });
-        sim.happen(Event::Evaluated {
-            step,
-            problem: None,
-            map_bits: Some(map.to_bits()),
-        })
-    };
-    sim.all_do(2, 0);
-    sim.all_do(2, 1);
-    assert_eq!(evaluated(&mut sim, 2, 0.25), []);
-    sim.all_do(2, 2);
-    sim.all_do(2, 3);
-
-    // When the second is no better
-    let effects = evaluated(&mut sim, 4, 0.25);
-
-    // Then they are asked to stop, in words that say why, and end with code 0
-    let why = "train.early_stopping = 1: no mAP since above the 25.00 % after epoch 1";
-    let asked = format!("asked by {why}");
-    assert_eq!(
-        effects,
-        [Effect::Stop {
-            reason: asked.clone()
-        }]
-    );
-    assert!(
-        sim.reason.starts_with(&format!("stopping ({asked})")),
-        "{}",
-        sim.reason
-    );
-    sim.checkpointed(4);
-    sim.leave(0, 4, LeaveReason::Stopped);
-    sim.leave(1, 4, LeaveReason::Stopped);
-    assert_eq!(
-        sim.ending().reason,
-        format!("stopped after 4 of 6 steps ({asked}): resume with --resume")
-    );
-    assert_eq!(
-        (sim.ending().kind, sim.ending().exit_code),
-        (EndKind::Stopped, 0)
-    );
 }
 
 #[test]

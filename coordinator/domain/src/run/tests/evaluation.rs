@@ -1,0 +1,129 @@
+//! Evaluations: figures that are awaited, and those that end a run early.
+
+use super::*;
+
+pub(super) fn evaluate(sim: &mut Sim, step: u64) {
+    sim.happen(Event::Scored {
+        step,
+        scored: VAL,
+        samples: VAL,
+    });
+    sim.happen(Event::Evaluated {
+        step,
+        problem: None,
+        map_bits: None,
+    });
+}
+
+#[test]
+fn scores_and_figures_that_are_heard_before_the_commit_of_their_step_count() {
+    for figures_too in [false, true] {
+        // Given ranks whose scores overtake what they report of the step, and perhaps the figures do too
+        let mut sim = Sim::training(2);
+        sim.all_do(2, 0);
+        sim.all_do(2, 1);
+        evaluate(&mut sim, 2);
+        sim.all_do(2, 2);
+        sim.happen(Event::Scored {
+            step: 4,
+            scored: VAL,
+            samples: VAL,
+        });
+        if figures_too {
+            evaluate(&mut sim, 4);
+        }
+        sim.all_do(2, 3);
+
+        // When the run comes to its end
+        sim.checkpointed(4);
+        sim.leave(0, 4, LeaveReason::Finished);
+        sim.leave(1, 4, LeaveReason::Finished);
+        sim.all_go(2);
+        assert_eq!(sim.is_over(), figures_too, "{}", sim.reason);
+        if !figures_too {
+            evaluate(&mut sim, 4);
+        }
+
+        // Then it has waited for the figures that were still to come, and misses none
+        assert!(sim.is_over());
+        assert_eq!(sim.warnings(), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn a_run_whose_map_gets_no_better_asks_all_ranks_to_stop_and_is_finished() {
+    // Given a run whose second evaluation has no better mAP
+    let (mut sim, effects) = no_better();
+
+    // Then its ranks are asked to stop, in words that say why
+    assert_eq!(effects, [Effect::Stop { reason: WHY.into() }]);
+    let shown = format!("stopping (asked by {WHY})");
+    assert!(sim.reason.starts_with(&shown), "{}", sim.reason);
+
+    // And it is finished, although an evaluation was begun meanwhile that nobody waits for
+    sim.all_do(2, 4);
+    sim.all_do(2, 5);
+    sim.all_do(2, 6);
+    sim.checkpointed(7);
+    sim.leave(0, 7, LeaveReason::Stopped);
+    sim.leave(1, 7, LeaveReason::Stopped);
+    let reason = format!("finished early after 7 of 8 steps ({WHY})");
+    assert_eq!(
+        (sim.ending().kind, sim.ending().exit_code),
+        (EndKind::Finished, 0)
+    );
+    assert_eq!(sim.ending().reason, reason);
+    assert_eq!(sim.warnings(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_person_who_asks_for_a_stop_while_the_run_ends_early_has_it_stopped_and_not_cut_off() {
+    let (mut sim, _) = no_better();
+    let asked = Event::StopAsked {
+        by: "SIGINT".into(),
+    };
+    assert_eq!(sim.happen(asked.clone()), []);
+    assert!(sim.reason.starts_with("stopping (asked by SIGINT)"));
+    sim.checkpointed(4);
+    sim.leave(0, 4, LeaveReason::Stopped);
+    sim.leave(1, 4, LeaveReason::Stopped);
+    assert_eq!(
+        (sim.ending().kind, sim.ending().exit_code),
+        (EndKind::Stopped, 0)
+    );
+
+    // and a second request is the second
+    let (mut sim, _) = no_better();
+    sim.happen(asked.clone());
+    sim.happen(asked);
+    assert_eq!(sim.ending().exit_code, 75);
+}
+
+const WHY: &str = "train.early_stopping = 1: no mAP since above the 25.00 % after epoch 1";
+
+/// A run that stops after one evaluation without a better mAP, its second evaluation, and what came of that.
+fn no_better() -> (Sim, Vec<Effect>) {
+    let mut config = config(2, true);
+    config.shape.epochs = 4;
+    config.shape.early_stopping = Some(1);
+    let mut sim = Sim::training_as(config);
+    let evaluated = |sim: &mut Sim, step: u64, map: f64| {
+        sim.happen(Event::Scored {
+            step,
+            scored: VAL,
+            samples: VAL,
+        });
+        sim.happen(Event::Evaluated {
+            step,
+            problem: None,
+            map_bits: Some(map.to_bits()),
+        })
+    };
+    sim.all_do(2, 0);
+    sim.all_do(2, 1);
+    assert_eq!(evaluated(&mut sim, 2, 0.25), []);
+    sim.all_do(2, 2);
+    sim.all_do(2, 3);
+    let effects = evaluated(&mut sim, 4, 0.25);
+    (sim, effects)
+}
