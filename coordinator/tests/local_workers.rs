@@ -225,11 +225,12 @@ async fn worker_processes_do_a_whole_run_and_are_gone_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_its_peers_hand_over()
+async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_its_peer_hands_over()
  {
     let dir = tempfile::tempdir().unwrap();
     let before = r#"case "$*" in *worker-1*) export HGAT_FAKE_KILL_AT=2;; esac"#;
-    let mut setup = protocol_speaking(dir.path(), before, 3);
+    // Not three: two survivors could not agree on a step to stop after, as real ones do by an all-reduce.
+    let mut setup = protocol_speaking(dir.path(), before, 2);
     setup.membership.budgets.crash = 0;
     // These workers compute nothing: so many epochs are not over before the process is seen to have ended.
     setup.shape.epochs = 500;
@@ -237,7 +238,7 @@ async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_
     served.until_phase(Phase::Failed).await;
     let (pids, _) = launched(&mut served);
     let outcome = served.end().await;
-    assert_eq!(outcome.exit_code, 75);
+    assert_eq!(outcome.exit_code, 75, "{}", outcome.reason);
     assert!(
         outcome
             .reason

@@ -66,10 +66,10 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
 /// training goes on.
 ///
 /// # Errors
-/// When the coordinator cannot be reached.
+/// When the coordinator cannot be reached, or the generation is over first.
 pub(crate) fn settle(replica: &mut Replica) -> Result<(), WorkerError> {
     if let Some(upload) = replica.upload.take() {
-        match replica.link().uploaded(upload) {
+        match replica.link().uploaded(upload)? {
             Ok(answer) if answer.problem.is_empty() => {}
             Ok(answer) => tracing::warn!("checkpoint not written: {}", answer.problem),
             // The coordinator's successor will ask for another one.

@@ -1,4 +1,4 @@
-"""golden.py OUT: what the PyTorch reference computes, one safetensors file a case, for tests/reference.rs."""
+"""golden.py OUT: what the PyTorch reference computes, one safetensors file a case, for tests/reference."""
 
 import sys
 from pathlib import Path

@@ -12,6 +12,7 @@
 #include "reducer.hpp"
 #include "stacks.hpp"
 #include "store.hpp"
+#include "zeros.hpp"
 
 using nrs::guarded;
 
@@ -79,6 +80,10 @@ nrs_failure* nrs_release_unused_memory() {
       at::accelerator::emptyCache();
     }
   });
+}
+
+nrs_failure* nrs_untouched_zeros_like(const at::Tensor* like, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(nrs::untouched_zeros_like(*like)); });
 }
 
 nrs_failure* nrs_fused_sgd(

@@ -69,3 +69,15 @@ pub fn allow_tf32(allow: bool) {
 pub fn keep_memory() {
     ffi::fused::keep_memory();
 }
+
+/// Zeros of a tensor's shape, strides, kind and device. On the CPU large ones take no memory until something is written
+/// to them: the optimizer's state before the first step.
+///
+/// # Errors
+/// When the device or the machine has no room.
+pub fn untouched_zeros_like(
+    tensor: &tch::Tensor,
+) -> std::result::Result<tch::Tensor, tch::TchError> {
+    ffi::fused::untouched_zeros_like(tensor)
+        .map_err(|failure| tch::TchError::Torch(failure.message))
+}

@@ -179,6 +179,10 @@ unsafe extern "C" {
         decay: f64,
     ) -> *mut Failure;
     pub(crate) fn nrs_keep_memory();
+    pub(crate) fn nrs_untouched_zeros_like(
+        like: *const CTensor,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
     pub(crate) fn nrs_allow_tf32(allow: i32);
     pub(crate) fn nrs_group_compress(group: *mut Group);
     pub(crate) fn nrs_reducer_is_shared(reducer: *const Reducer) -> i32;

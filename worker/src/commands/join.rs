@@ -130,9 +130,7 @@ fn take_part(
     let train_spec = spec.train.as_ref().ok_or_else(|| missing("train"))?;
     let (kind, compute) = kinds(&train_spec.precision);
     tch::set_num_threads(i32::try_from(train_spec.threads).unwrap_or(1).max(1));
-    if device == Device::Cpu {
-        nccl_rs::keep_memory();
-    } else {
+    if device != Device::Cpu {
         // Repeating to the bit is promised on the CPU alone; here convolutions take the fastest way that is found.
         nccl_rs::allow_tf32(true);
         tch::Cuda::cudnn_set_benchmark(true);
@@ -210,6 +208,11 @@ fn take_part(
         online,
         initial,
     };
+    if device == Device::Cpu {
+        // What setting up needed for a moment is given back; from here on freed memory is soon wanted again.
+        nccl_rs::release_unused_memory();
+        nccl_rs::keep_memory();
+    }
     member.take_part()
 }
 

@@ -1,12 +1,14 @@
 //! Bulk bytes: the data set's index and checkpoints down, scores and checkpoints up, in chunks below the message limit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proto::{CHUNK_BYTES, v1};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::inbox::{Answer, Break};
 use super::link::{Link, LinkError};
 
 /// Largest index or checkpoint file this worker takes in, bytes. A resnet152 with its optimizer state in float64 is a
@@ -16,9 +18,9 @@ const MOST_BYTES: usize = 8 << 30;
 /// Chunks on their way; the sender waits when this many have not been taken.
 const CHUNKS_AHEAD: usize = 4;
 
-/// A checkpoint on its way to the coordinator.
+/// A checkpoint on its way to the coordinator, which goes on being sent when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Upload(tokio::task::JoinHandle<Result<v1::PutCheckpointResponse, tonic::Status>>);
+pub(crate) struct Upload(Arc<Answer<Result<v1::PutCheckpointResponse, tonic::Status>>>);
 
 impl Link {
     /// The encoded index of one split.
@@ -171,28 +173,27 @@ impl Link {
                 })
                 .await;
         });
-        let mut client = self.client();
-        Upload(self.runtime.spawn(async move {
-            client
-                .put_checkpoint(ReceiverStream::new(receiver))
-                .await
-                .map(tonic::Response::into_inner)
-        }))
+        let (mut client, inbox) = (self.client(), Arc::clone(&self.inbox));
+        let answer = Arc::new(Answer::default());
+        let place = Arc::clone(&answer);
+        self.runtime.spawn(async move {
+            let answer = client.put_checkpoint(ReceiverStream::new(receiver)).await;
+            inbox.answer(&place, answer.map(tonic::Response::into_inner));
+        });
+        Upload(answer)
     }
 
-    /// Waits for a checkpoint to be committed, and says where; a problem is a value, since training goes on.
+    /// Waits for a checkpoint to be committed, and says where; a problem is a value, since training goes on. So is a
+    /// coordinator that cannot be talked to.
     ///
     /// # Errors
-    /// [`LinkError`] when the coordinator cannot be talked to.
-    pub(crate) fn uploaded(&self, upload: Upload) -> Result<v1::PutCheckpointResponse, LinkError> {
-        const CALL: &str = "PutCheckpoint";
-        self.runtime
-            .block_on(upload.0)
-            .map_err(|error| LinkError::Call {
-                call: CALL,
-                message: error.to_string(),
-            })?
-            .map_err(failed(CALL))
+    /// When this generation is over first: the coordinator waits for other ranks' reports of the step before it commits.
+    pub(crate) fn uploaded(
+        &self,
+        upload: Upload,
+    ) -> Result<Result<v1::PutCheckpointResponse, LinkError>, Break> {
+        let answer = self.inbox.answered(&upload.0)?;
+        Ok(answer.map_err(failed("PutCheckpoint")))
     }
 }
 

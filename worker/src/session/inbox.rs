@@ -65,6 +65,26 @@ impl Requests {
     }
 }
 
+/// Where the answer to a call that goes on beside training will be.
+#[derive(Debug)]
+pub(crate) struct Answer<T>(Mutex<Option<T>>);
+
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Answer<T> {
+    fn put(&self, answer: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     welcome: Option<v1::Welcome>,
@@ -223,6 +243,29 @@ impl Inbox {
         })
     }
 
+    /// Waits for the answer to a call of this generation that goes on beside training.
+    ///
+    /// # Errors
+    /// When the session or the generation ends first. The answer may then never come: it may need other ranks, and they
+    /// wait for this one.
+    pub(crate) fn answered<T>(&self, answer: &Answer<T>) -> Result<T, Break> {
+        self.wait(|state| match answer.take() {
+            Some(answer) => Ok(Some(answer)),
+            None => match &state.over {
+                Some(reason) => Err(Break::Regroup(reason.clone())),
+                None => Ok(None),
+            },
+        })
+    }
+
+    /// Gives the answer that [`Inbox::answered`] waits for.
+    pub(crate) fn answer<T>(&self, place: &Answer<T>, answer: T) {
+        let state = self.lock();
+        place.put(answer);
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// Whether a generation was announced that the training thread has not seen.
     pub(crate) fn is_announced(&self) -> bool {
         self.lock().generation.is_some()
@@ -297,127 +340,4 @@ fn end(state: &mut State, reason: String, exit_code: u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use v1::session_response::Message;
-
-    fn generation(number: u64) -> Message {
-        Message::Generation(v1::Generation {
-            number,
-            world_size: 1,
-            ..Default::default()
-        })
-    }
-
-    fn plan(generation: u64, step: u64) -> Message {
-        let step = v1::StepPlan {
-            step,
-            ..Default::default()
-        };
-        let item = v1::PlanItem {
-            item: Some(v1::plan_item::Item::Step(step)),
-        };
-        Message::Plan(v1::Plan {
-            generation,
-            items: vec![item],
-        })
-    }
-
-    #[test]
-    fn a_plan_of_an_older_generation_changes_nothing() {
-        let inbox = Inbox::default();
-        inbox.file(generation(2));
-        inbox.file(plan(1, 7));
-        inbox.file(plan(2, 8));
-
-        let items = inbox.items(true).unwrap();
-
-        assert_eq!(items.len(), 1);
-        let Some(v1::plan_item::Item::Step(step)) = &items[0].item else {
-            panic!("a step was planned")
-        };
-        assert_eq!(step.step, 8);
-    }
-
-    #[test]
-    fn a_new_generation_drops_what_was_planned_before() {
-        let inbox = Inbox::default();
-        inbox.file(generation(1));
-        inbox.file(plan(1, 7));
-        inbox.file(generation(2));
-
-        assert!(inbox.items(false).unwrap().is_empty());
-    }
-
-    fn regroup(generation: u64, at_boundary: bool) -> Message {
-        Message::Regroup(v1::Regroup {
-            generation,
-            at_boundary,
-            reason: "worker-1 died".into(),
-        })
-    }
-
-    #[test]
-    fn a_generation_that_is_over_has_no_further_items_until_the_next_one_comes() {
-        let inbox = Inbox::default();
-        inbox.file(generation(2));
-        inbox.file(plan(2, 8));
-        inbox.file(regroup(1, false));
-        assert!(!inbox.is_over(), "that was an older one");
-        inbox.file(regroup(2, false));
-
-        assert_eq!(
-            inbox.items(true).unwrap_err(),
-            Break::Regroup("worker-1 died".into())
-        );
-        assert_eq!(inbox.until_over(2).as_deref(), Some("worker-1 died"));
-        inbox.file(generation(3));
-        assert_eq!(inbox.until_over(2), None);
-        inbox.file(plan(3, 8));
-        assert_eq!(inbox.items(true).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_request_for_the_next_boundary_ends_nothing_by_itself() {
-        let inbox = Inbox::default();
-        inbox.file(generation(2));
-        inbox.file(plan(2, 8));
-        inbox.file(regroup(2, true));
-
-        assert!(inbox.requests.regroup());
-        assert_eq!(inbox.items(true).unwrap().len(), 1);
-        inbox.file(generation(3));
-        assert!(!inbox.requests.regroup());
-    }
-
-    #[test]
-    fn a_worker_that_is_told_to_end_does_so_at_once_only_outside_of_a_generation() {
-        let inbox = Inbox::default();
-        inbox.file(generation(2));
-        inbox.generation().unwrap();
-        inbox.drain();
-        assert_eq!(inbox.ended(), None);
-        assert!(inbox.requests.drain());
-
-        assert_eq!(inbox.generation().unwrap_err().exit_code, 0);
-    }
-
-    #[test]
-    fn the_first_reason_to_end_is_the_one_that_stands() {
-        let inbox = Inbox::default();
-        inbox.file(Message::Release(v1::Release {
-            reason: "worker-1 died".into(),
-            exit_code: 75,
-        }));
-        inbox.end("stream closed".into(), 1);
-
-        assert_eq!(
-            inbox.ended(),
-            Some(Ended {
-                reason: "worker-1 died".into(),
-                exit_code: 75
-            })
-        );
-        assert!(inbox.items(true).is_err());
-    }
-}
+mod tests;

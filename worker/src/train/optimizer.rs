@@ -81,7 +81,9 @@ impl Optimizer {
         let state = names
             .iter()
             .map(|&name| {
-                let zeros = parameters.iter().map(|(value, _)| value.f_zeros_like());
+                let zeros = parameters
+                    .iter()
+                    .map(|(value, _)| nccl_rs::untouched_zeros_like(value));
                 Ok((name, zeros.collect::<Result<_, TchError>>()?))
             })
             .collect::<Result<_, TchError>>()?;

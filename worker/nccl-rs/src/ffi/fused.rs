@@ -1,8 +1,10 @@
 //! Operations of libtorch's that tch does not bind; the arguments of the module above apply.
 
+use std::ptr::null_mut;
+
 use tch::Tensor;
 
-use super::{Failure, check, tensor_pointer};
+use super::{Failure, check, tensor_from, tensor_pointer};
 use crate::fused::{AdamW, Sgd};
 use crate::sys;
 
@@ -50,6 +52,14 @@ pub(crate) fn lerp(lists: &[&[Tensor]; 2], weight: f64) -> Result<(), Failure> {
 fn pointers(lists: &[&[Tensor]]) -> Vec<*const sys::CTensor> {
     let all = lists.iter().flat_map(|list| list.iter());
     all.map(tensor_pointer).collect()
+}
+
+/// Zeros of a tensor's shape, strides, kind and device.
+pub(crate) fn untouched_zeros_like(like: &Tensor) -> Result<Tensor, Failure> {
+    let mut out = null_mut();
+    // SAFETY: a valid tensor (see the module), and a place for the pointer to a new one, which `tensor_from` owns.
+    check(unsafe { sys::nrs_untouched_zeros_like(tensor_pointer(like), &raw mut out) })?;
+    Ok(tensor_from(out))
 }
 
 /// Whether float32 products on CUDA may be TF32.

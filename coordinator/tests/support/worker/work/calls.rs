@@ -96,10 +96,11 @@ impl Worker {
             commit: true,
             ..request
         });
-        let answer = self
-            .client
-            .put_checkpoint(tokio_stream::iter(requests))
-            .await;
+        // The answer needs the reports of other ranks: it may not come before their generation is over.
+        let answer = tokio::select! {
+            answer = self.client.put_checkpoint(tokio_stream::iter(requests)) => answer,
+            over = self.session.wait(self.generation, |_| None::<()>) => return over,
+        };
         let answer = self.unless_released(answer).await?;
         assert_eq!(answer.into_inner().problem, "");
         Ok(())

@@ -1,0 +1,93 @@
+//! What a driver does with the effects of the run, and what becomes of a process that it ends.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+
+impl Cluster {
+    /// What a driver does.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(effect) = self.sim.effects.get(self.seen).cloned() {
+            self.seen += 1;
+            match &effect {
+                Effect::Launch { worker, .. } => {
+                    let process = Process {
+                        place: Place::Starting,
+                        joined: false,
+                        stopped: false,
+                        held: None,
+                        generation: 0,
+                        boundary: false,
+                        pending: None,
+                        heard: VecDeque::new(),
+                    };
+                    assert!(
+                        self.processes.insert(worker.clone(), process).is_none(),
+                        "{worker} was started beside itself"
+                    );
+                }
+                Effect::Kill { worker } | Effect::Terminate { worker } => self.kill(worker),
+                // The process sees its stream end, and ends.
+                Effect::Close { worker } => self.kill(worker),
+                Effect::Release { worker, .. } => self.hear(worker, &effect),
+                Effect::Regroup { workers, .. } => {
+                    workers.iter().for_each(|worker| self.hear(worker, &effect));
+                }
+                Effect::BeginGeneration(Beginning {
+                    number,
+                    members,
+                    begins_at_step,
+                    source,
+                    opening,
+                    shares,
+                    ..
+                }) => {
+                    let names = members.iter().map(ToString::to_string).collect();
+                    self.ledger
+                        .begin_generation(*number, *begins_at_step, names, shares.clone())
+                        .unwrap();
+                    let world = World {
+                        members: members.clone(),
+                        begins_at: *begins_at_step,
+                        opening: *opening,
+                        source: source.clone(),
+                        arrived: BTreeMap::new(),
+                        entered: BTreeMap::new(),
+                        asked: BTreeMap::new(),
+                        gone: BTreeSet::new(),
+                    };
+                    self.worlds.insert(*number, world);
+                    members.iter().for_each(|worker| self.hear(worker, &effect));
+                }
+                Effect::Commit {
+                    generation, step, ..
+                } => {
+                    self.ledger.commit(*generation, *step).unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, worker: &WorkerId, effect: &Effect) {
+        if let Some(process) = self.processes.get_mut(worker) {
+            process.heard.push_back(effect.clone());
+        }
+    }
+
+    pub(super) fn kill(&mut self, worker: &WorkerId) {
+        if let Some(process) = self.processes.remove(worker) {
+            let stream = process.joined;
+            self.corpses
+                .insert(worker.clone(), Corpse { stream, exit: true });
+            self.leave(worker, process.generation);
+        }
+    }
+
+    /// Its connections close: whoever still waits for it in this generation fails.
+    pub(super) fn leave(&mut self, worker: &WorkerId, generation: u64) {
+        if let Some(world) = self.worlds.get_mut(&generation) {
+            world.gone.insert(worker.clone());
+        }
+    }
+}

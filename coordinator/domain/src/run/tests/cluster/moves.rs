@@ -1,0 +1,119 @@
+//! The moves of the loom: everything that can happen now, one of them happening, and time passing.
+
+use super::*;
+
+#[derive(Debug, Clone)]
+pub(super) enum Move {
+    Hear(WorkerId),
+    Act(WorkerId),
+    LoseStream(WorkerId),
+    Exit(WorkerId),
+}
+
+impl Cluster {
+    /// Everything that can happen now, but for faults and time.
+    pub(super) fn moves(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (worker, process) in &self.processes {
+            if process.stopped {
+                continue;
+            }
+            if !process.heard.is_empty() {
+                moves.push(Move::Hear(worker.clone()));
+            }
+            if self.can_act(worker, process) {
+                moves.push(Move::Act(worker.clone()));
+            }
+        }
+        for (worker, corpse) in &self.corpses {
+            if corpse.stream {
+                moves.push(Move::LoseStream(worker.clone()));
+            }
+            if corpse.exit {
+                moves.push(Move::Exit(worker.clone()));
+            }
+        }
+        moves
+    }
+
+    fn can_act(&self, worker: &WorkerId, process: &Process) -> bool {
+        match process.place {
+            Place::Starting => true,
+            Place::Apart | Place::Left => false,
+            Place::Forming => {
+                let world = &self.worlds[&process.generation];
+                !world.arrived.contains_key(worker)
+                    || world.arrived.len() == world.members.len()
+                    || !world.gone.is_empty()
+            }
+            Place::Working { entered } => {
+                let world = &self.worlds[&process.generation];
+                let step = process.held.as_ref().map_or(0, Vec::len) as u64;
+                if step == 4 && process.pending.is_some() {
+                    return self.is_settled(process);
+                }
+                let all = world
+                    .entered
+                    .get(&step)
+                    .is_some_and(|entered| entered.len() == world.members.len());
+                !entered || all || !world.gone.is_empty()
+            }
+        }
+    }
+
+    pub(super) fn is_settled(&self, process: &Process) -> bool {
+        let held = self.sim.state().steps_held_by_all();
+        process
+            .pending
+            .as_ref()
+            .is_some_and(|state| state.len() as u64 <= held)
+    }
+
+    pub(super) fn do_move(&mut self, what: &Move) {
+        match what {
+            Move::Hear(worker) => self.hears(worker),
+            Move::Act(worker) => self.acts(worker),
+            Move::LoseStream(worker) => {
+                self.corpses.get_mut(worker).unwrap().stream = false;
+                self.say(Event::StreamLost {
+                    worker: worker.clone(),
+                    detail: "reset".to_owned(),
+                });
+            }
+            Move::Exit(worker) => {
+                self.corpses.get_mut(worker).unwrap().exit = false;
+                // An operating system tells of both before it starts another of that name.
+                if std::mem::take(&mut self.corpses.get_mut(worker).unwrap().stream) {
+                    self.say(Event::StreamLost {
+                        worker: worker.clone(),
+                        detail: "reset".to_owned(),
+                    });
+                }
+                self.say(Event::Exited {
+                    worker: worker.clone(),
+                    end: ProcessEnd::Signal(9),
+                    log: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Nothing moves any more: time passes, and those who live say so.
+    pub(super) fn wait(&mut self) {
+        let beating: Vec<_> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.joined && !process.stopped)
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        for worker in beating {
+            self.say(Event::Heartbeat {
+                worker,
+                collective: String::new(),
+                in_collective: false,
+            });
+        }
+        self.sim.now = self.sim.now.after(Millis(1000));
+        self.say(Event::Tick);
+    }
+}
