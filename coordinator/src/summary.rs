@@ -1,10 +1,12 @@
 //! `summary.json`: what a run reached, for programs. All figures of quality are from 0 to 1.
 
-use data::coco::Dataset;
+use data::coco::{Dataset, Split};
 use domain::average_precision as ap;
 use domain::train_gap::Gap;
 use proto::v1::Phase;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::evaluation::json::{definitions, figures_json};
 use crate::evaluation::scores_folder::{class_names, groups_of};
@@ -41,6 +43,8 @@ pub struct Summary {
     pub classes: Vec<String>,
     /// (name, class indices) of each group.
     pub groups: Vec<(String, Vec<usize>)>,
+    /// What the data set is known by, wherever it lies.
+    pub data: DataDigests,
     /// Pictures of the training split.
     pub train_samples: usize,
     /// Pictures of the validation split.
@@ -73,6 +77,35 @@ pub struct Summary {
     pub checkpoint: Option<String>,
     /// Folder of the best checkpoint.
     pub best_checkpoint: Option<String>,
+}
+
+/// SHA-256 of what each split consists of: class names, and each picture's id, file name and classes, in order. Not of
+/// the pictures themselves, nor of where they lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataDigests {
+    /// Of the training split.
+    pub train: String,
+    /// Of the validation split.
+    pub val: String,
+}
+
+impl DataDigests {
+    /// Those of a data set.
+    #[must_use]
+    pub fn of(dataset: &Dataset) -> Self {
+        let names = class_names(dataset).join("\0");
+        let of = |split: &Split| {
+            let digest = Sha256::new()
+                .chain_update(&names)
+                .chain_update(split.identity())
+                .finalize();
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        Self {
+            train: of(&dataset.train),
+            val: of(&dataset.val),
+        }
+    }
 }
 
 impl Summary {
@@ -115,6 +148,7 @@ impl Summary {
             linear_baseline_map,
             classes: class_names(dataset),
             groups: groups_of(dataset),
+            data: DataDigests::of(dataset),
             train_samples: dataset.train.samples.len(),
             val_samples: dataset.val.samples.len(),
             last: outcome.evaluations.last().cloned(),
@@ -212,6 +246,7 @@ impl Summary {
             "classes_without_positive": without_positive,
             "at_threshold": metrics.map(|metrics| &metrics.at_threshold),
             "top3": metrics.map(|metrics| &metrics.top3),
+            "data": self.data,
             "training_images": self.train_samples,
             "validation_images": self.val_samples,
             "skipped_validation_images": metrics.map_or(0, |metrics| metrics.skipped.len()),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use domain::comparison::bootstrap::{Interval, Ranked, draw, interval};
-use domain::comparison::seeds::{Welch, holm, permutation_p, spread, welch};
+use domain::comparison::seeds::{Welch, detectable, holm, permutation_p, spread, welch};
 use domain::comparison::verdict::{Evidence, Verdict, sentence, verdict};
 use serde::Serialize;
 
@@ -233,8 +233,12 @@ fn judge(pairs: &mut [Pair], sides: &[Side]) {
         .iter()
         .filter_map(|at| pairs[*at].seeds.map(|welch| welch.p))
         .collect();
+    let together = tested.len();
     for (at, adjusted) in tested.into_iter().zip(holm(&p)) {
         pairs[at].adjusted_p = Some(adjusted);
+        if let Some(welch) = &mut pairs[at].seeds {
+            welch.detectable = detectable(welch.error, welch.freedom, together);
+        }
     }
     for pair in pairs {
         let side = |name: &str| sides.iter().find(|side| side.name == name);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CompareError, shown};
 use crate::config::{Config, Sources};
 use crate::evaluation::kept::{KeptError, KeptScores, last_scores};
+use crate::summary::DataDigests;
 
 /// What is read of `summary.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -23,6 +24,9 @@ pub(super) struct Summary {
     /// Not in a summary of an older version.
     #[serde(default)]
     pub(super) training_images: Option<u64>,
+    /// Not in a summary of an older version.
+    #[serde(default)]
+    pub(super) data: Option<DataDigests>,
     pub(super) evaluations: Vec<Evaluation>,
     pub(super) per_class: BTreeMap<String, Option<f64>>,
 }

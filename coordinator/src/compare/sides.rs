@@ -9,6 +9,7 @@ use super::cost::SideCost;
 use super::run::{Run, RunFigures};
 use super::shown;
 use crate::config::{Config, KEYS};
+use crate::summary::DataDigests;
 
 const SEED: &str = "run.seed";
 
@@ -95,12 +96,44 @@ impl Gathered {
     }
 }
 
+/// What runs of one side have in common.
+#[derive(Debug, PartialEq)]
+struct Identity {
+    config: Vec<Option<toml::Value>>,
+    data: Option<DataDigests>,
+    /// Where its data lie, of a run that does not say what they are.
+    paths: Vec<Option<toml::Value>>,
+}
+
+impl Identity {
+    fn of(run: &Run) -> Self {
+        let data = run.summary.data.clone();
+        let known = data.is_some();
+        Self {
+            config: values(&run.config, |key| !key.may_change && key.name != SEED),
+            data,
+            paths: values(&run.config, |key| {
+                !known && key.may_change && DATA.contains(&key.name)
+            }),
+        }
+    }
+}
+
+/// Keys of which a data set consists.
+const DATA: [&str; 5] = [
+    "data.root",
+    "data.train_annotations",
+    "data.train_images",
+    "data.val_annotations",
+    "data.val_images",
+];
+
 /// Puts runs into sides, in the order in which each side first appears. Of runs with one seed the first counts: a second
 /// one is no independent observation.
 pub(super) fn gather(runs: Vec<Run>, notes: &mut Vec<String>) -> Vec<Gathered> {
-    let mut sides: Vec<(Vec<Option<toml::Value>>, Gathered)> = Vec::new();
+    let mut sides: Vec<(Identity, Gathered)> = Vec::new();
     for run in runs {
-        let identity = values(&run.config, |key| !key.may_change && key.name != SEED);
+        let identity = Identity::of(&run);
         let side = match sides.iter().position(|(known, _)| *known == identity) {
             Some(at) => &mut sides[at].1,
             None => {
@@ -175,7 +208,29 @@ pub(super) fn differences(sides: &[Gathered]) -> (Vec<Difference>, Vec<Differenc
             .filter_map(|key| of(key.name))
             .collect()
     };
-    (keys(false), keys(true))
+    let digest = |name: &str, of: fn(&DataDigests) -> &String| -> Option<Difference> {
+        let one = |side: &Gathered| {
+            let data = side.runs.first()?.summary.data.as_ref()?;
+            Some(of(data).chars().take(12).collect::<String>())
+        };
+        let all: Vec<String> = sides
+            .iter()
+            .map(|side| one(side).unwrap_or_else(|| "not recorded".to_owned()))
+            .collect();
+        let other = all.iter().any(|value| *value != all[0]);
+        other.then(|| Difference {
+            key: name.to_owned(),
+            values: all,
+        })
+    };
+    let mut computed = keys(false);
+    computed.extend(digest("pictures and labels of training", |data| {
+        &data.train
+    }));
+    computed.extend(digest("pictures and labels of validation", |data| {
+        &data.val
+    }));
+    (computed, keys(true))
 }
 
 fn value(config: &Config, key: &str) -> String {

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
+use coordinator::summary::DataDigests;
 use serde_json::Value;
 
 use crate::place::{Place, SHAPE, START, said, terminate};
+use crate::support;
 
 #[test]
 fn seeds_are_trained_one_after_another_stopped_resumed_and_compared() {
@@ -130,6 +132,58 @@ fn seeds_are_trained_one_after_another_stopped_resumed_and_compared() {
         "{}",
         refused.err
     );
+}
+
+#[test]
+fn runs_on_other_labels_are_another_experiment_and_on_the_same_elsewhere_are_not() {
+    // Given a run, one of another seed whose data set lies elsewhere, and a third that was trained on other labels
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    for (run_dir, seed) in [("first", "0"), ("second", "1"), ("third", "2")] {
+        let seed = format!("run.seed={seed}");
+        let one = ["--run-dir", run_dir, "--data", "coco", "--workers", "1"];
+        let seed = ["--set", &seed, "--quiet"];
+        let ended = at.run(&[&START[..1], &one, &START[3..], &SHAPE, &seed].concat());
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    let change = |file: &str, from: &str, to: &str| {
+        let file = folder.path().join(file);
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from}: {text}");
+        fs::write(&file, text.replace(from, to)).unwrap();
+    };
+    change("second/config.toml", "coco\"", "moved\"");
+    let dataset = support::dataset();
+    let known = DataDigests::of(&dataset);
+    let mut other = dataset.clone();
+    other.train.image_dir = "elsewhere".into();
+    assert_eq!(DataDigests::of(&other), known);
+    let labels = &mut other.train.samples[0].labels;
+    *labels = if labels.is_empty() {
+        [0].into()
+    } else {
+        [].into()
+    };
+    let other = DataDigests::of(&other);
+    assert!(other.val == known.val && other.train != known.train);
+    let summary = fs::read(folder.path().join("third/summary.json")).unwrap();
+    let summary: Value = serde_json::from_slice(&summary).unwrap();
+    let of_third = summary["data"]["train"].as_str().unwrap();
+    change("third/summary.json", of_third, &other.train);
+
+    // When they are compared
+    let compared = at.run(&["compare", "first", "second", "third", "--json"]);
+
+    // Then the first two are seeds of one experiment, and the third is another, by what it was trained on
+    assert_eq!(compared.code, 0, "{compared:?}");
+    let found: Value = serde_json::from_str(&compared.out).unwrap();
+    let seeds = |side: usize| found["sides"][side]["last"]["seeds"].as_u64();
+    assert_eq!((seeds(0), seeds(1), seeds(2)), (Some(2), Some(1), None));
+    assert_eq!(
+        found["differs"][0]["key"],
+        "pictures and labels of training"
+    );
+    assert_eq!(found["differs"].as_array().unwrap().len(), 1, "{found}");
 }
 
 #[test]

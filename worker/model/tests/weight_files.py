@@ -6,6 +6,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -50,6 +51,10 @@ checkpoint = {"epoch": 3, "arch": "resnet18", "state_dict": parallel.state_dict(
 torch.save(checkpoint, out / "trunk.pth.tar")
 torch.save({"model": {"state_dict": {"backbone." + k: v for k, v in model.state_dict().items() if "num_batches" not in k}}},
            out / "trunk-deep.pth")
+
+# What timm trains: the trunk of torchvision's names, and one whose stem is another.
+for name, architecture in (("timm.safetensors", "resnet18"), ("timm-deep-stem.safetensors", "resnet18d")):
+    save_file(timm.create_model(architecture, pretrained=False, num_classes=4).state_dict(), out / name)
 
 # What is not weights.
 small = torch.nn.Linear(2, 2)

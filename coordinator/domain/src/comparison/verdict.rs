@@ -128,7 +128,7 @@ pub fn sentence(verdict: Verdict, evidence: &Evidence, first: &str, second: &str
             let detectable = evidence.welch.map_or(0.0, |welch| 100.0 * welch.detectable);
             format!(
                 "no difference at this many seeds ({seeds}): {means}, {over_seeds}, p = {p:.2}. A true difference of about \
-                 {detectable:.1} points would have been found four times in five; smaller ones need more seeds"
+                 {detectable:.1} points would have been found over seeds four times in five; smaller ones need more seeds"
             )
         }
         Verdict::ImagesUnknown => format!(
@@ -222,8 +222,8 @@ mod tests {
         assert_eq!(
             say(&evidence),
             "no difference at this many seeds (3 seeds): exp_1 less exp_2 is +0.37 points of mAP in the mean, 95 % interval over \
-             seeds -0.62 to +1.35, p = 0.36. A true difference of about 1.3 points would have been found four times in five; smaller \
-             ones need more seeds"
+             seeds -0.62 to +1.35, p = 0.36. A true difference of about 1.3 points would have been found over seeds four times in \
+             five; smaller ones need more seeds"
         );
     }
 

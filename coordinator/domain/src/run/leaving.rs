@@ -74,7 +74,7 @@ impl State {
             (_, Some(stop_after)) if step >= stop_after => {
                 format!("after step {stop_after} as asked")
             }
-            _ if self.all_stopped() && self.others_are_here() => return self.hand_on(step, now),
+            _ if self.all_stopped() && self.others_go_on() => return self.hand_on(step, now),
             _ if self.all_stopped() => "every worker was told to end".to_owned(),
             _ => {
                 let reason = format!(
@@ -121,10 +121,11 @@ impl State {
         effects
     }
 
-    fn others_are_here(&self) -> bool {
-        let here = [Group::Newcomers, Group::SettingUp];
-        here.into_iter()
-            .any(|group| !self.roster.group(group).is_empty())
+    /// Whether there are workers that were not told to end: here, or about to be started again.
+    fn others_go_on(&self) -> bool {
+        let mut workers = self.roster.iter().map(|(_, member)| member);
+        workers
+            .any(|member| member.leaving.is_none() && (!member.is_gone() || member.again.is_some()))
     }
 
     fn all_stopped(&self) -> bool {

@@ -53,6 +53,25 @@ fn a_data_parallel_checkpoint_with_an_optimizer_fits_the_trunk() {
 }
 
 #[test]
+fn what_timm_writes_fits_the_trunk_and_another_stem_is_refused_with_its_names() {
+    let wanted = small(Graph::None).shapes().unwrap();
+
+    let file = weights::read(&written("timm.safetensors")).unwrap();
+    let report = plan_match(&wanted, &file, Scope::Trunk).unwrap();
+    assert_eq!(
+        report.to_string(),
+        "120 tensors matched, 2 left out (fc.bias, fc.weight)"
+    );
+
+    let file = weights::read(&written("timm-deep-stem.safetensors")).unwrap();
+    let refused = plan_match(&wanted, &file, Scope::Trunk).unwrap_err();
+    assert!(
+        refused.to_string().contains("features.0.weight"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_file_without_counts_starts_them_at_0_and_they_are_exported_again() {
     let mut model = small(Graph::None);
 

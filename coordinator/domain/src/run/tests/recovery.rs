@@ -389,6 +389,34 @@ fn spares_go_on_where_every_rank_was_told_to_end() {
 }
 
 #[test]
+fn workers_that_are_to_be_started_again_go_on_where_every_rank_was_told_to_end() {
+    // Given a rank that goes on alone while the others are to be started again
+    let mut sim = Sim::training_as(elastic(3));
+    sim.progress(0, 0);
+    for n in [1, 2] {
+        sim.stream_lost(n);
+        sim.exited(n, ProcessEnd::Signal(9));
+    }
+    sim.standby(0, 1);
+    sim.ready(0);
+    sim.checkpointed(1);
+
+    // When it is told to end, and leaves
+    sim.leave(0, 1, LeaveReason::Stopped);
+    assert_eq!(sim.decided(), None);
+    sim.stream_lost(0);
+    sim.exited(0, ProcessEnd::Code(0));
+
+    // Then all three are started and go on from its checkpoint
+    let effects = sim.pass(60_000);
+    assert_eq!(sim.decided(), None, "{}", sim.reason);
+    assert!(!launched(&effects).is_empty() || processes(sim.state()) > 0);
+    let effects: Vec<_> = (0..3).flat_map(|n| sim.join(n)).collect();
+    let next = begun(&effects).unwrap();
+    assert_eq!(next.2, Source::Checkpoint);
+}
+
+#[test]
 fn an_elastic_run_begins_with_fewer_after_a_while() {
     let mut sim = Sim::new(Config {
         min_workers: 2,
