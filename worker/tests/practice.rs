@@ -6,6 +6,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use support::{Place, Run};
@@ -82,6 +83,18 @@ fn a_run_with_everything_resumes_to_the_bit_and_its_figures_do_not_depend_on_the
             "{name}: {map} with two workers, {its} with one"
         );
     }
+    // Batch statistics are used where they are said to be
+    let map = |name: &str| {
+        let found = of_whole.iter().find(|(known, _)| known.starts_with(name));
+        found.unwrap().1
+    };
+    for (by_running, by_batch) in [
+        ("train_clean 2", "train_batch 2"),
+        ("train_crops 2", "train_crops_batch 2"),
+    ] {
+        let apart = map(by_running) - map(by_batch);
+        assert!(apart.abs() > 1e-6, "{by_running}: {of_whole:?}");
+    }
     let online = of_whole
         .iter()
         .find(|(name, _)| name.starts_with("online 2"));
@@ -94,6 +107,63 @@ fn a_run_with_everything_resumes_to_the_bit_and_its_figures_do_not_depend_on_the
         "{:?}",
         figures(&parts)
     );
+}
+
+/// The scalars that TensorBoard itself reads in a run's folder: by tag its steps and values; none where it is not installed.
+fn board(run: &Run) -> Option<Value> {
+    const SCRIPT: &str = "
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+board = EventAccumulator(sys.argv[1])
+board.Reload()
+json.dump({tag: [[e.step, e.value] for e in board.Scalars(tag)] for tag in board.Tags()['scalars']}, sys.stdout)";
+    let named = std::env::var("HGAT_PYTHON").ok();
+    let python = named.clone().unwrap_or_else(|| "python3".into());
+    let there = Command::new(&python)
+        .args(["-c", "import tensorboard"])
+        .output();
+    if !there.is_ok_and(|there| there.status.success()) {
+        assert!(
+            named.is_none(),
+            "HGAT_PYTHON is set to {python:?}, which has no tensorboard"
+        );
+        println!("skipped: {python:?} has no tensorboard; name one that has by HGAT_PYTHON");
+        return None;
+    }
+    let read = Command::new(&python)
+        .args(["-c", SCRIPT])
+        .arg(run.dir.join("tb"))
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{read:?}");
+    Some(serde_json::from_slice(&read.stdout).unwrap())
+}
+
+#[test]
+fn tensorboard_itself_shows_the_figures_of_validation() {
+    let place = Place::with(24, 8);
+    let run = place.good("run", 1, &["train.epochs=3"]);
+    let Some(board) = board(&run) else { return };
+    let summary = run.summary();
+    let close = |found: &Value, expected: &Value| {
+        let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
+        // An event file has 32 bits for a value.
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    };
+    let map = board["val/mAP"].as_array().unwrap();
+    let evaluations = summary["evaluations"].as_array().unwrap();
+    assert_eq!(map.len(), evaluations.len());
+    for (found, expected) in map.iter().zip(evaluations) {
+        close(&found[1], &expected["map"]);
+    }
+    for (tag, figures, figure) in [
+        ("val/CF1", "at_threshold", "cf1"),
+        ("val/OF1", "at_threshold", "of1"),
+        ("val/top3_CF1", "top3", "cf1"),
+        ("val/top3_OF1", "top3", "of1"),
+    ] {
+        close(&board[tag][2][1], &summary[figures][figure]);
+    }
 }
 
 #[test]
