@@ -1,7 +1,12 @@
 //! What is beyond the plain recipe, in real runs: the average of the weights, frozen epochs, other losses and schedules,
 //! early stopping, and the figures of training pictures.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod support;
 
