@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
+use crate::permutation::{GOLDEN, mix};
 use crate::scores::{Layout, ScoreError, ScoreMatrix};
 
 /// Times that pictures are shared out: the ends of the interval are then the fifth smallest and largest difference.
@@ -160,12 +161,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let word = z ^ (z >> 31);
-        ((u128::from(word) * limit as u128) >> 64) as usize
+        self.0 = self.0.wrapping_add(GOLDEN);
+        ((u128::from(mix(self.0)) * limit as u128) >> 64) as usize
     }
 
     /// Fisher and Yates.

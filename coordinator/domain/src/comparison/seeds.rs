@@ -93,19 +93,7 @@ pub fn welch(a: &Spread, b: &Spread) -> Option<Welch> {
 #[must_use]
 pub fn detectable(error: f64, freedom: f64, pairs: usize) -> f64 {
     let critical = t_quantile(1.0 - 0.025 / pairs.max(1) as f64, freedom);
-    let (mut low, mut high) = (0.0, 1.0);
-    while power(high, critical, freedom) < 0.8 && high < 1e9 {
-        high *= 2.0;
-    }
-    for _ in 0..60 {
-        let middle = (low + high) / 2.0;
-        if power(middle, critical, freedom) < 0.8 {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    high * error
+    turning_point(|shift| power(shift, critical, freedom) < 0.8) * error
 }
 
 /// The chance that (Z + shift) / S is above `critical`, where Z is standard normal and S² is chi-squared over its `freedom`
@@ -184,19 +172,27 @@ fn t_upper_tail(t: f64, freedom: f64) -> f64 {
 
 /// The t below which a fraction of at least one half lies.
 fn t_quantile(fraction: f64, freedom: f64) -> f64 {
+    turning_point(|t| t_upper_tail(t, freedom) > 1.0 - fraction)
+}
+
+/// From 0 on, where `below` turns from true to false: by bisection, to the last bit.
+fn turning_point(below: impl Fn(f64) -> bool) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
-    while t_upper_tail(high, freedom) > 1.0 - fraction && high < 1e9 {
+    while below(high) && high < 1e9 {
         high *= 2.0;
     }
-    for _ in 0..200 {
+    loop {
         let middle = (low + high) / 2.0;
-        if t_upper_tail(middle, freedom) > 1.0 - fraction {
+        // No number is left between the two.
+        if middle <= low || middle >= high {
+            return middle;
+        }
+        if below(middle) {
             low = middle;
         } else {
             high = middle;
         }
     }
-    (low + high) / 2.0
 }
 
 /// The regularised incomplete beta function by Lentz's continued fraction (W. H. Press et al., "Numerical Recipes",

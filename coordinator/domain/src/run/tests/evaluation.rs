@@ -3,6 +3,11 @@
 use super::*;
 
 pub(super) fn evaluate(sim: &mut Sim, step: u64) {
+    evaluate_to(sim, step, None);
+}
+
+/// All samples are scored and their figures are there; what came of that.
+fn evaluate_to(sim: &mut Sim, step: u64, map: Option<f64>) -> Vec<Effect> {
     sim.happen(Event::Scored {
         step,
         scored: VAL,
@@ -11,8 +16,8 @@ pub(super) fn evaluate(sim: &mut Sim, step: u64) {
     sim.happen(Event::Evaluated {
         step,
         problem: None,
-        map_bits: None,
-    });
+        map_bits: map.map(f64::to_bits),
+    })
 }
 
 #[test]
@@ -107,23 +112,11 @@ fn no_better() -> (Sim, Vec<Effect>) {
     config.shape.epochs = 4;
     config.shape.early_stopping = Some(1);
     let mut sim = Sim::training_as(config);
-    let evaluated = |sim: &mut Sim, step: u64, map: f64| {
-        sim.happen(Event::Scored {
-            step,
-            scored: VAL,
-            samples: VAL,
-        });
-        sim.happen(Event::Evaluated {
-            step,
-            problem: None,
-            map_bits: Some(map.to_bits()),
-        })
-    };
     sim.all_do(2, 0);
     sim.all_do(2, 1);
-    assert_eq!(evaluated(&mut sim, 2, 0.25), []);
+    assert_eq!(evaluate_to(&mut sim, 2, Some(0.25)), []);
     sim.all_do(2, 2);
     sim.all_do(2, 3);
-    let effects = evaluated(&mut sim, 4, 0.25);
+    let effects = evaluate_to(&mut sim, 4, Some(0.25));
     (sim, effects)
 }
