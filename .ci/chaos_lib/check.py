@@ -92,13 +92,21 @@ def check_witness(left, ledger, recipe, finished):
     if sorted(owner) != list(range(wanted)):
         return [f"{len(owner)} of {wanted} steps are committed"]
     samples, applied, twice = collections.defaultdict(list), set(), set()
+    made_up = set()
     for path in left.witness.glob("*.jsonl"):
+        computed = collections.defaultdict(set)
         for line in path.read_text().splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut off by a kill
             step = entry["step"]
+            if entry.get("kept"):
+                # Of a generation that was cut short: this very process must have computed it there.
+                if not set(entry["samples"]) <= computed[step]:
+                    made_up.add(step)
+            else:
+                computed[step].update(entry.get("samples", ()))
             if owner.get(step) != entry["generation"]:
                 continue  # tried, and void or cut off
             if "samples" in entry:
@@ -111,6 +119,8 @@ def check_witness(left, ledger, recipe, finished):
     problems = []
     if twice:
         problems.append(f"witness: steps {sorted(twice)[:5]} were applied twice by one rank")
+    if made_up:
+        problems.append(f"witness: in steps {sorted(made_up)[:5]} gradients were kept that nobody had computed")
     if missing := sorted(set(owner) - {step for step, _ in applied}):
         problems.append(f"witness: steps {missing[:5]} were applied by nobody")
     for epoch in range(-(-wanted // STEPS_PER_EPOCH)):

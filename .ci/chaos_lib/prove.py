@@ -105,6 +105,10 @@ def change_sample(copy, _):
     witness_line(copy, "samples", lambda line: [{**line, "samples": [*line["samples"][:-1], line["samples"][0]]}])
 
 
+def keep_what_is_not_there(copy, _):
+    witness_line(copy, "samples", lambda line: [{**line, "kept": True}])
+
+
 def repeat_step(copy, _):
     witness_line(copy, "applied", lambda line: [line, line])
 
@@ -167,6 +171,7 @@ def leave_process(copy, stack):
 # What is put in, what the report must contain, and how.
 DEFECTS = [
     ("a line of a witness is lost", "witness: epoch", lose_witness_line),
+    ("gradients were kept that nobody had computed", "gradients were kept", keep_what_is_not_there),
     ("a sample was trained on instead of another", "witness: epoch", change_sample),
     ("a step was applied twice", "applied twice", repeat_step),
     ("the ledger lacks a step", "ledger: ", change_ledger),

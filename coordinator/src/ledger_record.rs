@@ -241,9 +241,9 @@ impl LedgerRecord {
             return Ok(());
         };
         let steps = committed.first..committed.end().min(plan.total_steps());
-        let shares = generation.shares();
-        for rank in 0..shares.world_size() {
-            for planned in plan.rank_steps(steps.clone(), rank, &shares)? {
+        let assignment = generation.assignment();
+        for rank in 0..assignment.world_size() {
+            for planned in plan.rank_steps(steps.clone(), rank, &assignment)? {
                 let step = planned.step;
                 let ids = planned
                     .micro_batches

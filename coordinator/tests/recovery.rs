@@ -84,6 +84,29 @@ async fn survivors_go_on_without_a_worker_whose_stream_breaks() {
     assert_eq!(owner(&recorded, 4), 1);
     assert_eq!(owner(&recorded, 5), 2);
     exactly_once(&recorded, &seen);
+    // and what the two had done of the step in flight is handed to whoever did it
+    let first = recorded.ledger.generations()[1].first_step.as_ref();
+    let first = first.expect("both had done one");
+    assert_eq!(first.step, 5);
+    for (worker, handed_out) in [&seen[0], &seen[2]].into_iter().zip(&first.micro_batches) {
+        let before = worker
+            .steps
+            .iter()
+            .find(|(_, plan)| plan.step == 4)
+            .unwrap();
+        let position = before.1.micro_batches[0].index;
+        assert_eq!(
+            handed_out[0], position,
+            "its ranges are the same in every step"
+        );
+        let (_, plan) = worker
+            .steps
+            .iter()
+            .find(|(_, plan)| plan.step == 5)
+            .unwrap();
+        let told: Vec<u32> = plan.micro_batches.iter().map(|batch| batch.index).collect();
+        assert_eq!(&told, handed_out);
+    }
 }
 
 #[tokio::test]

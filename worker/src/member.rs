@@ -82,10 +82,11 @@ impl Member {
     fn stand_by(&self, generation: u64) {
         self.link.reach("standing-by");
         let step = self.held.steps;
+        let micro_batches = self.held.micro_batches();
         if generation != 0 && self.link.inbox.requests.drain() {
             leave(&self.link, generation, step.unwrap_or(0), Reason::Signalled);
         } else {
-            stand_by(&self.link, generation, step);
+            stand_by(&self.link, generation, step, micro_batches);
         }
     }
 
@@ -110,6 +111,9 @@ impl Member {
         link.reach("group-formed");
         let _watch = Watch::start(&link, &group, generation.number);
         let (source, initial) = self.source(generation)?;
+        if !matches!(generation.state, Some(State::FromPeers(_))) || generation.forward_parts > 1 {
+            self.held.forget_step();
+        }
         let parts = Parts {
             group,
             held: &mut self.held,
@@ -127,7 +131,9 @@ impl Member {
             parameters: replica.parameters(),
         }));
         self.online.begin(step);
-        let outcome = train::run(&mut replica, &mut self.feed, &mut self.online, &self.train)?;
+        self.feed.holds(step, replica.done());
+        let outcome = train::run(&mut replica, &mut self.feed, &mut self.online, &self.train);
+        let outcome = outcome.inspect_err(|_| replica.keep())?;
         let step = replica.step();
         let reason = match outcome {
             Outcome::Finished => Reason::Finished,
@@ -136,7 +142,7 @@ impl Member {
             Outcome::Boundary => {
                 // The group must outlive the slowest peer's last collective: the next generation is announced only when
                 // all have said that they are here.
-                stand_by(&link, generation.number, Some(step));
+                stand_by(&link, generation.number, Some(step), Vec::new());
                 return Ok(link.inbox.announcement()?);
             }
         };
@@ -231,10 +237,15 @@ impl Member {
     }
 }
 
-/// Says that this worker is in no process group, or needs its own no more, and which state it holds.
-fn stand_by(link: &Link, generation: u64, step: Option<u64>) {
+/// Says that this worker is in no process group, or needs its own no more, which state it holds, and what it has done of
+/// the next step.
+fn stand_by(link: &Link, generation: u64, step: Option<u64>, micro_batches: Vec<u32>) {
     link.now(generation, step.unwrap_or(0), v1::Activity::Waiting);
-    link.send(Message::Standby(v1::Standby { generation, step }));
+    link.send(Message::Standby(v1::Standby {
+        generation,
+        step,
+        micro_batches,
+    }));
 }
 
 /// Says that this worker has done its part, or was told to end.

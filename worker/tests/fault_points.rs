@@ -13,6 +13,7 @@ use support::{Place, Watched, signal};
 /// Points that a worker comes by at the latest with the next epoch.
 const ON_ITS_WAY: &[(&str, &str)] = &[
     ("worker-1", "step-begun"),
+    ("worker-1", "added-up"),
     ("worker-2", "reduced"),
     ("worker-1", "committed"),
     ("worker-2", "reported"),

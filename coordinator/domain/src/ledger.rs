@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::{Assignment, FirstStep};
 use crate::shares::Shares;
 
 mod error;
@@ -56,6 +57,9 @@ pub struct Generation {
     /// How it shared out micro-batches; `None`: evenly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Shares>,
+    /// How it shared out its first step, where a generation before had done parts of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_step: Option<FirstStep>,
     /// What it committed and no later generation voided; contiguous from `begins_at_step`.
     pub committed: Option<Stretch>,
 }
@@ -67,11 +71,12 @@ impl Generation {
         self.members.len()
     }
 
-    /// How it shared out micro-batches.
+    /// How it handed out micro-batches.
     #[must_use]
-    pub fn shares(&self) -> Shares {
+    pub fn assignment(&self) -> Assignment {
         let even = || Shares::even(u32::try_from(self.members.len()).unwrap_or(u32::MAX));
-        self.shares.clone().unwrap_or_else(even)
+        let shares = self.shares.clone().unwrap_or_else(even);
+        Assignment::new(shares, self.first_step.clone())
     }
 
     /// One past the last step that counts of this generation.
@@ -182,7 +187,7 @@ impl Ledger {
         number: u64,
         at_step: u64,
         members: Vec<String>,
-        shares: Shares,
+        assignment: impl Into<Assignment>,
     ) -> Result<Vec<VoidStretch>, LedgerError> {
         if let Some(current) = self.current()
             && number <= current.number
@@ -204,11 +209,14 @@ impl Ledger {
             });
         }
         let voided = self.void_from(at_step, number);
+        let assignment = assignment.into();
+        let shares = assignment.shares();
         self.generations.push(Generation {
             number,
             begins_at_step: at_step,
             members,
-            shares: (!shares.is_even()).then_some(shares),
+            shares: (!shares.is_even()).then(|| shares.clone()),
+            first_step: assignment.first().cloned(),
             committed: None,
         });
         Ok(voided)

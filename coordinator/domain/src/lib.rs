@@ -6,6 +6,7 @@
 //! happened are arguments; what to do is a return value. The dependency list and this crate's own
 //! `clippy.toml` keep it so. Maps are ordered, so that a decision repeats bit for bit.
 
+pub mod assignment;
 pub mod average_precision;
 pub mod calibration;
 pub mod class_weights;

@@ -63,6 +63,8 @@ pub struct Member {
     pub session: Session,
     /// Where it stands.
     pub place: Place,
+    /// The micro-batches that it has done of the step after the state it holds, see [`crate::assignment`].
+    pub micro_batches: Vec<u32>,
     /// Its rank in the newest generation; `None`: it is no member of it.
     pub rank: Option<u32>,
     /// The rank it had when it was lost, for sentences.

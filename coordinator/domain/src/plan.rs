@@ -14,8 +14,8 @@
 
 use std::ops::Range;
 
+use crate::assignment::Assignment;
 use crate::permutation::permutation;
-use crate::shares::Shares;
 
 mod error;
 
@@ -285,7 +285,7 @@ impl EpochPlan {
         }
     }
 
-    /// What `rank` does in the run's steps `steps`, which lie in this epoch, in a world of these shares.
+    /// What `rank` does in the run's steps `steps`, which lie in this epoch, as `assignment` hands it out.
     ///
     /// # Errors
     /// [`PlanError::NoSuchRank`]; [`PlanError::StepsOutOfRange`] for steps of another epoch.
@@ -293,9 +293,9 @@ impl EpochPlan {
         &self,
         steps: Range<u64>,
         rank: u32,
-        shares: &Shares,
+        assignment: &Assignment,
     ) -> Result<Vec<RankStep>, PlanError> {
-        let world_size = shares.world_size();
+        let world_size = assignment.world_size();
         if rank >= world_size {
             return Err(PlanError::NoSuchRank { rank, world_size });
         }
@@ -312,15 +312,24 @@ impl EpochPlan {
         Ok(steps
             .filter_map(|step| {
                 let samples = self.shape.samples_of((step - from) as u32)?;
-                Some(self.rank_step(step, &samples, rank, shares))
+                Some(self.rank_step(step, &samples, rank, assignment))
             })
             .collect())
     }
 
-    fn rank_step(&self, step: u64, samples: &Range<u32>, rank: u32, shares: &Shares) -> RankStep {
+    fn rank_step(
+        &self,
+        step: u64,
+        samples: &Range<u32>,
+        rank: u32,
+        assignment: &Assignment,
+    ) -> RankStep {
         let micro_batch = self.shape.micro_batch;
-        let mine = shares.share(pieces(samples, micro_batch) as usize, rank);
-        let micro_batches = (mine.start as u32..mine.end as u32)
+        let count = pieces(samples, micro_batch);
+        let micro_batches = assignment
+            .micro_batches(step, count, rank)
+            .into_iter()
+            .filter(|index| *index < count)
             .map(|index| {
                 let range = piece(samples, micro_batch, index);
                 MicroBatch {

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::Assignment;
 use crate::plan::{EpochPlan, EpochShape, PlanError, RankStep};
-use crate::shares::Shares;
 
 /// The figures that fix what a run does and in which order, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,7 +257,7 @@ impl RunPlan {
         EpochPlan::new(self.epoch, self.shape.seed, epoch)
     }
 
-    /// What `rank` does in the run's steps `steps`, over epoch borders, in a world of these shares. Draws
+    /// What `rank` does in the run's steps `steps`, over epoch borders, as `assignment` hands it out. Draws
     /// one permutation an epoch touched.
     ///
     /// # Errors
@@ -266,7 +266,7 @@ impl RunPlan {
         &self,
         steps: Range<u64>,
         rank: u32,
-        shares: &Shares,
+        assignment: &Assignment,
     ) -> Result<Vec<RankStep>, PlanError> {
         if steps.end > self.total_steps() {
             return Err(PlanError::StepsOutOfRange {
@@ -281,7 +281,10 @@ impl RunPlan {
         while next < steps.end {
             let epoch = self.epoch_of(next);
             let end = self.steps_of_epoch(epoch).end.min(steps.end);
-            planned.extend(self.epoch_plan(epoch).rank_steps(next..end, rank, shares)?);
+            planned.extend(
+                self.epoch_plan(epoch)
+                    .rank_steps(next..end, rank, assignment)?,
+            );
             next = end;
         }
         Ok(planned)

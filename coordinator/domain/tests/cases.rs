@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use domain::assignment::Assignment;
 use domain::average_precision::{MeanAveragePrecision, mean_average_precision};
 use domain::labels::Labels;
 use domain::ledger::{EpochState, Ledger};
@@ -104,7 +105,7 @@ fn no_slice_of_one_sample_is_ever_planned() {
                 Ok(plan) => {
                     for rank in 0..workers {
                         let steps = plan
-                            .rank_steps(0..plan.total_steps(), rank, &Shares::even(workers))
+                            .rank_steps(0..plan.total_steps(), rank, &Assignment::even(workers))
                             .unwrap();
                         for batch in steps.iter().flat_map(|step| &step.micro_batches) {
                             assert!(batch.sample_ids.len() >= 2, "{name}: {batch:?}");
@@ -146,7 +147,7 @@ fn three_epochs_have_three_orders_which_the_seed_alone_decides() {
         let plan = RunPlan::new(RunShape { seed, ..shape }, workers).unwrap();
         let by_rank: Vec<_> = (0..workers)
             .map(|rank| {
-                plan.rank_steps(0..plan.total_steps(), rank, &Shares::even(workers))
+                plan.rank_steps(0..plan.total_steps(), rank, &Assignment::even(workers))
                     .unwrap()
             })
             .collect();

@@ -1,9 +1,10 @@
 //! Carries out what the domain wants done.
 
+use domain::assignment::Assignment;
 use domain::membership::WorkerId;
 use domain::run::{Beginning, Effect, Ending, Event, Source};
 use domain::run_plan::RunPlan;
-use domain::shares::Shares;
+
 use proto::v1::{
     Generation, Holders, Refused, Regroup, Release, SessionResponse, Stop, TakeSnapshot,
 };
@@ -143,11 +144,12 @@ impl Driver {
             begins_at_step,
             source,
             opening,
-            shares,
+            assignment,
             forward_parts,
         } = beginning;
         let names: Vec<_> = members.iter().map(ToString::to_string).collect();
-        let begun = self.record_generation(number, begins_at_step, names.clone(), shares.clone());
+        let begun =
+            self.record_generation(number, begins_at_step, names.clone(), assignment.clone());
         if let Err(problem) = begun.await {
             self.caused.push_back(Event::Broken { problem });
             return;
@@ -166,7 +168,7 @@ impl Driver {
         let unscored = self.parts.evaluations.unscored(begins_at_step);
         self.feeder = Some(Feeder::new(
             plan,
-            (number, shares),
+            (number, assignment),
             begins_at_step,
             opening,
             unscored,
@@ -206,12 +208,12 @@ impl Driver {
         number: u64,
         begins_at_step: u64,
         names: Vec<String>,
-        shares: Shares,
+        assignment: Assignment,
     ) -> Result<(), String> {
         let voided = self
             .parts
             .ledger
-            .begin_generation(number, begins_at_step, names, shares)
+            .begin_generation(number, begins_at_step, names, assignment)
             .map_err(|problem| format!("the ledger does not fit this state: {problem}"))?;
         if !voided.is_empty() {
             self.parts.history.void_from(begins_at_step);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use domain::assignment::Assignment;
 use domain::plan::{EpochPlan, RankStep, share, share_of_evaluation};
 use domain::run::Opening;
 use domain::run_plan::{Item, RunPlan};
-use domain::shares::Shares;
 use proto::v1::{
     self, EvaluationPlan, FinishPlan, Plan, PlanItem, SnapshotPlan, StepPlan, plan_item,
 };
@@ -21,7 +21,7 @@ const EVALUATION_IDS: usize = 32 * 1024;
 pub(crate) struct Feeder {
     plan: RunPlan,
     generation: u64,
-    shares: Shares,
+    assignment: Assignment,
     begins_at_step: u64,
     opening: Opening,
     /// Samples that the opening's evaluation scores: those that no earlier generation has.
@@ -36,11 +36,11 @@ pub(crate) struct Feeder {
 }
 
 impl Feeder {
-    /// For a generation whose ranks have these shares and that begins at `begins_at_step`; `unscored` is what its opening's
+    /// For a generation that hands out steps by `assignment` and begins at `begins_at_step`; `unscored` is what its opening's
     /// evaluation scores.
     pub(crate) fn new(
         plan: RunPlan,
-        (generation, shares): (u64, Shares),
+        (generation, assignment): (u64, Assignment),
         begins_at_step: u64,
         opening: Opening,
         unscored: Vec<u32>,
@@ -49,7 +49,7 @@ impl Feeder {
         let mut feeder = Self {
             plan,
             generation,
-            shares,
+            assignment,
             begins_at_step,
             opening,
             unscored,
@@ -75,7 +75,7 @@ impl Feeder {
     }
 
     fn world_size(&self) -> u32 {
-        self.shares.world_size()
+        self.assignment.world_size()
     }
 
     fn after_opening_evaluation(&self) -> Item {
@@ -238,7 +238,7 @@ impl Feeder {
             .or_insert_with(|| plan.epoch_plan(epoch));
         // The feeder's own ranks and the plan's own steps are never out of range.
         epoch_plan
-            .rank_steps(step..step + 1, rank, &self.shares)
+            .rank_steps(step..step + 1, rank, &self.assignment)
             .ok()?
             .pop()
     }

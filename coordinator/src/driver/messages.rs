@@ -117,11 +117,16 @@ impl Driver {
                 self.happen(event).await;
             }
             session_request::Message::Standby(standby) => {
-                let Standby { generation, step } = standby;
+                let Standby {
+                    generation,
+                    step,
+                    micro_batches,
+                } = standby;
                 self.happen(Event::Standby {
                     worker,
                     generation,
                     step,
+                    micro_batches,
                 })
                 .await;
             }

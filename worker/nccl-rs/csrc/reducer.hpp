@@ -144,15 +144,60 @@ struct nrs_reducer {
   std::unique_ptr<nrs::FixedReducer> reducer;
   nrs::SumHook* hook;  // owned by `reducer`
   bool graph_checked = false;
+  // Whether the buckets hold what this rank computed itself, whole: neither sums nor half a pass.
+  bool own = false;
+  bool resumed = false;  // it began with kept gradients
+};
+
+// A rank's own gradients, kept from one reducer to the next.
+struct nrs_kept {
+  std::vector<at::Tensor> flat;  // the buckets; none if they still lie where they were
+  nrs::SharedPlace place;
 };
 
 }
 
 namespace nrs {
 
+// Puts kept gradients into the buckets; false where they are gone or of another layout.
+inline bool resume(nrs_reducer& reducer, const nrs_kept& kept) {
+  if (kept.flat.empty()) {
+    return reducer.shared && reducer.shared->found() == kept.place;
+  }
+  const bool alike = kept.flat.size() == reducer.flat.size() &&
+      std::equal(kept.flat.begin(), kept.flat.end(), reducer.flat.begin(), [](const auto& a, const auto& b) {
+        return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() && a.device() == b.device();
+      });
+  if (!alike) {
+    return false;
+  }
+  for (size_t bucket = 0; bucket < kept.flat.size(); ++bucket) {
+    reducer.flat[bucket].copy_(kept.flat[bucket]);
+  }
+  return true;
+}
+
+// What the next reducer may begin with, or null. Shared memory stays this process's and is found again
+// there; other buckets are handed over.
+inline nrs_kept* keep(const nrs_reducer& reducer) {
+  if (!reducer.own) {
+    return nullptr;
+  }
+  auto kept = std::make_unique<nrs_kept>();
+  if (reducer.shared) {
+    kept->place = reducer.shared->place();
+  } else {
+    kept->flat = reducer.flat;
+  }
+  return kept.release();
+}
+
 // Lets every parameter's gradient be its part of a bucket from the start. The reducer itself would
 // do so at its first reduction only, and micro-batches before that would be copied.
-inline void attach_gradients(nrs_reducer& reducer, const std::vector<std::vector<size_t>>& layout) {
+inline void attach_gradients(
+    nrs_reducer& reducer,
+    const std::vector<std::vector<size_t>>& layout,
+    const nrs_kept* kept) {
   auto buckets = reducer.reducer->get_grad_buckets(/*return_zero_tensors=*/false);
   TORCH_CHECK(buckets.size() == layout.size(), "the reducer made another number of buckets");
   for (auto& bucket : buckets) {
@@ -164,9 +209,13 @@ inline void attach_gradients(nrs_reducer& reducer, const std::vector<std::vector
       reducer.hook->use(*reducer.shared);
     }
   }
+  reducer.own = true;
+  reducer.resumed = kept != nullptr && resume(reducer, *kept);
   for (size_t bucket = 0; bucket < buckets.size(); ++bucket) {
     at::Tensor& buffer = reducer.flat[bucket];
-    buffer.zero_();
+    if (!reducer.resumed) {
+      buffer.zero_();
+    }
     int64_t offset = 0;
     for (const size_t index : layout[bucket]) {
       at::Tensor& parameter = reducer.parameters[index];
@@ -198,7 +247,8 @@ inline void detach_gradients(nrs_reducer& reducer) noexcept {
 inline nrs_reducer* make_reducer(
     nrs_group* group,
     std::vector<at::Tensor> parameters,
-    const std::vector<std::vector<size_t>>& layout) {
+    const std::vector<std::vector<size_t>>& layout,
+    const nrs_kept* kept) {
   group->health->require_alive();
   auto reducer = std::make_unique<nrs_reducer>();
   reducer->group = group;
@@ -208,7 +258,7 @@ inline nrs_reducer* make_reducer(
   reducer->hook = hook.get();
   reducer->reducer->register_comm_hook(std::move(hook));
   at::NoGradGuard no_grad;
-  attach_gradients(*reducer, layout);
+  attach_gradients(*reducer, layout, kept);
   return reducer.release();
 }
 
@@ -238,12 +288,20 @@ inline void require_gradients_for_all(const nrs_reducer& reducer, const at::Tens
   }
 }
 
+// Adds gradients up, on this rank only.
+inline void accumulate(nrs_reducer& reducer, const at::Tensor& loss) {
+  const bool own = std::exchange(reducer.own, false);
+  torch::autograd::backward({loss}, {});
+  reducer.own = own;
+}
+
 // Runs a backward pass that reduces. Any failure in it ends the group: the other ranks wait for
 // buckets that will not come.
 template <typename Backward>
 void reduce(nrs_reducer& reducer, Backward&& backward) {
   Health& health = *reducer.group->health;
-  health.require_alive();
+  // All but sums in shared memory are made in the buckets themselves.
+  const bool own = std::exchange(reducer.own, false);
   try {
     reducer.hook->begin();
     if (reducer.shared) {
@@ -256,9 +314,12 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
     }
     reducer.hook->wait_for_host();
     if (reducer.shared) {
+      reducer.own = own;
       reducer.shared->finish();
+      reducer.own = false;
     }
   } catch (...) {
+    reducer.own = reducer.own && !reducer.shared->copied();
     if (health.ended() || reducer.hook->failed()) {
       health.rethrow_as_failed_collective();
     }
@@ -268,8 +329,12 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
 }
 
 inline void backward(nrs_reducer& reducer, const at::Tensor& loss, bool reducing) {
-  if (!reducing) {
-    torch::autograd::backward({loss}, {});
+  if (!reducing || reducer.group->health->ended()) {
+    // Without peers there is nothing to reduce, but the gradients may be kept.
+    accumulate(reducer, loss);
+    if (reducing) {
+      reducer.group->health->require_alive();
+    }
     return;
   }
   if (!reducer.graph_checked) {
@@ -287,6 +352,7 @@ inline void backward_zero(nrs_reducer& reducer) {
   for (const auto& parameter : reducer.parameters) {
     zeros.push_back(at::zeros({}, parameter.options().requires_grad(false)).expand(parameter.sizes()));
   }
+  reducer.group->health->require_alive();
   reduce(reducer, [&] { torch::autograd::backward(reducer.parameters, zeros); });
 }
 
@@ -295,6 +361,7 @@ inline void zero(nrs_reducer& reducer) {
   for (auto& buffer : reducer.flat) {
     buffer.zero_();
   }
+  reducer.own = true;
 }
 
 inline at::Tensor gradient(const nrs_reducer& reducer, size_t index) {

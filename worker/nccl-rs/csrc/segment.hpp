@@ -44,10 +44,20 @@ struct SegmentPlace {
   int64_t token = 0;     // of its use by this group
 };
 
+// A use of a segment: what lies in it stays what it was for as long as both numbers do.
+struct SharedPlace {
+  int64_t identity = 0;
+  int64_t token = 0;
+
+  bool operator==(const SharedPlace& other) const {
+    return identity == other.identity && token == other.token;
+  }
+};
+
 // How far a rank is with one bucket: the numbers of the last steps in which it got there.
 struct BucketProgress {
   std::atomic<uint64_t> ready;    // its own gradients are in its segment
-  std::atomic<uint64_t> reduced;  // the sum of its share of the elements is there
+  std::atomic<uint64_t> reduced;  // the sums of its share of the elements are there
 };
 
 // The first bytes of a segment. A process writes to its own only.
@@ -170,6 +180,10 @@ class Segment {
   bool is_used_as(int64_t token) const noexcept {
     std::atomic_thread_fence(std::memory_order_acquire);
     return head()->token.load(std::memory_order_acquire) == token;
+  }
+
+  int64_t token() const {
+    return head()->token.load(std::memory_order_acquire);
   }
 
   int64_t identity() const {

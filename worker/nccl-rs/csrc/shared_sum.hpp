@@ -1,18 +1,22 @@
 // Sums of gradients between processes of one machine, through memory that they share: two passes
 // over the data, where sockets need a dozen copies through the kernel.
 //
-// Each rank's buckets lie in its own segment. A rank sums its share of a bucket's elements over all
-// ranks, in the order of ranks, into its own bucket, and copies the other shares' sums from those
-// who made them. So every sum is made once and copied: all ranks hold the same bits, and these
-// depend neither on timing nor on where in a bucket an element lies.
+// Each rank's buckets lie in its own segment, and behind them as much room for sums. A rank sums its
+// share of a bucket's elements over all ranks, in the order of ranks, into that room, and copies all
+// shares' sums into its bucket from those who made them. So every sum is made once and copied: all
+// ranks hold the same bits, and these depend neither on timing nor on where in a bucket an element
+// lies.
 //
-// Nobody is waited for while gradients are still being computed: what can be done is done when the
-// next bucket is ready, and the rest after the last. A peer's death shows by its process, its end of
-// the group by its segment.
+// Nobody is waited for while gradients are still being computed: what can be summed is summed when
+// the next bucket is ready, and the rest after the last. Sums are copied only once all of them are
+// there. So when a peer dies before, the buckets of those who are left still hold what they have
+// computed themselves, whole, and they need not do it again. A peer's death shows by its process,
+// its end of the group by its segment.
 #pragma once
 
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +34,7 @@ class SharedSum {
     const auto ranks = static_cast<size_t>(group.group->getSize());
     std::unique_ptr<SharedSum> shared(new SharedSum(group, buckets));
     KeptSegments& kept = KeptSegments::of_process();
-    shared->own_ = kept.own(buckets.size(), shared->bytes_);
+    shared->own_ = kept.own(buckets.size(), 2 * shared->bytes_);
 
     const auto width = static_cast<int64_t>(sizeof(SegmentPlace) / sizeof(int64_t));
     const SegmentPlace own = shared->own_ ? shared->own_->place() : SegmentPlace{};
@@ -41,6 +45,7 @@ class SharedSum {
     // Now nobody looks any more at what this segment was used for before; nobody uses it anew before all
     // have come through the reduction below.
     if (shared->own_) {
+      shared->found_ = SharedPlace{shared->own_->identity(), shared->own_->token()};
       shared->own_->renew(own.token, buckets.size());
     }
 
@@ -69,32 +74,56 @@ class SharedSum {
     return shared;
   }
 
+  // Whose gradients the buckets hold, by the use of their memory: as it is now, and as it was found.
+  SharedPlace place() const {
+    return SharedPlace{own_->identity(), tokens_[rank_]};
+  }
+  const SharedPlace& found() const {
+    return found_;
+  }
+
   // Forgets the last step.
   void begin() {
     ++step_;
     stages_.assign(buckets_.size(), Stage::kOwn);
+    failure_ = nullptr;
+    copied_ = false;
   }
 
-  // This rank's gradients are in the bucket.
-  void ready(size_t bucket) {
-    stages_[bucket] = Stage::kSum;
+  // This rank's gradients are in the bucket. A failure is told by `finish`: the backward pass goes
+  // on, so that what it computes is whole.
+  void ready(size_t bucket) noexcept {
+    stages_[bucket] = Stage::kReady;
     own_->bucket(bucket).ready.store(step_, std::memory_order_release);
     own_->announce();
-    for (size_t other = 0; other < buckets_.size(); ++other) {
-      advance(other, nullptr);
+    try {
+      for (size_t other = 0; other < buckets_.size() && !failure_; ++other) {
+        sum_if_ready(other, nullptr);
+      }
+    } catch (...) {
+      failure_ = std::current_exception();
     }
   }
 
-  // Waits until all sums are there and no peer reads from this rank's buckets any more.
+  // Waits until all sums are there, puts them into the buckets, and waits until no peer reads this
+  // rank's sums any more.
   void finish() {
+    if (failure_) {
+      std::rethrow_exception(failure_);
+    }
     const Deadline deadline = Clock::now() + group_.timeout;
     // Every share is summed before any sum is waited for.
-    for (const Stage stage : {Stage::kSum, Stage::kCopy}) {
-      for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
-        if (stages_[bucket] == stage) {
-          advance(bucket, &deadline);
-        }
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+      sum_if_ready(bucket, &deadline);
+    }
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+      for (size_t rank = 0; rank < segments_.size(); ++rank) {
+        await(rank, segments_[rank]->bucket(bucket).reduced, &deadline);
       }
+    }
+    copied_ = true;
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+      copy(bucket);
     }
     own_->head()->done.store(step_, std::memory_order_release);
     own_->announce();
@@ -103,14 +132,19 @@ class SharedSum {
     }
   }
 
+  // Whether the buckets have been overwritten with sums since `begin`.
+  bool copied() const {
+    return copied_;
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
   using Deadline = Clock::time_point;
 
   // What is next for a bucket.
-  enum class Stage { kOwn, kSum, kCopy, kDone };
+  enum class Stage { kOwn, kReady, kSummed };
 
-  // Elements that are summed at a time over more than two ranks: they stay in a core's cache.
+  // Elements that are summed at a time: they stay in a core's cache.
   static constexpr int64_t kStretch = 1 << 15;
 
   SharedSum(nrs_group& group, std::vector<at::Tensor>& buckets)
@@ -142,8 +176,19 @@ class SharedSum {
 
   // A bucket of a rank as a tensor, from one element to another.
   at::Tensor part(size_t rank, size_t bucket, int64_t from, int64_t to) const {
+    return elements(rank, bucket, offsets_[bucket], from, to);
+  }
+
+  // The sums that a rank has made of its share of a bucket, from one element of the bucket to another.
+  at::Tensor sums(size_t rank, size_t bucket, int64_t from, int64_t to) const {
+    // At the front of their room, so that the rest of it never becomes real memory.
+    const int64_t first = share(rank, bucket);
+    return elements(rank, bucket, bytes_ + offsets_[bucket], from - first, to - first);
+  }
+
+  at::Tensor elements(size_t rank, size_t bucket, size_t offset, int64_t from, int64_t to) const {
     const auto& like = buckets_[bucket];
-    char* data = segments_[rank]->data(buckets_.size(), offsets_[bucket]);
+    char* data = segments_[rank]->data(buckets_.size(), offset);
     return at::from_blob(
         data + from * static_cast<int64_t>(like.element_size()), {to - from}, like.options());
   }
@@ -156,54 +201,45 @@ class SharedSum {
     return std::min(buckets_[bucket].numel(), each / 16 * 16 * static_cast<int64_t>(rank));
   }
 
-  // Does what can be done for a bucket; with a deadline it waits for its peers.
-  void advance(size_t bucket, const Deadline* deadline) {
-    if (stages_[bucket] == Stage::kSum) {
-      for (size_t rank = 0; rank < segments_.size(); ++rank) {
-        if (!await(rank, segments_[rank]->bucket(bucket).ready, deadline)) {
-          return;
-        }
-      }
-      sum(bucket, share(rank_, bucket), share(rank_ + 1, bucket));
-      own_->bucket(bucket).reduced.store(step_, std::memory_order_release);
-      own_->announce();
-      stages_[bucket] = Stage::kCopy;
-      if (deadline != nullptr) {
+  // Makes this rank's share of a bucket's sums, if all ranks' gradients are there; with a deadline it
+  // waits for them.
+  void sum_if_ready(size_t bucket, const Deadline* deadline) {
+    if (stages_[bucket] != Stage::kReady) {
+      return;
+    }
+    for (size_t rank = 0; rank < segments_.size(); ++rank) {
+      if (!await(rank, segments_[rank]->bucket(bucket).ready, deadline)) {
         return;
       }
     }
-    if (stages_[bucket] == Stage::kCopy) {
-      for (size_t rank = 0; rank < segments_.size(); ++rank) {
-        if (!await(rank, segments_[rank]->bucket(bucket).reduced, deadline)) {
-          return;
-        }
-      }
-      for (size_t rank = 0; rank < segments_.size(); ++rank) {
-        const int64_t from = share(rank, bucket);
-        const int64_t to = share(rank + 1, bucket);
-        if (rank != rank_ && from < to) {
-          part(rank_, bucket, from, to).copy_(part(rank, bucket, from, to));
-        }
-      }
-      stages_[bucket] = Stage::kDone;
-    }
+    sum(bucket, share(rank_, bucket), share(rank_ + 1, bucket));
+    own_->bucket(bucket).reduced.store(step_, std::memory_order_release);
+    own_->announce();
+    stages_[bucket] = Stage::kSummed;
   }
 
   void sum(size_t bucket, int64_t begin, int64_t end) {
-    if (segments_.size() == 2 && begin < end) {
-      auto into = part(rank_, bucket, begin, end);
-      at::add_out(into, part(0, bucket, begin, end), part(1, bucket, begin, end));
-      return;
+    const size_t ranks = segments_.size();
+    if (ranks == 1) {
+      return;  // the addend is the sum
     }
     for (int64_t from = begin; from < end; from += kStretch) {
       const int64_t to = std::min(end, from + kStretch);
-      auto into = part(rank_, bucket, from, to);
-      // The own addend must not be overwritten before its turn.
-      auto total = part(0, bucket, from, to).clone();
-      for (size_t rank = 1; rank < segments_.size(); ++rank) {
-        total.add_(part(rank, bucket, from, to));
+      auto into = sums(rank_, bucket, from, to);
+      at::add_out(into, part(0, bucket, from, to), part(1, bucket, from, to));
+      for (size_t rank = 2; rank < ranks; ++rank) {
+        into.add_(part(rank, bucket, from, to));
       }
-      into.copy_(total);
+    }
+  }
+
+  void copy(size_t bucket) {
+    for (size_t rank = 0; rank < segments_.size() && segments_.size() > 1; ++rank) {
+      const int64_t from = share(rank, bucket);
+      const int64_t to = share(rank + 1, bucket);
+      if (from < to) {
+        part(rank_, bucket, from, to).copy_(sums(rank, bucket, from, to));
+      }
     }
   }
 
@@ -250,6 +286,9 @@ class SharedSum {
   std::vector<int64_t> tokens_;
   std::vector<Stage> stages_;
   uint64_t step_ = 0;
+  SharedPlace found_;
+  std::exception_ptr failure_;  // of this step, and not told yet
+  bool copied_ = false;
 };
 
 }  // namespace nrs

@@ -219,6 +219,7 @@ nrs_failure* nrs_reducer_new(
     const size_t* members,
     const size_t* lengths,
     size_t bucket_count,
+    const nrs_kept* kept,
     nrs_reducer** out) {
   return guarded([&] {
     std::vector<at::Tensor> tensors;
@@ -232,7 +233,7 @@ nrs_failure* nrs_reducer_new(
       layout.emplace_back(members, members + lengths[bucket]);
       members += lengths[bucket];
     }
-    *out = nrs::make_reducer(group, std::move(tensors), layout);
+    *out = nrs::make_reducer(group, std::move(tensors), layout, kept);
   });
 }
 
@@ -242,6 +243,18 @@ void nrs_group_compress(nrs_group* group) {
 
 int32_t nrs_reducer_is_shared(const nrs_reducer* reducer) {
   return reducer->shared != nullptr;
+}
+
+int32_t nrs_reducer_has_resumed(const nrs_reducer* reducer) {
+  return reducer->resumed;
+}
+
+nrs_failure* nrs_reducer_keep(const nrs_reducer* reducer, nrs_kept** out) {
+  return guarded([&] { *out = nrs::keep(*reducer); });
+}
+
+nrs_failure* nrs_kept_free(nrs_kept* kept) {
+  return guarded([&] { delete kept; });
 }
 
 nrs_failure* nrs_reducer_backward(nrs_reducer* reducer, const at::Tensor* loss, int32_t reduce) {

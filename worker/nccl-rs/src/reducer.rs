@@ -22,7 +22,9 @@ use crate::group::{ProcessGroup, Shared, element_size};
 /// Do not set or detach a gradient by other means.
 ///
 /// After an error of [`Reducer::backward`] or [`Reducer::backward_zero`] other than a refusal the
-/// gradients are garbage and the group is over: drop both.
+/// group is over. What this rank has computed itself may still be whole: then [`Reducer::keep`]
+/// hands it to the next reducer. Through shared memory that is so until all ranks' sums are there,
+/// otherwise until the reduction began.
 #[derive(Debug)]
 pub struct Reducer {
     // Declared, and so dropped, before the group it works on.
@@ -32,6 +34,13 @@ pub struct Reducer {
     bucket_count: usize,
 }
 
+/// A rank's own gradients, between two reducers.
+///
+/// Those in shared memory lie where they were, and are gone once another reducer was made there, or
+/// [`release_unused_memory`](crate::release_unused_memory) gave it back.
+#[derive(Debug)]
+pub struct KeptGradients(ffi::Kept);
+
 impl Reducer {
     /// Makes a reducer for `parameters`, whose gradients it replaces with zeroed views of its
     /// buckets. All ranks give the same parameters in the same order, and the same sizes.
@@ -40,6 +49,20 @@ impl Reducer {
     /// A refusal that names the parameter's index; [`Error::OutOfMemory`] or [`Error::Torch`] when
     /// the buckets cannot be made.
     pub fn new(group: &ProcessGroup, parameters: &[Tensor], sizes: BucketSizes) -> Result<Self> {
+        Self::resuming(group, parameters, sizes, None)
+    }
+
+    /// As [`Reducer::new`], but with the gradients that an earlier reducer kept, if they are still
+    /// there and laid out alike: [`Reducer::has_resumed`] tells.
+    ///
+    /// # Errors
+    /// As for [`Reducer::new`].
+    pub fn resuming(
+        group: &ProcessGroup,
+        parameters: &[Tensor],
+        sizes: BucketSizes,
+        kept: Option<&KeptGradients>,
+    ) -> Result<Self> {
         let group = Arc::clone(group.shared());
         check_parameters(parameters, &group)?;
         let layouts: Vec<Layout> = parameters
@@ -52,7 +75,8 @@ impl Reducer {
             })
             .collect();
         let buckets = assign_buckets(&layouts, sizes);
-        let handle = ffi::Reducer::new(&group.handle, parameters, &buckets)
+        let kept = kept.map(|kept| &kept.0);
+        let handle = ffi::Reducer::new(&group.handle, parameters, &buckets, kept)
             .map_err(|failure| group.error("creating the reducer", failure))?;
         Ok(Self {
             handle,
@@ -60,6 +84,24 @@ impl Reducer {
             parameter_count: parameters.len(),
             bucket_count: buckets.len(),
         })
+    }
+
+    /// Whether it began with the gradients that an earlier reducer kept, and not with zeros.
+    pub fn has_resumed(&self) -> bool {
+        self.handle.has_resumed()
+    }
+
+    /// What this rank has added up itself since [`Reducer::zero_gradients`], every pass whole, for
+    /// the next reducer to begin with. `None` where that is not what the gradients are: they are
+    /// sums over ranks, or a pass was cut short.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn keep(&self) -> Result<Option<KeptGradients>> {
+        let kept = self.handle.keep();
+        Ok(kept
+            .map_err(|failure| self.group.error("keep", failure))?
+            .map(KeptGradients))
     }
 
     /// Whether the sums go through memory that the ranks share, see

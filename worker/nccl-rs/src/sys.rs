@@ -29,6 +29,12 @@ pub(crate) struct Reducer {
     _private: [u8; 0],
 }
 
+/// Kept gradients of the shim.
+#[repr(C)]
+pub(crate) struct Kept {
+    _private: [u8; 0],
+}
+
 /// A C++ exception, caught and put into words.
 #[repr(C)]
 pub(crate) struct Failure {
@@ -154,8 +160,12 @@ unsafe extern "C" {
         members: *const usize,
         lengths: *const usize,
         bucket_count: usize,
+        kept: *const Kept,
         out: *mut *mut Reducer,
     ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_has_resumed(reducer: *const Reducer) -> i32;
+    pub(crate) fn nrs_reducer_keep(reducer: *const Reducer, out: *mut *mut Kept) -> *mut Failure;
+    pub(crate) fn nrs_kept_free(kept: *mut Kept) -> *mut Failure;
     pub(crate) fn nrs_fused_sgd(
         tensors: *const *const CTensor,
         length: usize,

@@ -27,6 +27,7 @@ use crate::train::optimizer::Optimizer;
 use crate::train::replica::Held;
 use crate::train::restore::kinds;
 use crate::train::transform;
+use crate::train::work::Work;
 
 /// How long a worker tries to reach a coordinator that may not be listening yet.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -199,6 +200,8 @@ fn take_part(
         train: train_spec.clone(),
         about: Arc::new(about),
         held: Held {
+            work: Work::new(&model).map_err(torch)?,
+            kept: None,
             model,
             optimizer,
             average,

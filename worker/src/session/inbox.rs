@@ -184,6 +184,19 @@ impl Inbox {
         self.lock().over.is_some()
     }
 
+    /// Whether the generation this worker is in goes on.
+    ///
+    /// # Errors
+    /// When it, or the session, is over.
+    pub(crate) fn goes_on(&self) -> Result<(), Break> {
+        let state = self.lock();
+        match (&state.ended, &state.over) {
+            (Some(ended), _) => Err(ended.clone().into()),
+            (None, Some(reason)) => Err(Break::Regroup(reason.clone())),
+            (None, None) => Ok(()),
+        }
+    }
+
     /// Waits until `generation` need not be attended any more: it is over at once, another one was announced, or the
     /// session ended. `Some` in the first case and where the session ended with a failure: then its process group is in
     /// the way.

@@ -142,6 +142,8 @@ pub(crate) struct Feed {
     /// Validation batches have this size; it does not matter to the scores.
     evaluation_batch: usize,
     rows: Rows,
+    /// What this rank has done already of one step, see [`Feed::holds`].
+    done: (u64, Vec<v1::MicroBatch>),
     /// Into how many parts a micro-batch is cut, because a device has no room for a whole one.
     parts: usize,
     waited: Duration,
@@ -163,6 +165,7 @@ impl Feed {
             items: VecDeque::new(),
             evaluation_batch: evaluation_batch.max(1),
             rows,
+            done: (0, Vec::new()),
             parts: 1,
             waited: Duration::ZERO,
         }
@@ -173,12 +176,27 @@ impl Feed {
     pub(crate) fn begin(&mut self, parts: u32) {
         self.loader.clear();
         self.items.clear();
+        self.done = (0, Vec::new());
         self.parts = parts.max(1) as usize;
     }
 
-    /// How many times a step goes forward and backward: once a micro-batch, or a part of one.
+    /// In `step` this rank need not do these micro-batches, if its part of the step begins with them.
+    pub(crate) fn holds(&mut self, step: u64, done: &[v1::MicroBatch]) {
+        self.done = (step, done.to_vec());
+    }
+
+    /// How many of its micro-batches this rank need not do.
+    pub(crate) fn done(&self, plan: &v1::StepPlan) -> usize {
+        let (step, done) = &self.done;
+        if *step == plan.step && plan.micro_batches.starts_with(done) {
+            return done.len();
+        }
+        0
+    }
+
+    /// How many times a step still goes forward and backward: once a micro-batch, or a part of one.
     pub(crate) fn passes(&self, plan: &v1::StepPlan) -> usize {
-        let batches = plan.micro_batches.iter();
+        let batches = plan.micro_batches.iter().skip(self.done(plan));
         batches
             .map(|batch| cut(&batch.sample_ids, self.parts).count())
             .sum()
@@ -203,8 +221,9 @@ impl Feed {
     /// The next batch in the plan's order. Waits for the decoder; that time is counted.
     ///
     /// # Errors
-    /// A picture that cannot be read, by file and image id.
+    /// A picture that cannot be read, by file and image id; that the generation is over.
     pub(crate) fn batch(&mut self, step: u64) -> Result<DeviceBatch, WorkerError> {
+        self.inbox.goes_on()?;
         let started = Instant::now();
         let batch = self.loader.next();
         self.waited += started.elapsed();
@@ -247,7 +266,7 @@ impl Feed {
             };
             match &item {
                 Item::Step(step) => {
-                    for micro_batch in &step.micro_batches {
+                    for micro_batch in step.micro_batches.iter().skip(self.done(step)) {
                         for part in cut(&micro_batch.sample_ids, self.parts) {
                             push(step.epoch, Purpose::Train, part);
                         }

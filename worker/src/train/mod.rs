@@ -11,15 +11,16 @@ mod tally;
 pub(crate) mod transfer;
 pub(crate) mod transform;
 mod witness;
+pub(crate) mod work;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use model::loss::Loss;
-use proto::v1::{self, plan_item::Item, session_request::Message};
+use proto::v1::{self, plan_item::Item};
 
 use crate::error::WorkerError;
 use crate::{evaluate, snapshot};
-use feed::{DeviceBatch, Feed};
+use feed::Feed;
 use online::Online;
 use replica::Replica;
 use schedule::Schedule;
@@ -67,38 +68,38 @@ pub(crate) fn run(
     spec: &v1::TrainSpec,
 ) -> Result<Outcome, WorkerError> {
     let schedule = Schedule::new(spec);
-    let mut tally = replica.tally()?;
     loop {
         match feed.next()? {
             Item::Step(plan) => {
                 let started = Instant::now();
-                let mut report = Report::of(replica, plan.step);
-                replica.begin_step(&plan, &mut tally)?;
+                // Without the micro-batches that it had done when a generation before was cut short.
+                let passes = replica.begin_step(&plan, feed, online)?;
                 replica.link().reach("step-begun");
-                for remaining in (0..feed.passes(&plan)).rev() {
+                for remaining in (0..passes).rev() {
                     let batch = feed.batch(plan.step)?; // decoded ahead; on CUDA the copy is asynchronous
-                    if let Some(batch) = report.usable(batch) {
-                        let loss =
-                            report.timed(|| replica.forward(&batch, &plan, &mut tally, online))?;
+                    if let Some(batch) = replica.usable(batch) {
+                        let loss = replica.forward(&batch, &plan, online)?;
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
+                        replica.link().reach("added-up");
                     } else if remaining == 0 {
                         replica.backward_nothing()?; // peers wait for this rank's share, even an empty one
                     }
                 }
-                if plan.micro_batches.is_empty() {
+                if passes == 0 {
                     replica.backward_nothing()?;
                 }
-                let (seen, norm) = replica.reduce(&tally)?; // the host waits for the device
+                let (seen, norm) = replica.reduce()?; // the host waits for the device
                 replica.link().reach("reduced");
                 let rates = schedule.rates(plan.step);
-                if report.is_finite(seen, norm, spec)? {
-                    replica.commit(rates, &tally, seen, norm)?;
+                let applied = replica.is_finite(seen, norm, spec)?;
+                if applied {
+                    replica.commit(rates, seen, norm)?;
                 } else {
                     replica.pass_over();
                 }
                 replica.link().reach("committed");
-                online.end_step(replica, !report.passed_over)?;
-                report.send(replica, &plan, seen, norm, rates, started, feed)?;
+                online.end_step(replica, applied)?;
+                replica.report(&plan, (seen, norm, rates), started, feed)?;
                 replica.link().reach("reported");
                 if seen.snapshot {
                     snapshot::take(replica)?;
@@ -112,7 +113,7 @@ pub(crate) fn run(
                 evaluate::run(replica, feed, &plan)?;
                 // Ranks wait for each other here, so that a stop asked for during evaluation is one for all.
                 if plan.last
-                    && let Some(outcome) = end(replica, replica.agree(&mut tally)?)?
+                    && let Some(outcome) = end(replica, replica.agree()?)?
                 {
                     return Ok(outcome);
                 }
@@ -145,108 +146,4 @@ fn end(replica: &mut Replica, seen: Seen) -> Result<Option<Outcome>, WorkerError
 fn finish(replica: &mut Replica, outcome: Outcome) -> Result<Outcome, WorkerError> {
     snapshot::settle(replica)?;
     Ok(outcome)
-}
-
-/// What this rank did in a step.
-#[derive(Debug, Default)]
-struct Report {
-    place: witness::Place,
-    sample_ids: Vec<u32>,
-    skipped: Vec<v1::SkippedSample>,
-    forward: Duration,
-    passed_over: bool,
-}
-
-impl Report {
-    fn of(replica: &Replica, step: u64) -> Self {
-        let place = witness::Place {
-            generation: replica.generation(),
-            step,
-            rank: replica.rank(),
-        };
-        Self {
-            place,
-            ..Self::default()
-        }
-    }
-
-    /// Does a forward pass. It waits for no other rank, so its time is this rank's own pace.
-    fn timed<T>(&mut self, pass: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let done = pass();
-        self.forward += started.elapsed();
-        done
-    }
-
-    /// Whether the step may be applied. Every rank sees the same figures, so every rank decides alike.
-    fn is_finite(
-        &mut self,
-        seen: Seen,
-        norm: f64,
-        spec: &v1::TrainSpec,
-    ) -> Result<bool, WorkerError> {
-        let finite = seen.loss.is_finite() && norm.is_finite();
-        self.passed_over = !finite;
-        if finite || spec.on_not_finite == "skip" {
-            return Ok(finite);
-        }
-        Err(WorkerError::NotFinite {
-            step: self.place.step,
-            loss: seen.loss,
-            norm,
-            samples: format!("{:?}", self.sample_ids),
-        })
-    }
-
-    /// The batch, unless skipped pictures left it with a single sample, of which batch normalisation has no statistics.
-    fn usable(&mut self, mut batch: DeviceBatch) -> Option<DeviceBatch> {
-        self.skipped.append(&mut batch.skipped);
-        if batch.len() < 2 {
-            self.skipped
-                .extend(batch.sample_ids.iter().map(|&sample_id| v1::SkippedSample {
-                    sample_id,
-                    reason: "no other picture of its micro-batch could be read".to_owned(),
-                }));
-            return None;
-        }
-        witness::uses(self.place, &batch.sample_ids);
-        self.sample_ids.extend(&batch.sample_ids);
-        Some(batch)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one report has that many figures"
-    )]
-    fn send(
-        self,
-        replica: &Replica,
-        plan: &v1::StepPlan,
-        seen: Seen,
-        norm: f64,
-        rates: schedule::Rates,
-        started: Instant,
-        feed: &mut Feed,
-    ) -> Result<(), WorkerError> {
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        witness::applied(self.place);
-        replica.link().send(Message::Progress(v1::Progress {
-            generation: replica.generation(),
-            step: plan.step,
-            samples: self.sample_ids.len() as u32,
-            samples_in_step: plan.samples_in_step,
-            loss: seen.loss,
-            gradient_norm: norm,
-            learning_rate_trunk: rates.trunk,
-            learning_rate_head: rates.head,
-            step_micros: micros(started.elapsed()),
-            data_wait_micros: micros(feed.take_waited()),
-            samples_digest: proto::samples_digest(self.sample_ids.iter().copied()),
-            state_hash: replica.hash_if_due()?,
-            skipped: self.skipped,
-            forward_micros: micros(self.forward),
-            passed_over: self.passed_over,
-        }));
-        Ok(())
-    }
 }

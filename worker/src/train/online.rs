@@ -30,8 +30,12 @@ impl Online {
 
     /// A generation begins after so many steps: what was done beyond is void.
     pub(crate) fn begin(&mut self, step: u64) {
-        self.in_flight.clear();
         self.kept.retain(|(kept, _, _)| *kept < step);
+    }
+
+    /// A step begins anew.
+    pub(crate) fn begin_step(&mut self) {
+        self.in_flight.clear();
     }
 
     /// Notes what a forward pass gave. The host does not wait.

@@ -1,20 +1,23 @@
 //! One rank's copy of everything a step changes ([`Held`]), and what it is in one generation ([`Replica`]).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use model::HgatFc;
 use model::loss::Loss;
-use nccl_rs::{BucketSizes, ProcessGroup, Reducer};
-use proto::v1;
+use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer};
+use proto::v1::{self, session_request::Message};
 use tch::{TchError, Tensor};
 
 use super::average::Average;
-use super::feed::DeviceBatch;
+use super::feed::{DeviceBatch, Feed};
 use super::online::Online;
 use super::optimizer::{Optimizer, norm};
 use super::schedule::Rates;
 use super::tally::{Seen, Tally, Wishes};
 use super::transfer;
+use super::witness::Place;
+use super::work::Work;
 use crate::error::WorkerError;
 use crate::session::{Link, Upload};
 
@@ -27,6 +30,10 @@ pub(crate) struct Held {
     pub(crate) average: Option<Average>,
     /// Committed steps whose state this is; `None`: it is no state of the run's present.
     pub(crate) steps: Option<u64>,
+    /// The step in flight.
+    pub(crate) work: Work,
+    /// The gradients of what is done of it, between two generations.
+    pub(crate) kept: Option<KeptGradients>,
 }
 
 impl Held {
@@ -37,6 +44,20 @@ impl Held {
             .chain(self.model.parameters().iter().map(|p| &p.tensor))
             .chain([self.model.running_statistics()])
             .chain(self.average.iter().flat_map(Average::tensors))
+    }
+
+    /// The micro-batches of the step after this state whose gradients are kept, by their numbers in the step.
+    pub(crate) fn micro_batches(&self) -> Vec<u32> {
+        if self.kept.is_none() || self.steps != Some(self.work.step()) {
+            return Vec::new();
+        }
+        self.work.done().iter().map(|batch| batch.index).collect()
+    }
+
+    /// Nothing of the step in flight is to be used: another state takes this one's place, or other rules hold.
+    pub(crate) fn forget_step(&mut self) {
+        self.kept = None;
+        self.work.forget();
     }
 }
 
@@ -99,6 +120,9 @@ impl<'a> Replica<'a> {
             about,
         } = parts;
         let collective = |source| WorkerError::Collective { step, source };
+        if held.steps != Some(step) || !source.holders.contains(&group.rank()) {
+            held.forget_step();
+        }
         {
             let _entered = link.entering(format!("transfer of the state after {step} steps"));
             transfer::share(&group, held, &source, step, &|point| link.reach(point))?;
@@ -118,7 +142,12 @@ impl<'a> Replica<'a> {
                 .unwrap_or(usize::MAX)
                 .max(1),
         };
-        let reducer = Reducer::new(&group, &parameters, sizes).map_err(collective)?;
+        let reducer = Reducer::resuming(&group, &parameters, sizes, held.kept.as_ref())
+            .map_err(collective)?;
+        held.kept = None;
+        if !reducer.has_resumed() {
+            held.work.forget();
+        }
         let gradients = reducer.gradients().map_err(collective)?;
         let loss = super::loss(spec, &held.model)?;
         let flat_gradients = reducer.flat_gradients().map_err(collective)?;
@@ -140,23 +169,33 @@ impl<'a> Replica<'a> {
         })
     }
 
-    /// An empty tally of this model's size.
-    pub(crate) fn tally(&self) -> Result<Tally, WorkerError> {
-        let statistics = self.held.model.running_statistics();
-        Tally::new(
-            statistics.numel() as i64,
-            statistics.kind(),
-            statistics.device(),
-        )
-        .map_err(self.torch())
+    /// The micro-batches of the first step that need not be done.
+    pub(crate) fn done(&self) -> &[v1::MicroBatch] {
+        self.held.work.done()
     }
 
-    /// Forgets the last step's gradients, and writes this rank's requests into the tally.
+    /// Keeps what is done of the step in flight for the next generation, as far as it is whole.
+    pub(crate) fn keep(&mut self) {
+        if self.done().is_empty() {
+            return;
+        }
+        match self.reducer.keep() {
+            Ok(Some(gradients)) => self.held.kept = Some(gradients),
+            Ok(None) => self.held.work.forget(),
+            Err(problem) => {
+                tracing::warn!("the gradients of step {} are lost: {problem}", self.step);
+                self.held.work.forget();
+            }
+        }
+    }
+
+    /// Begins a step, or goes on with it; returns how many passes are left to do.
     pub(crate) fn begin_step(
         &mut self,
         plan: &v1::StepPlan,
-        tally: &mut Tally,
-    ) -> Result<(), WorkerError> {
+        feed: &Feed,
+        online: &mut Online,
+    ) -> Result<usize, WorkerError> {
         if plan.step != self.step {
             let reason = format!(
                 "the plan goes on at step {}, this replica is at {}",
@@ -170,17 +209,31 @@ impl<'a> Replica<'a> {
         self.link
             .now(self.generation, self.step, v1::Activity::Training);
         self.hold_trunk(plan.epoch)?;
-        self.reducer.zero_gradients().map_err(self.collective())?;
-        let snapshot = self.link.inbox.requests.take_snapshot();
-        tally
-            .begin(
-                plan.samples_in_step,
-                Wishes {
-                    snapshot,
-                    ..self.wishes()
-                },
-            )
-            .map_err(self.torch())
+        let place = Place {
+            generation: self.generation,
+            step: self.step,
+            rank: self.rank(),
+        };
+        let wishes = Wishes {
+            snapshot: self.link.inbox.requests.take_snapshot(),
+            ..self.wishes()
+        };
+        let torch = self.torch();
+        if feed.done(plan) > 0 {
+            let went_on = self.held.work.go_on(place, plan, wishes);
+            went_on.map_err(torch)?;
+        } else {
+            self.reducer.zero_gradients().map_err(self.collective())?;
+            online.begin_step();
+            let begun = self.held.work.begin(place, plan, wishes);
+            begun.map_err(torch)?;
+        }
+        Ok(feed.passes(plan))
+    }
+
+    /// The batch, if there is enough of it to train on.
+    pub(crate) fn usable(&mut self, batch: DeviceBatch) -> Option<DeviceBatch> {
+        self.held.work.usable(batch)
     }
 
     /// Holds the trunk, or lets it go, as `epoch` (from 0) wants it.
@@ -201,23 +254,24 @@ impl<'a> Replica<'a> {
 
     /// A micro-batch forward: its share of the step's loss.
     pub(crate) fn forward(
-        &self,
+        &mut self,
         batch: &DeviceBatch,
         plan: &v1::StepPlan,
-        tally: &mut Tally,
         online: &mut Online,
     ) -> Result<Tensor, WorkerError> {
+        let (started, torch) = (Instant::now(), self.torch());
         let logits = self.held.model.forward(&batch.images, true)?;
         online.note(&batch.sample_ids, &logits)?;
         let loss = self
             .loss
             .share(&logits, &batch.targets, plan.samples_in_step)?;
-        tally
-            .add(&loss, self.held.model.batch_statistics(), batch.len())
-            .map_err(self.torch())?;
-        match self.held.model.held_zero()? {
+        let Held { model, work, .. } = &mut *self.held;
+        let statistics = model.batch_statistics();
+        work.add(&batch.sample_ids, &loss, statistics, started.elapsed())
+            .map_err(&torch)?;
+        match model.held_zero()? {
             // The reducer wants a gradient of every parameter, be it 0.
-            Some(zero) => loss.f_add(&zero).map_err(self.torch()),
+            Some(zero) => loss.f_add(&zero).map_err(torch),
             None => Ok(loss),
         }
     }
@@ -252,7 +306,8 @@ impl<'a> Replica<'a> {
     }
 
     /// Sums the tally over all ranks, and reads it and the norm of the gradients.
-    pub(crate) fn reduce(&self, tally: &Tally) -> Result<(Seen, f64), WorkerError> {
+    pub(crate) fn reduce(&self) -> Result<(Seen, f64), WorkerError> {
+        let tally = &self.held.work.tally;
         let _entered = self
             .link
             .entering(format!("all-reduce of the tally, step {}", self.step));
@@ -268,13 +323,12 @@ impl<'a> Replica<'a> {
     pub(crate) fn commit(
         &mut self,
         rates: Rates,
-        tally: &Tally,
         seen: Seen,
         norm: f64,
     ) -> Result<(), WorkerError> {
         // Should the device fail on the way, what is left is no state.
         self.held.steps = None;
-        let correction = tally.correction(&seen);
+        let correction = self.held.work.tally.correction(&seen);
         let factor = correction * self.held.optimizer.clip_factor(norm);
         let applied = tch::no_grad(|| -> Result<(), WorkerError> {
             let torch = |source| WorkerError::Torch {
@@ -285,7 +339,7 @@ impl<'a> Replica<'a> {
                 .optimizer
                 .apply(self.step, rates, factor)
                 .map_err(torch)?;
-            let mut statistics = tally.statistics().map_err(torch)?;
+            let mut statistics = self.held.work.tally.statistics().map_err(torch)?;
             if correction != 1.0 {
                 let _ = statistics.f_mul_scalar_(correction).map_err(torch)?;
             }
@@ -307,12 +361,51 @@ impl<'a> Replica<'a> {
         self.held.steps = Some(self.step);
     }
 
+    /// Whether the step may be applied: every rank decides alike.
+    pub(crate) fn is_finite(
+        &self,
+        seen: Seen,
+        norm: f64,
+        spec: &v1::TrainSpec,
+    ) -> Result<bool, WorkerError> {
+        self.held.work.is_finite(seen, norm, spec)
+    }
+
+    /// Tells the coordinator of the step that was just applied or passed over.
+    pub(crate) fn report(
+        &mut self,
+        plan: &v1::StepPlan,
+        (seen, norm, rates): (Seen, f64, Rates),
+        started: Instant,
+        feed: &mut Feed,
+    ) -> Result<(), WorkerError> {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let state_hash = self.hash_if_due()?;
+        let report = v1::Progress {
+            samples_in_step: plan.samples_in_step,
+            loss: seen.loss,
+            gradient_norm: norm,
+            learning_rate_trunk: rates.trunk,
+            learning_rate_head: rates.head,
+            step_micros: micros(started.elapsed()),
+            data_wait_micros: micros(feed.take_waited()),
+            state_hash,
+            passed_over: !(seen.loss.is_finite() && norm.is_finite()),
+            ..self.held.work.reported()
+        };
+        self.link.send(Message::Progress(report));
+        Ok(())
+    }
+
     /// What any rank was asked for: all of them learn it here, or none.
-    pub(crate) fn agree(&self, tally: &mut Tally) -> Result<Seen, WorkerError> {
+    pub(crate) fn agree(&self) -> Result<Seen, WorkerError> {
         let _entered = self
             .link
             .entering(format!("all-reduce after evaluation, step {}", self.step));
-        tally.begin(1, self.wishes()).map_err(self.torch())?;
+        let like = self.held.model.running_statistics();
+        // Not that of the step in flight, which may be one to go on with.
+        let mut tally = Tally::new(0, like.kind(), like.device()).map_err(self.torch())?;
+        tally.wish(self.wishes()).map_err(self.torch())?;
         tally.all_reduce(&self.group).map_err(self.collective())?;
         tally.read().map_err(self.torch())
     }

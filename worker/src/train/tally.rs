@@ -64,13 +64,21 @@ impl Tally {
         })
     }
 
-    /// Begins a step of so many samples over all ranks, with this rank's requests.
+    /// Begins a step of so many samples over all ranks.
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn begin(&mut self, samples_in_step: u32, wishes: Wishes) -> Result<(), TchError> {
+    pub(crate) fn begin(&mut self, samples_in_step: u32) -> Result<(), TchError> {
         self.samples_in_step = f64::from(samples_in_step.max(1));
         let _ = self.values.f_zero_()?;
+        Ok(())
+    }
+
+    /// Writes down what this rank was asked for.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn wish(&mut self, wishes: Wishes) -> Result<(), TchError> {
         let lanes = [
             (STOP, wishes.stop),
             (SNAPSHOT, wishes.snapshot),
@@ -78,9 +86,7 @@ impl Tally {
             (DRAIN, wishes.drain),
         ];
         for (lane, raised) in lanes {
-            if raised {
-                let _ = self.lane(lane)?.f_fill_(1.0)?;
-            }
+            let _ = self.lane(lane)?.f_fill_(f64::from(u8::from(raised)))?;
         }
         Ok(())
     }
@@ -169,7 +175,8 @@ mod tests {
             snapshot: true,
             ..Wishes::default()
         };
-        tally.begin(5, wishes).unwrap();
+        tally.begin(5).unwrap();
+        tally.wish(wishes).unwrap();
 
         // Mean losses 1.0 over 3 samples and 2.0 over 2, as shares of a step of 5.
         tally
@@ -198,7 +205,7 @@ mod tests {
     #[test]
     fn a_skipped_picture_is_no_sample_of_the_mean() {
         let mut tally = Tally::new(1, Kind::Double, Device::Cpu).unwrap();
-        tally.begin(4, Wishes::default()).unwrap();
+        tally.begin(4).unwrap();
 
         // Three of four were read, each with loss 2.
         tally

@@ -22,6 +22,11 @@ pub(crate) fn uses(place: Place, samples: &[u32]) {
     note(place, &format!("\"samples\":{samples:?}"));
 }
 
+/// Notes the samples whose gradients are still there from a generation in which the step was begun.
+pub(crate) fn keeps(place: Place, samples: &[u32]) {
+    note(place, &format!("\"samples\":{samples:?},\"kept\":true"));
+}
+
 /// Notes that this rank has applied a step.
 pub(crate) fn applied(place: Place) {
     note(place, "\"applied\":true");

@@ -83,14 +83,26 @@ fn witnessed(
     let mut applied = BTreeSet::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let mut computed = BTreeSet::new();
         for line in text.lines() {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             let step = line["step"].as_u64().unwrap();
+            let samples = line["samples"].as_array().map(|samples| {
+                let ids = samples.iter().filter_map(serde_json::Value::as_u64);
+                ids.collect::<Vec<_>>()
+            });
+            for sample in samples.iter().flatten() {
+                let known = (step, *sample);
+                if line["kept"] == true {
+                    assert!(computed.contains(&known), "it never computed {line}");
+                } else {
+                    computed.insert(known);
+                }
+            }
             if owner(step) != line["generation"].as_u64() {
                 continue; // tried, and void or cut off
             }
-            if let Some(samples) = line["samples"].as_array() {
-                let samples = samples.iter().filter_map(serde_json::Value::as_u64);
+            if let Some(samples) = samples {
                 trained.entry(step / STEPS).or_default().extend(samples);
             } else {
                 applied.insert(step);

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 use coordinator::store::{Digest, Resume, Store};
 use data::coco::{DataPaths, Dataset, Options, Split};
 use data::files::{CheckOptions, OnBadImage, check_files, shared_pictures};
+use domain::assignment::Assignment;
 use domain::ledger::Ledger;
 use domain::run_plan::{RunPlan, RunShape};
-use domain::shares::Shares;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ fn plan(samples: u32, ranks: u32) -> Result<Value> {
     let permutation_seconds = began.elapsed().as_secs_f64();
     let mut planned = 0;
     for rank in 0..ranks {
-        let steps = epoch.rank_steps(plan.steps_of_epoch(0), rank, &Shares::even(ranks))?;
+        let steps = epoch.rank_steps(plan.steps_of_epoch(0), rank, &Assignment::even(ranks))?;
         let batches = steps.iter().flat_map(|step| &step.micro_batches);
         planned += batches.map(|batch| batch.sample_ids.len()).sum::<usize>();
     }
@@ -135,7 +135,7 @@ fn plan(samples: u32, ranks: u32) -> Result<Value> {
 
 fn ledger(run_dir: &Path, shape: RunShape, ranks: u32) -> Result<Value> {
     let plan = RunPlan::new(shape, ranks)?;
-    let shares = Shares::even(ranks);
+    let shares = Assignment::even(ranks);
     // What every rank would report, drawn before the clock runs.
     let mut digests = vec![Vec::new(); plan.total_steps() as usize];
     for epoch in 0..shape.epochs {

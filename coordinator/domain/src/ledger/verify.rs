@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Ledger, Stretch};
+use super::{Generation, Ledger, Stretch};
 use crate::plan::EpochPlan;
 use crate::run_plan::RunPlan;
 
@@ -66,6 +66,21 @@ pub enum Defect {
         step: u64,
         /// The run's steps.
         total_steps: u64,
+    },
+    /// A step was not handed out whole, or parts of it twice.
+    #[error(
+        "generation {generation} handed out the micro-batches of step {step} as {micro_batches:?}, which is not each \
+         of {count} once"
+    )]
+    NotHandedOutOnce {
+        /// The generation.
+        generation: u64,
+        /// The step.
+        step: u64,
+        /// By rank.
+        micro_batches: Vec<Vec<u32>>,
+        /// How many micro-batches the step has.
+        count: u32,
     },
     /// A sample was recorded as skipped in a step that never was to train on it.
     #[error("sample {sample} was recorded as skipped in step {step}, which does not hold it")]
@@ -300,9 +315,23 @@ impl Ledger {
                 });
             }
             next = next.max(last.saturating_add(1));
+            defects.extend(first_step_defect(generation, plan));
         }
         defects
     }
+}
+
+/// What ranks report is compared with what they were handed; so that must be everything, and once.
+fn first_step_defect(generation: &Generation, plan: &RunPlan) -> Option<Defect> {
+    let first = generation.first_step.as_ref()?;
+    let shape = plan.epoch_shape().step(plan.step_in_epoch(first.step))?;
+    let count = shape.micro_batches.len() as u32;
+    (!first.is_whole(count)).then(|| Defect::NotHandedOutOnce {
+        generation: generation.number,
+        step: first.step,
+        micro_batches: first.micro_batches.clone(),
+        count,
+    })
 }
 
 /// Cuts stretches at the borders of epochs, leaving out what the run does not have.

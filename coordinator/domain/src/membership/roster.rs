@@ -249,6 +249,7 @@ impl Roster {
                 member.steps_when_heard = begins_at_step;
                 member.in_collective = false;
                 member.leaving = None;
+                member.micro_batches.clear();
                 member.paced = 0;
             }
         }

@@ -90,7 +90,7 @@ fn a_rank_gets_the_micro_batches_of_its_part_of_the_step() {
     let order = permutation(7, 1, 13);
 
     // When the second of two ranks asks for its work
-    let steps = epoch.rank_steps(2..4, 1, &Shares::even(2)).unwrap();
+    let steps = epoch.rank_steps(2..4, 1, &Assignment::even(2)).unwrap();
 
     // Then it has the third micro-batch of each step, the last one with the sample left over
     assert_eq!(
@@ -121,7 +121,7 @@ fn a_rank_gets_the_micro_batches_of_its_part_of_the_step() {
 #[test]
 fn a_spare_rank_takes_part_with_nothing() {
     let epoch = EpochPlan::new(shape(8, 4, 2), 0, 0);
-    let steps = epoch.rank_steps(0..2, 2, &Shares::even(3)).unwrap();
+    let steps = epoch.rank_steps(0..2, 2, &Assignment::even(3)).unwrap();
     assert_eq!(steps.len(), 2);
     assert!(
         steps
@@ -135,14 +135,14 @@ fn questions_without_an_answer_are_refused() {
     let epoch = EpochPlan::new(shape(8, 4, 2), 0, 3);
     assert_eq!(
         epoch
-            .rank_steps(6..7, 2, &Shares::even(2))
+            .rank_steps(6..7, 2, &Assignment::even(2))
             .unwrap_err()
             .to_string(),
         "rank 2 does not exist in a world of 2: ask for a lower rank"
     );
     assert_eq!(
         epoch
-            .rank_steps(7..9, 0, &Shares::even(2))
+            .rank_steps(7..9, 0, &Assignment::even(2))
             .unwrap_err()
             .to_string(),
         "steps 7..9 are not all in 6..8: ask for a stretch inside"
@@ -186,7 +186,7 @@ proptest! {
         let steps = first..first + u64::from(shape.steps_per_epoch());
         let mut seen = Vec::new();
         for rank in 0..world_size {
-            for step in plan.rank_steps(steps.clone(), rank, &Shares::even(world_size)).unwrap() {
+            for step in plan.rank_steps(steps.clone(), rank, &Assignment::even(world_size)).unwrap() {
                 seen.extend(step.micro_batches.into_iter().flat_map(|batch| batch.sample_ids));
             }
         }
@@ -222,9 +222,9 @@ proptest! {
         let shape = shape(samples, global_batch, micro_batch);
         let plan = EpochPlan::new(shape, seed, 0);
         let steps = 0..u64::from(shape.steps_per_epoch());
-        let alone = plan.rank_steps(steps.clone(), 0, &Shares::even(1)).unwrap();
+        let alone = plan.rank_steps(steps.clone(), 0, &Assignment::even(1)).unwrap();
         let ranks: Vec<_> = (0..world_size)
-            .map(|rank| plan.rank_steps(steps.clone(), rank, &Shares::even(world_size)).unwrap())
+            .map(|rank| plan.rank_steps(steps.clone(), rank, &Assignment::even(world_size)).unwrap())
             .collect();
         for (at, step) in alone.iter().enumerate() {
             // In the order of ranks, together they are the step of a single rank.

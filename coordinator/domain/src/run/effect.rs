@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::ending::Ending;
 use super::forming::{Opening, Source};
+use crate::assignment::Assignment;
 use crate::membership::WorkerId;
-use crate::shares::Shares;
 
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,8 +113,8 @@ pub struct Beginning {
     pub source: Source,
     /// What comes before the first step.
     pub opening: Opening,
-    /// How micro-batches are shared out.
-    pub shares: Shares,
+    /// How micro-batches are handed out.
+    pub assignment: Assignment,
     /// Into how many parts, each with a forward pass of its own, every micro-batch is cut.
     pub forward_parts: u32,
 }

@@ -58,6 +58,10 @@ pub enum Event {
         /// The committed steps whose state it holds; `None`: it holds none, it has just come or was still receiving it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<u64>,
+        /// The micro-batches of the step after these whose gradients it has, by their numbers in the step and in the order
+        /// in which it added them up.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        micro_batches: Vec<u32>,
     },
     /// A sign of life.
     Heartbeat {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Beginning, Deadline, Effect, Millis, Phase, State};
+use super::{Beginning, Deadline, Effect, Millis, Phase, State, World};
+use crate::assignment::{Assignment, FirstStep};
 use crate::membership::{Group, Place, WorkerId};
 
 /// Where the ranks of a new generation take their state from.
@@ -120,8 +121,8 @@ impl State {
     /// Fewer members than this form no generation.
     pub(super) fn fewest(&self) -> usize {
         match self.config.world {
-            super::World::Fixed => self.config.workers as usize,
-            super::World::Elastic => self.config.min_workers.clamp(1, self.config.workers) as usize,
+            World::Fixed => self.config.workers as usize,
+            World::Elastic => self.config.min_workers.clamp(1, self.config.workers) as usize,
         }
     }
 
@@ -149,6 +150,7 @@ impl State {
         self.deadlines.remove(&Deadline::Regroup);
         self.deadlines.remove(&Deadline::Handover);
         self.set(Deadline::Forming, now.after(self.config.timeouts.forming));
+        let done = self.micro_batches_done(&members, &source);
         self.roster.assign_ranks(&members, begins_at_step);
         // What was done beyond is void, and done again.
         self.steps_done = begins_at_step;
@@ -161,17 +163,47 @@ impl State {
             finish: self.stop.is_some(),
         };
         self.opening = opening;
-        let shares = self.next_shares(&members);
-        self.shares = shares.clone();
+        self.shares = self.next_shares(&members);
+        let first = self.first_step(begins_at_step, &done);
+        let assignment = Assignment::new(self.shares.clone(), first);
         vec![Effect::BeginGeneration(Beginning {
             number: self.generation,
             members,
             begins_at_step,
             source,
             opening,
-            shares,
+            assignment,
             forward_parts: self.forward_parts,
         })]
+    }
+
+    /// By rank, what members have done of the step that comes next.
+    fn micro_batches_done(&self, members: &[WorkerId], source: &Source) -> Vec<Vec<u32>> {
+        let mut done = vec![Vec::new(); members.len()];
+        let Source::Peers(holders) = source else {
+            return done;
+        };
+        // Whoever takes the state from others has done its part with another one.
+        for &rank in holders {
+            let member = members.get(rank as usize).map(|id| self.roster.get(id));
+            if let (Some(Some(member)), Some(mine)) = (member, done.get_mut(rank as usize)) {
+                mine.clone_from(&member.micro_batches);
+            }
+        }
+        done
+    }
+
+    /// How the first step is shared out where parts of it are done. A fixed world adds up in the same order whatever
+    /// happens, so it shares out as ever: with the same ranks, each finds what it has done among what it is handed.
+    fn first_step(&self, begins_at_step: u64, done: &[Vec<u32>]) -> Option<FirstStep> {
+        if self.config.world == World::Fixed || self.stop.is_some() {
+            return None;
+        }
+        let shape = self.plan.epoch_shape();
+        let step = shape.step(self.plan.step_in_epoch(begins_at_step))?;
+        let done: Vec<&[u32]> = done.iter().map(Vec::as_slice).collect();
+        let count = u32::try_from(step.micro_batches.len()).ok()?;
+        FirstStep::sharing(begins_at_step, count, &self.shares, &done)
     }
 
     /// Whether a checkpoint was due since the newest one that is in place: it may have been lost with who was sending it.

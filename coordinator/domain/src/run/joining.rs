@@ -133,6 +133,7 @@ impl State {
         worker: &WorkerId,
         generation: u64,
         step: Option<u64>,
+        micro_batches: &[u32],
         now: Millis,
     ) -> Vec<Effect> {
         let left_behind = self.was_left_behind_in(generation);
@@ -166,6 +167,7 @@ impl State {
         if let Some(mut member) = self.roster.get_mut(worker) {
             member.place = Place::Standby { holds };
             member.leaving = None;
+            member.micro_batches = micro_batches.to_vec();
             adopted = std::mem::take(&mut member.adopted);
         }
         self.deadlines.remove(&Deadline::Arrival(worker.clone()));

@@ -5,6 +5,7 @@ mod adoption;
 mod cluster;
 mod degraded;
 mod evaluation;
+mod kept;
 mod properties;
 mod recovery;
 mod scenarios;
@@ -155,6 +156,7 @@ impl Sim {
                 worker: WorkerId::local(n),
                 generation: 0,
                 step: None,
+                micro_batches: Vec::new(),
             }));
         }
         effects
@@ -162,11 +164,17 @@ impl Sim {
 
     /// A member leaves its generation, holding the state after `step` steps.
     pub(super) fn standby(&mut self, n: u32, step: u64) -> Vec<Effect> {
+        self.standby_with(n, step, &[])
+    }
+
+    /// Says where worker `n` stands, and what it has done of the step after that.
+    pub(super) fn standby_with(&mut self, n: u32, step: u64, micro_batches: &[u32]) -> Vec<Effect> {
         let generation = self.state().generation();
         self.happen(Event::Standby {
             worker: WorkerId::local(n),
             generation,
             step: Some(step),
+            micro_batches: micro_batches.to_vec(),
         })
     }
 

@@ -13,7 +13,8 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             worker,
             generation,
             step,
-        } => state.on_standby(worker, *generation, *step, now),
+            micro_batches,
+        } => state.on_standby(worker, *generation, *step, micro_batches, now),
         Event::Launched { .. } => Vec::new(),
         Event::LaunchFailed { worker, problem } => {
             if let Some(mut member) = state.roster.get_mut(worker) {

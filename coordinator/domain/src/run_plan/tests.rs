@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::shares::Shares;
+use crate::assignment::Assignment;
 
 /// Three epochs of three steps.
 fn three_by_three() -> RunShape {
@@ -99,15 +99,15 @@ fn steps_and_epochs_turn_into_each_other() {
 #[test]
 fn a_stretch_over_an_epochs_end_takes_each_epochs_own_order() {
     let plan = plan(three_by_three());
-    let steps = plan.rank_steps(2..4, 0, &Shares::even(1)).unwrap();
+    let steps = plan.rank_steps(2..4, 0, &Assignment::even(1)).unwrap();
     let epochs: Vec<_> = steps.iter().map(|step| (step.step, step.epoch)).collect();
     assert_eq!(epochs, [(2, 0), (3, 1)]);
     assert_eq!(
         steps[1].micro_batches[0].sample_ids,
         crate::permutation::permutation(5, 1, 10)[..2]
     );
-    assert!(plan.rank_steps(8..10, 0, &Shares::even(1)).is_err());
-    assert_eq!(plan.rank_steps(4..4, 0, &Shares::even(1)).unwrap(), []);
+    assert!(plan.rank_steps(8..10, 0, &Assignment::even(1)).is_err());
+    assert_eq!(plan.rank_steps(4..4, 0, &Assignment::even(1)).unwrap(), []);
 }
 
 #[test]

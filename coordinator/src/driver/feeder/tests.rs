@@ -69,7 +69,7 @@ fn a_rank_is_told_steps_evaluations_snapshots_and_the_end_in_order() {
     // 13 samples in sixes: two steps, the second with the one sample left over.
     let mut feeder = Feeder::new(
         plan(13, 2),
-        (1, Shares::even(2)),
+        (1, Assignment::even(2)),
         0,
         Opening::default(),
         all(),
@@ -96,7 +96,7 @@ fn a_rank_is_told_steps_evaluations_snapshots_and_the_end_in_order() {
 fn a_run_cut_off_in_mid_epoch_ends_with_a_snapshot_there() {
     let mut feeder = Feeder::new(
         plan(13, 2),
-        (1, Shares::even(1)),
+        (1, Assignment::even(1)),
         0,
         Opening::default(),
         all(),
@@ -121,7 +121,7 @@ fn a_run_cut_off_in_mid_epoch_ends_with_a_snapshot_there() {
 fn a_run_cut_off_at_an_epochs_end_is_evaluated_there() {
     let mut feeder = Feeder::new(
         plan(13, 2),
-        (1, Shares::even(1)),
+        (1, Assignment::even(1)),
         0,
         Opening::default(),
         all(),
@@ -136,7 +136,14 @@ fn a_run_cut_off_at_an_epochs_end_is_evaluated_there() {
 
 #[test]
 fn a_part_that_begins_at_an_epochs_end_without_figures_evaluates_first_and_writes_nothing_again() {
-    let mut feeder = Feeder::new(plan(13, 2), (2, Shares::even(1)), 2, EVALUATE, all(), None);
+    let mut feeder = Feeder::new(
+        plan(13, 2),
+        (2, Assignment::even(1)),
+        2,
+        EVALUATE,
+        all(),
+        None,
+    );
     let told = words(&work_through(&mut feeder, 0, 2));
     assert_eq!(
         told,
@@ -159,7 +166,7 @@ fn survivors_score_what_lacks_its_score_and_take_the_checkpoint_that_was_owed() 
     };
     let mut feeder = Feeder::new(
         plan(13, 2),
-        (3, Shares::even(2)),
+        (3, Assignment::even(2)),
         2,
         opening,
         vec![1, 4, 6],
@@ -184,7 +191,14 @@ fn a_generation_that_only_hands_over_does_no_step() {
         snapshot: true,
         finish: true,
     };
-    let mut feeder = Feeder::new(plan(13, 2), (3, Shares::even(1)), 3, opening, all(), None);
+    let mut feeder = Feeder::new(
+        plan(13, 2),
+        (3, Assignment::even(1)),
+        3,
+        opening,
+        all(),
+        None,
+    );
     assert_eq!(
         words(&work_through(&mut feeder, 0, 3)),
         ["snapshot 3", "finish"]
@@ -195,7 +209,7 @@ fn a_generation_that_only_hands_over_does_no_step() {
 fn a_run_resumed_at_its_end_only_finishes() {
     let mut feeder = Feeder::new(
         plan(13, 2),
-        (2, Shares::even(1)),
+        (2, Assignment::even(1)),
         4,
         Opening::default(),
         all(),
@@ -208,7 +222,7 @@ fn a_run_resumed_at_its_end_only_finishes() {
 fn permutations_that_every_rank_has_been_handed_are_dropped() {
     let mut feeder = Feeder::new(
         plan(13, 6),
-        (1, Shares::even(3)),
+        (1, Assignment::even(3)),
         0,
         Opening::default(),
         all(),
@@ -239,7 +253,7 @@ fn a_big_split_comes_in_messages_below_the_limit() {
     };
     let mut feeder = Feeder::new(
         RunPlan::new(shape, 1).unwrap(),
-        (1, Shares::even(1)),
+        (1, Assignment::even(1)),
         0,
         Opening::default(),
         all(),
@@ -269,7 +283,7 @@ proptest! {
         samples in 2u32..60, epochs in 1u32..4, world_size in 1u32..5, cut in proptest::option::of(1u64..20),
     ) {
         let plan = plan(samples, epochs);
-        let mut feeder = Feeder::new(plan, (1, Shares::even(world_size)), 0, Opening::default(), all(), cut);
+        let mut feeder = Feeder::new(plan, (1, Assignment::even(world_size)), 0, Opening::default(), all(), cut);
         let end = cut.map_or(plan.total_steps(), |cut| cut.min(plan.total_steps()));
         let (mut trained, mut scored) = (Vec::new(), Vec::new());
         for rank in 0..world_size {

@@ -28,6 +28,8 @@ pub(super) struct Worker {
     generation: u64,
     world_size: u32,
     step: u64,
+    /// Of the step in flight, the micro-batches that it would have the gradients of.
+    done: Vec<u32>,
     pub(super) seen: Seen,
 }
 
@@ -55,6 +57,7 @@ impl Worker {
             generation: 0,
             world_size: 0,
             step: 0,
+            done: Vec::new(),
             seen: Seen::default(),
         }
     }
@@ -72,6 +75,7 @@ impl Worker {
             self.voice.say(Up::Standby(Standby {
                 generation,
                 step: holds,
+                micro_batches: std::mem::take(&mut self.done),
             }));
             match self.attend().await {
                 Err(End::Regroup) => holds = Some(self.step),
@@ -96,6 +100,9 @@ impl Worker {
                 .await?;
             match item {
                 Item::Step(plan) => {
+                    // A worker that is told to regroup in a step has done the first.
+                    let first = plan.micro_batches.first();
+                    self.done = first.map(|batch| batch.index).into_iter().collect();
                     self.misbehave(plan.step).await?;
                     self.train(plan).await?;
                 }
@@ -257,6 +264,7 @@ impl Worker {
             .await?
             > 0;
         self.step += 1;
+        self.done.clear();
         let off = if self.misbehaviour.differ_at == Some(plan.step) {
             0.5
         } else {

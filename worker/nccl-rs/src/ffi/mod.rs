@@ -11,7 +11,7 @@ pub(crate) mod fused;
 mod store;
 
 use std::ffi::{CStr, CString};
-use std::ptr::{NonNull, null_mut};
+use std::ptr::{NonNull, null, null_mut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -303,14 +303,16 @@ impl Reducer {
         group: &Group,
         parameters: &[Tensor],
         buckets: &[Vec<usize>],
+        kept: Option<&Kept>,
     ) -> Result<Self, Failure> {
         let pointers: Vec<_> = parameters.iter().map(tensor_pointer).collect();
         let members: Vec<usize> = buckets.iter().flatten().copied().collect();
         let lengths: Vec<usize> = buckets.iter().map(Vec::len).collect();
+        let kept = kept.map_or(null(), |kept| kept.0.as_ptr().cast_const());
         let mut out = null_mut();
         // SAFETY: three arrays with their lengths (`members` holds the sum of `lengths`), read only
-        // during the call; the shim copies the tensors' references. The caller keeps the group
-        // alive for as long as the reducer.
+        // during the call, as is `kept`, which is valid or null; the shim copies the tensors'
+        // references. The caller keeps the group alive for as long as the reducer.
         check(unsafe {
             sys::nrs_reducer_new(
                 group.0.as_ptr(),
@@ -319,10 +321,25 @@ impl Reducer {
                 members.as_ptr(),
                 lengths.as_ptr(),
                 lengths.len(),
+                kept,
                 &raw mut out,
             )
         })?;
         Ok(Self(non_null(out)))
+    }
+
+    /// Whether it began with kept gradients.
+    pub(crate) fn has_resumed(&self) -> bool {
+        // SAFETY: valid reducer; reads what is set once, in `nrs_reducer_new`.
+        unsafe { sys::nrs_reducer_has_resumed(self.0.as_ptr()) != 0 }
+    }
+
+    /// This rank's own gradients; none where they are not whole.
+    pub(crate) fn keep(&self) -> Result<Option<Kept>, Failure> {
+        let mut out = null_mut();
+        // SAFETY: valid reducer, only read; `out` is null or allocated for us alone.
+        check(unsafe { sys::nrs_reducer_keep(self.0.as_ptr(), &raw mut out) })?;
+        Ok(NonNull::new(out).map(Kept))
     }
 
     /// Whether it sums through memory that the ranks share.
@@ -369,6 +386,21 @@ impl Drop for Reducer {
         // SAFETY: the one and only free, with the group still alive (see the type). c10d's
         // destructor may throw; the shim catches it.
         let _ = check(unsafe { sys::nrs_reducer_free(self.0.as_ptr()) });
+    }
+}
+
+/// Gradients that outlive their reducer.
+#[derive(Debug)]
+pub(crate) struct Kept(NonNull<sys::Kept>);
+
+// SAFETY: tensors, whose references are counted atomically, and two numbers; nothing in it is bound to
+// a thread. Not Sync: nothing needs it.
+unsafe impl Send for Kept {}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: the one and only free; reducers copy from it and keep no reference.
+        let _ = check(unsafe { sys::nrs_kept_free(self.0.as_ptr()) });
     }
 }
 

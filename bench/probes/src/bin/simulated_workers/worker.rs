@@ -107,6 +107,7 @@ async fn attend(index: usize, workers: usize, channel: Channel, tell: &impl Fn(W
                 say(Up::Standby(Standby {
                     generation: 0,
                     step: None,
+                    micro_batches: Vec::new(),
                 }));
             }
             Some(Down::Generation(sent)) => {
@@ -123,6 +124,7 @@ async fn attend(index: usize, workers: usize, channel: Channel, tell: &impl Fn(W
                 say(Up::Standby(Standby {
                     generation,
                     step: Some(step),
+                    micro_batches: Vec::new(),
                 }));
             }
             Some(Down::Refused(refused)) => return format!("refused: {}", refused.reason),

@@ -110,6 +110,7 @@ fn a_member_that_never_heard_of_the_newest_generation_still_brings_what_it_holds
             worker: WorkerId::local(n),
             generation: 5,
             step: Some(2),
+            micro_batches: Vec::new(),
         });
     }
     let next = begun(&sim.effects).unwrap();

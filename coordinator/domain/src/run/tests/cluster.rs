@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::assignment::Assignment;
 use crate::ledger::Ledger;
 
 const WORKERS: u32 = 3;
@@ -58,6 +59,7 @@ struct Corpse {
 #[derive(Debug, Clone)]
 struct World {
     members: Vec<WorkerId>,
+    assignment: Assignment,
     begins_at: u64,
     opening: Opening,
     source: Source,

@@ -4,7 +4,7 @@ use super::*;
 use crate::shares::Shares;
 
 /// Six micro-batches of four a step, three workers.
-fn wide() -> Config {
+pub(super) fn wide() -> Config {
     let shape = RunShape {
         samples: 24 * 40,
         global_batch: 24,
@@ -21,10 +21,10 @@ fn wide() -> Config {
 fn begun(effects: &[Effect]) -> Vec<(Shares, u32)> {
     let of = |effect: &Effect| match effect {
         Effect::BeginGeneration(Beginning {
-            shares,
+            assignment,
             forward_parts,
             ..
-        }) => Some((shares.clone(), *forward_parts)),
+        }) => Some((assignment.shares().clone(), *forward_parts)),
         _ => None,
     };
     effects.iter().filter_map(of).collect()

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::assignment::FirstStep;
 
 const WORKERS: u32 = 3;
 
@@ -40,8 +41,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             collective: "all-reduce".to_owned(),
             in_collective,
         }),
-        12 => (worker(), generation(), proptest::option::of(0u64..5))
-            .prop_map(|(worker, generation, step)| Event::Standby { worker, generation, step }),
+        12 => (worker(), generation(), proptest::option::of(0u64..5), proptest::collection::vec(0u32..3, 0..3))
+            .prop_map(|(worker, generation, step, micro_batches)| Event::Standby { worker, generation, step, micro_batches }),
         16 => (worker(), generation(), 0u64..5)
             .prop_map(|(worker, generation, step)| Event::Progress { worker, generation, report: report(step) }),
         2 => (0u64..5, 0..=VAL).prop_map(|(step, scored)| Event::Scored { step, scored, samples: VAL }),
@@ -95,8 +96,11 @@ fn check(sim: &Sim) -> Result<(), TestCaseError> {
                 begins_at_step,
                 source,
                 opening,
+                assignment,
                 ..
             }) => {
+                let whole = |first: &FirstStep| first.step == *begins_at_step && first.is_whole(2);
+                prop_assert!(assignment.first().is_none_or(whole), "{assignment:?}");
                 prop_assert!(*number > newest, "generation {number} after {newest}");
                 let distinct: BTreeSet<_> = members.iter().collect();
                 prop_assert_eq!(distinct.len(), members.len());
@@ -267,7 +271,8 @@ proptest! {
             let joined = Event::Joined {
                 worker: worker.clone(), host: String::new(), pid: 1, device: String::new(), generation: 0,
             };
-            let set_up = Event::Standby { worker: worker.clone(), generation: 0, step: None };
+            let set_up =
+                Event::Standby { worker: worker.clone(), generation: 0, step: None, micro_batches: Vec::new() };
             let ready = Event::Ready { worker: worker.clone(), generation: 7 };
             let steps = (0..4).map(|step| {
                 Event::Progress { worker: WorkerId::local(n), generation: 7, report: report(step) }

@@ -269,6 +269,7 @@ fn a_death_before_anyone_has_the_first_state_begins_again_from_disk() {
             worker: WorkerId::local(n),
             generation: 7,
             step: None,
+            micro_batches: Vec::new(),
         });
     }
     sim.exited(0, ProcessEnd::Signal(9));

@@ -39,15 +39,16 @@ impl Cluster {
                     begins_at_step,
                     source,
                     opening,
-                    shares,
+                    assignment,
                     ..
                 }) => {
                     let names = members.iter().map(ToString::to_string).collect();
                     self.ledger
-                        .begin_generation(*number, *begins_at_step, names, shares.clone())
+                        .begin_generation(*number, *begins_at_step, names, assignment.clone())
                         .unwrap();
                     let world = World {
                         members: members.clone(),
+                        assignment: assignment.clone(),
                         begins_at: *begins_at_step,
                         opening: *opening,
                         source: source.clone(),

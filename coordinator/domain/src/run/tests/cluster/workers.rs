@@ -25,6 +25,7 @@ impl Cluster {
 
     fn stands_by(&mut self, worker: &WorkerId, generation: u64) {
         self.leave(worker, generation);
+        let micro_batches = self.micro_batches_done(worker);
         let process = self.processes.get_mut(worker).unwrap();
         process.place = Place::Apart;
         process.pending = None;
@@ -33,7 +34,31 @@ impl Cluster {
             worker: worker.clone(),
             generation,
             step,
+            micro_batches,
         });
+    }
+
+    /// What it has done of the step in flight: everything once it has entered the all-reduce, or else, by chance, some.
+    fn micro_batches_done(&self, worker: &WorkerId) -> Vec<u32> {
+        let process = &self.processes[worker];
+        let (&Place::Working { entered }, Some(held)) = (&process.place, &process.held) else {
+            return Vec::new();
+        };
+        let world = &self.worlds[&process.generation];
+        let rank = world.members.iter().position(|member| member == worker);
+        let plan = RunPlan::new(self.sim.state().config().shape, 1).unwrap();
+        let step = held.len() as u64;
+        let Some(shape) = plan.epoch_shape().step(plan.step_in_epoch(step)) else {
+            return Vec::new();
+        };
+        let count = shape.micro_batches.len() as u32;
+        let mut mine = world
+            .assignment
+            .micro_batches(step, count, rank.unwrap() as u32);
+        if !entered {
+            mine.truncate(process.generation as usize % 2);
+        }
+        mine
     }
 
     pub(super) fn acts(&mut self, worker: &WorkerId) {
@@ -53,6 +78,7 @@ impl Cluster {
                     worker: worker.clone(),
                     generation: 0,
                     step: None,
+                    micro_batches: Vec::new(),
                 });
             }
             Place::Forming => self.forms(worker),
@@ -174,6 +200,7 @@ impl Cluster {
                 worker: worker.clone(),
                 generation: number,
                 step: Some(step + 1),
+                micro_batches: Vec::new(),
             });
         }
     }

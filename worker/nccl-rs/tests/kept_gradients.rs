@@ -1,0 +1,195 @@
+//! What a rank has computed of a step outlives the group that was to sum it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer};
+use tch::{Device, Kind, Tensor};
+
+use support::{Ranks, on_ranks, on_ranks_watched, shares_memory};
+
+const SIDE: i64 = 64;
+
+fn parameters() -> Vec<Tensor> {
+    (0..4)
+        .map(|_| Tensor::ones([SIDE, SIDE], (Kind::Float, Device::Cpu)).set_requires_grad(true))
+        .collect()
+}
+
+/// Its gradient is `value` in every element of every parameter.
+fn loss(parameters: &[Tensor], value: f64) -> Tensor {
+    let one = |parameter: &Tensor| (parameter * value).sum(Kind::Float);
+    parameters.iter().map(one).sum()
+}
+
+fn buckets() -> BucketSizes {
+    BucketSizes {
+        first_bytes: 1,
+        cap_bytes: 20_000,
+    }
+}
+
+/// The one value that all elements of all gradients have.
+fn value(reducer: &Reducer) -> f64 {
+    let all: Vec<f64> = reducer
+        .gradients()
+        .unwrap()
+        .iter()
+        .flat_map(|gradient| [gradient.min(), gradient.max()])
+        .map(|value| value.double_value(&[]))
+        .collect();
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{all:?}");
+    all[0]
+}
+
+fn again(group: &ProcessGroup, parameters: &[Tensor], kept: &KeptGradients) -> Reducer {
+    Reducer::resuming(group, parameters, buckets(), Some(kept)).unwrap()
+}
+
+/// The last rank dies in the midst of its backward pass, wherever it has got to.
+fn kill_the_last(mut ranks: Ranks) {
+    for rank in 0..3 {
+        ranks.hear(&format!("rank {rank} is there"));
+    }
+    // Long enough for its first buckets to be there; any other moment has the same outcome.
+    std::thread::sleep(Duration::from_millis(300));
+    ranks.kill(2);
+    ranks.was_killed(2);
+    for rank in 0..2 {
+        ranks.succeeds(rank);
+    }
+}
+
+/// Gradients of its last two parameters come at once, those of the first two after more than a second.
+fn endless_loss(parameters: &[Tensor]) -> Tensor {
+    let slow = (0..60_000).fold(&parameters[0] + &parameters[1], |product, _| {
+        product.matmul(&Tensor::eye(SIDE, (Kind::Float, Device::Cpu)))
+    });
+    slow.sum(Kind::Float) + loss(&parameters[2..], 1.0)
+}
+
+#[test]
+fn survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_is_shared() {
+    let name =
+        "survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_is_shared";
+    on_ranks_watched(
+        name,
+        3,
+        |rank| {
+            let group = rank.group("g1");
+            let parameters = parameters();
+            let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
+            let mine = 1.0 + rank.rank as f64;
+            reducer.zero_gradients().unwrap();
+            reducer.accumulate(&loss(&parameters, mine)).unwrap();
+            if rank.rank == 2 {
+                let loss = endless_loss(&parameters);
+                rank.tell("rank 2 is there");
+                let _ = reducer.backward(&loss);
+                rank.wait_to_be_killed();
+            }
+            rank.tell(&format!("rank {} is there", rank.rank));
+            reducer
+                .backward(&loss(&parameters, 10.0 * mine))
+                .unwrap_err();
+
+            let kept = reducer.keep().unwrap();
+
+            drop(group);
+            let group = rank.group_as("g2", rank.rank, 2);
+            if !shares_memory() {
+                assert!(kept.is_none(), "sums over sockets are made in place");
+                return;
+            }
+            let reducer = again(&group, &parameters, &kept.unwrap());
+            assert!(reducer.has_resumed());
+            assert_eq!(value(&reducer), 11.0 * mine);
+            // One of them does what the dead had not handed over.
+            if rank.rank == 0 {
+                reducer.backward(&loss(&parameters, 100.0)).unwrap();
+            } else {
+                reducer.backward_zero().unwrap();
+            }
+            assert_eq!(value(&reducer), 11.0 + 22.0 + 100.0);
+            assert!(reducer.keep().unwrap().is_none(), "these are sums");
+        },
+        kill_the_last,
+    );
+}
+
+#[test]
+fn gradients_that_were_added_up_before_the_reduction_are_kept() {
+    on_ranks(
+        "gradients_that_were_added_up_before_the_reduction_are_kept",
+        2,
+        |rank| {
+            let parameters = parameters();
+            let group = rank.group("g1");
+            let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
+            let mine = 1.0 + rank.rank as f64;
+            reducer.zero_gradients().unwrap();
+            reducer.accumulate(&loss(&parameters, mine)).unwrap();
+            group.abort().unwrap();
+            // The group is over; the pass counts nevertheless.
+            reducer
+                .backward(&loss(&parameters, 10.0 * mine))
+                .unwrap_err();
+            let kept = reducer.keep().unwrap().unwrap();
+            drop(group);
+
+            let group = rank.group("g2");
+            let reducer = again(&group, &parameters, &kept);
+            assert!(reducer.has_resumed());
+            assert_eq!(value(&reducer), 11.0 * mine);
+            reducer.backward_zero().unwrap();
+            assert_eq!(value(&reducer), 33.0);
+        },
+    );
+}
+
+#[test]
+fn gradients_that_are_gone_are_not_resumed() {
+    on_ranks("gradients_that_are_gone_are_not_resumed", 2, |rank| {
+        let parameters = parameters();
+        let group = rank.group("g1");
+        let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
+        reducer.accumulate(&loss(&parameters, 1.0)).unwrap();
+        let kept = reducer.keep().unwrap().unwrap();
+        drop(group);
+        // Another layout.
+        let group = rank.group("g2");
+        let reducer = Reducer::resuming(&group, &parameters[..3], buckets(), Some(&kept)).unwrap();
+        assert!(!reducer.has_resumed());
+        assert_eq!(value(&reducer), 0.0);
+        drop(reducer);
+        // A reducer of the same layout has begun anew in the same memory.
+        drop(Reducer::new(&group, &parameters, buckets()).unwrap());
+        let reducer = again(&group, &parameters, &kept);
+        assert_eq!(reducer.has_resumed(), !shares_memory());
+        let expected = if shares_memory() { 0.0 } else { 1.0 };
+        assert_eq!(value(&reducer), expected);
+    });
+}
+
+#[test]
+fn a_pass_that_broke_off_leaves_nothing_to_keep() {
+    on_ranks("a_pass_that_broke_off_leaves_nothing_to_keep", 2, |rank| {
+        let parameters = parameters();
+        let group = rank.group("g1");
+        let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
+        // Backward cannot go through what it needs of the same graph twice.
+        let used_up: Tensor = parameters
+            .iter()
+            .map(|one| (one * one).sum(Kind::Float))
+            .sum();
+        used_up.backward();
+        reducer.zero_gradients().unwrap();
+        reducer.accumulate(&used_up).unwrap_err();
+        assert!(reducer.keep().unwrap().is_none());
+        rank.tell(&format!("rank {} is done", rank.rank));
+        rank.hear(&format!("rank {} is done", 1 - rank.rank));
+    });
+}
