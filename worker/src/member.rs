@@ -15,8 +15,9 @@ use crate::error::WorkerError;
 use crate::session::{Link, RemoteStore};
 use crate::snapshot::About;
 use crate::train::feed::Feed;
+use crate::train::held::Held;
 use crate::train::online::Online;
-use crate::train::replica::{Held, Parts, Replica};
+use crate::train::replica::{Parts, Replica};
 use crate::train::restore::{restore, restore_average};
 use crate::train::transfer::Source;
 use crate::train::{self, Outcome};
@@ -131,7 +132,7 @@ impl Member {
             parameters: replica.parameters(),
         }));
         self.online.begin(step);
-        self.feed.holds(step, replica.done());
+        self.feed.holds(step, replica.work().done());
         let outcome = train::run(&mut replica, &mut self.feed, &mut self.online, &self.train);
         let outcome = outcome.inspect_err(|_| replica.keep())?;
         let step = replica.step();

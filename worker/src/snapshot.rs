@@ -46,8 +46,8 @@ pub(crate) fn take(replica: &mut Replica) -> Result<(), WorkerError> {
         "rng": { "scheme": "counter: (seed, epoch, sample id)" },
     });
     replica.link().reach("snapshot");
-    let weights = weights::to_safetensors(&replica.model_state()?, &about.metadata)?;
-    let optimizer = weights::to_safetensors(&replica.optimizer_state()?, &BTreeMap::new())?;
+    let weights = weights::to_safetensors(&replica.held().model_state()?, &about.metadata)?;
+    let optimizer = weights::to_safetensors(&replica.held().optimizer_state()?, &BTreeMap::new())?;
     let mut files = vec![
         ("model.safetensors".to_owned(), weights),
         ("optimizer.safetensors".to_owned(), optimizer),

@@ -113,6 +113,7 @@ mod tests {
         Message::Standby(v1::Standby {
             generation: 3,
             step: Some(step),
+            micro_batches: Vec::new(),
         })
     }
 

@@ -11,7 +11,7 @@ use nccl_rs::fused;
 use proto::v1::TrainSpec;
 use tch::{TchError, Tensor};
 
-use super::replica::Held;
+use super::held::Held;
 use crate::error::WorkerError;
 
 /// The average: one tensor for each of the model's parameters, and one for its running statistics.

@@ -2,6 +2,7 @@
 
 pub(crate) mod average;
 pub(crate) mod feed;
+pub(crate) mod held;
 pub(crate) mod online;
 pub(crate) mod optimizer;
 pub(crate) mod replica;
@@ -13,17 +14,17 @@ pub(crate) mod transform;
 mod witness;
 pub(crate) mod work;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use model::loss::Loss;
-use proto::v1::{self, plan_item::Item};
+use proto::v1::{self, plan_item::Item, session_request::Message};
 
 use crate::error::WorkerError;
 use crate::{evaluate, snapshot};
 use feed::Feed;
 use online::Online;
 use replica::Replica;
-use schedule::Schedule;
+use schedule::{Rates, Schedule};
 use tally::Seen;
 
 /// What `train.loss` names.
@@ -77,7 +78,7 @@ pub(crate) fn run(
                 replica.link().reach("step-begun");
                 for remaining in (0..passes).rev() {
                     let batch = feed.batch(plan.step)?; // decoded ahead; on CUDA the copy is asynchronous
-                    if let Some(batch) = replica.usable(batch) {
+                    if let Some(batch) = replica.work().usable(batch) {
                         let loss = replica.forward(&batch, &plan, online)?;
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
                         replica.link().reach("added-up");
@@ -91,7 +92,7 @@ pub(crate) fn run(
                 let (seen, norm) = replica.reduce()?; // the host waits for the device
                 replica.link().reach("reduced");
                 let rates = schedule.rates(plan.step);
-                let applied = replica.is_finite(seen, norm, spec)?;
+                let applied = replica.work().is_finite(seen, norm, spec)?;
                 if applied {
                     replica.commit(rates, seen, norm)?;
                 } else {
@@ -99,7 +100,7 @@ pub(crate) fn run(
                 }
                 replica.link().reach("committed");
                 online.end_step(replica, applied)?;
-                replica.report(&plan, (seen, norm, rates), started, feed)?;
+                report(replica, &plan, (seen, norm, rates), started, feed)?;
                 replica.link().reach("reported");
                 if seen.snapshot {
                     snapshot::take(replica)?;
@@ -122,6 +123,31 @@ pub(crate) fn run(
             Item::Finish(_) => return finish(replica, Outcome::Finished),
         }
     }
+}
+
+/// Tells the coordinator of the step that was just applied or passed over.
+fn report(
+    replica: &mut Replica,
+    plan: &v1::StepPlan,
+    (seen, norm, rates): (Seen, f64, Rates),
+    started: Instant,
+    feed: &mut Feed,
+) -> Result<(), WorkerError> {
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let report = v1::Progress {
+        samples_in_step: plan.samples_in_step,
+        loss: seen.loss,
+        gradient_norm: norm,
+        learning_rate_trunk: rates.trunk,
+        learning_rate_head: rates.head,
+        step_micros: micros(started.elapsed()),
+        data_wait_micros: micros(feed.take_waited()),
+        state_hash: replica.hash_if_due()?,
+        passed_over: !(seen.loss.is_finite() && norm.is_finite()),
+        ..replica.work().reported()
+    };
+    replica.link().send(Message::Progress(report));
+    Ok(())
 }
 
 /// Whether the ranks agreed to end here. With every process told to end, nobody would be left to go on from.

@@ -1,18 +1,17 @@
-//! One rank's copy of everything a step changes ([`Held`]), and what it is in one generation ([`Replica`]).
+//! A rank in one generation: the model's copy that it holds ([`Held`]), bound to a process group.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use model::HgatFc;
 use model::loss::Loss;
-use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer};
-use proto::v1::{self, session_request::Message};
+use nccl_rs::{BucketSizes, ProcessGroup, Reducer};
+use proto::v1;
 use tch::{TchError, Tensor};
 
-use super::average::Average;
 use super::feed::{DeviceBatch, Feed};
+use super::held::Held;
 use super::online::Online;
-use super::optimizer::{Optimizer, norm};
+use super::optimizer::norm;
 use super::schedule::Rates;
 use super::tally::{Seen, Tally, Wishes};
 use super::transfer;
@@ -20,46 +19,6 @@ use super::witness::Place;
 use super::work::Work;
 use crate::error::WorkerError;
 use crate::session::{Link, Upload};
-
-/// The state that training changes. It outlives generations: an aborted step leaves it as it was.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) model: HgatFc,
-    pub(crate) optimizer: Optimizer,
-    /// The average of the weights, where the run keeps one.
-    pub(crate) average: Option<Average>,
-    /// Committed steps whose state this is; `None`: it is no state of the run's present.
-    pub(crate) steps: Option<u64>,
-    /// The step in flight.
-    pub(crate) work: Work,
-    /// The gradients of what is done of it, between two generations.
-    pub(crate) kept: Option<KeptGradients>,
-}
-
-impl Held {
-    /// Everything a step changes: optimizer state, parameters, running statistics, and their average.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        self.optimizer
-            .tensors()
-            .chain(self.model.parameters().iter().map(|p| &p.tensor))
-            .chain([self.model.running_statistics()])
-            .chain(self.average.iter().flat_map(Average::tensors))
-    }
-
-    /// The micro-batches of the step after this state whose gradients are kept, by their numbers in the step.
-    pub(crate) fn micro_batches(&self) -> Vec<u32> {
-        if self.kept.is_none() || self.steps != Some(self.work.step()) {
-            return Vec::new();
-        }
-        self.work.done().iter().map(|batch| batch.index).collect()
-    }
-
-    /// Nothing of the step in flight is to be used: another state takes this one's place, or other rules hold.
-    pub(crate) fn forget_step(&mut self) {
-        self.kept = None;
-        self.work.forget();
-    }
-}
 
 /// A rank in one generation.
 #[derive(Debug)]
@@ -169,14 +128,14 @@ impl<'a> Replica<'a> {
         })
     }
 
-    /// The micro-batches of the first step that need not be done.
-    pub(crate) fn done(&self) -> &[v1::MicroBatch] {
-        self.held.work.done()
+    /// The step in flight.
+    pub(crate) fn work(&mut self) -> &mut Work {
+        &mut self.held.work
     }
 
     /// Keeps what is done of the step in flight for the next generation, as far as it is whole.
     pub(crate) fn keep(&mut self) {
-        if self.done().is_empty() {
+        if self.held.work.done().is_empty() {
             return;
         }
         match self.reducer.keep() {
@@ -229,11 +188,6 @@ impl<'a> Replica<'a> {
             begun.map_err(torch)?;
         }
         Ok(feed.passes(plan))
-    }
-
-    /// The batch, if there is enough of it to train on.
-    pub(crate) fn usable(&mut self, batch: DeviceBatch) -> Option<DeviceBatch> {
-        self.held.work.usable(batch)
     }
 
     /// Holds the trunk, or lets it go, as `epoch` (from 0) wants it.
@@ -361,42 +315,6 @@ impl<'a> Replica<'a> {
         self.held.steps = Some(self.step);
     }
 
-    /// Whether the step may be applied: every rank decides alike.
-    pub(crate) fn is_finite(
-        &self,
-        seen: Seen,
-        norm: f64,
-        spec: &v1::TrainSpec,
-    ) -> Result<bool, WorkerError> {
-        self.held.work.is_finite(seen, norm, spec)
-    }
-
-    /// Tells the coordinator of the step that was just applied or passed over.
-    pub(crate) fn report(
-        &mut self,
-        plan: &v1::StepPlan,
-        (seen, norm, rates): (Seen, f64, Rates),
-        started: Instant,
-        feed: &mut Feed,
-    ) -> Result<(), WorkerError> {
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let state_hash = self.hash_if_due()?;
-        let report = v1::Progress {
-            samples_in_step: plan.samples_in_step,
-            loss: seen.loss,
-            gradient_norm: norm,
-            learning_rate_trunk: rates.trunk,
-            learning_rate_head: rates.head,
-            step_micros: micros(started.elapsed()),
-            data_wait_micros: micros(feed.take_waited()),
-            state_hash,
-            passed_over: !(seen.loss.is_finite() && norm.is_finite()),
-            ..self.held.work.reported()
-        };
-        self.link.send(Message::Progress(report));
-        Ok(())
-    }
-
     /// What any rank was asked for: all of them learn it here, or none.
     pub(crate) fn agree(&self) -> Result<Seen, WorkerError> {
         let _entered = self
@@ -424,25 +342,6 @@ impl<'a> Replica<'a> {
         }
         let digest = transfer::digest(self.held.tensors(), self.step).map_err(self.torch())?;
         Ok(digest.to_le_bytes().to_vec())
-    }
-
-    /// The optimizer's state by name: `{kind}/{parameter}`.
-    pub(crate) fn optimizer_state(&self) -> Result<Vec<(String, Tensor)>, WorkerError> {
-        let mut named = Vec::new();
-        for (kind, tensors) in self.held.optimizer.state() {
-            let split = self.held.model.split_like_parameters(tensors)?;
-            named.extend(
-                split
-                    .into_iter()
-                    .map(|(name, tensor)| (format!("{kind}/{name}"), tensor)),
-            );
-        }
-        Ok(named)
-    }
-
-    /// The model's state by the reference's names.
-    pub(crate) fn model_state(&self) -> Result<Vec<(String, Tensor)>, WorkerError> {
-        Ok(self.held.model.export()?)
     }
 
     /// Everything a step changes.

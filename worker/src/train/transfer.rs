@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use nccl_rs::{ProcessGroup, Work};
 use tch::{Device, TchError, Tensor};
 
-use super::replica::Held;
+use super::held::Held;
 use crate::error::WorkerError;
 
 /// Who holds the state that a generation begins with.

@@ -1,0 +1,123 @@
+//! The gradient reducer, and what it leaves to the next one.
+
+use std::ptr::{NonNull, null, null_mut};
+
+use tch::Tensor;
+
+use super::{Failure, Group, check, non_null, tensor_from, tensor_pointer};
+use crate::sys;
+
+/// A gradient reducer. Must be freed before its group, which [`crate::Reducer`] sees to by owning
+/// a share of the group.
+#[derive(Debug)]
+pub(crate) struct Reducer(NonNull<sys::Reducer>);
+
+// SAFETY: the reducer has no thread of its own and is bound to none; all calls take turns because
+// the handle is not Sync (a raw pointer is not).
+unsafe impl Send for Reducer {}
+
+impl Reducer {
+    pub(crate) fn new(
+        group: &Group,
+        parameters: &[Tensor],
+        buckets: &[Vec<usize>],
+        kept: Option<&Kept>,
+    ) -> Result<Self, Failure> {
+        let pointers: Vec<_> = parameters.iter().map(tensor_pointer).collect();
+        let members: Vec<usize> = buckets.iter().flatten().copied().collect();
+        let lengths: Vec<usize> = buckets.iter().map(Vec::len).collect();
+        let kept = kept.map_or(null(), |kept| kept.0.as_ptr().cast_const());
+        let mut out = null_mut();
+        // SAFETY: three arrays with their lengths (`members` holds the sum of `lengths`), read only
+        // during the call, as is `kept`, which is valid or null; the shim copies the tensors'
+        // references. The caller keeps the group alive for as long as the reducer.
+        check(unsafe {
+            sys::nrs_reducer_new(
+                group.0.as_ptr(),
+                pointers.as_ptr(),
+                pointers.len(),
+                members.as_ptr(),
+                lengths.as_ptr(),
+                lengths.len(),
+                kept,
+                &raw mut out,
+            )
+        })?;
+        Ok(Self(non_null(out)))
+    }
+
+    /// Whether it began with kept gradients.
+    pub(crate) fn has_resumed(&self) -> bool {
+        // SAFETY: valid reducer; reads what is set once, in `nrs_reducer_new`.
+        unsafe { sys::nrs_reducer_has_resumed(self.0.as_ptr()) != 0 }
+    }
+
+    /// This rank's own gradients; none where they are not whole.
+    pub(crate) fn keep(&self) -> Result<Option<Kept>, Failure> {
+        let mut out = null_mut();
+        // SAFETY: valid reducer, only read; `out` is null or allocated for us alone.
+        check(unsafe { sys::nrs_reducer_keep(self.0.as_ptr(), &raw mut out) })?;
+        Ok(NonNull::new(out).map(Kept))
+    }
+
+    /// Whether it sums through memory that the ranks share.
+    pub(crate) fn is_shared(&self) -> bool {
+        // SAFETY: valid reducer; reads a pointer that is set once, in `nrs_reducer_new`.
+        unsafe { sys::nrs_reducer_is_shared(self.0.as_ptr()) != 0 }
+    }
+
+    pub(crate) fn backward(&self, loss: &Tensor, reduce: bool) -> Result<(), Failure> {
+        // SAFETY: valid reducer and tensor; backward runs on this thread (and on libtorch's own for
+        // CUDA) and is over when the call returns.
+        check(unsafe {
+            sys::nrs_reducer_backward(self.0.as_ptr(), tensor_pointer(loss), i32::from(reduce))
+        })
+    }
+
+    pub(crate) fn backward_zero(&self) -> Result<(), Failure> {
+        // SAFETY: as for `backward`.
+        check(unsafe { sys::nrs_reducer_backward_zero(self.0.as_ptr()) })
+    }
+
+    pub(crate) fn zero(&self) -> Result<(), Failure> {
+        // SAFETY: valid reducer.
+        check(unsafe { sys::nrs_reducer_zero(self.0.as_ptr()) })
+    }
+
+    pub(crate) fn gradient(&self, index: usize) -> Result<Tensor, Failure> {
+        let mut out = null_mut();
+        // SAFETY: valid reducer; the shim checks the index.
+        check(unsafe { sys::nrs_reducer_gradient(self.0.as_ptr(), index, &raw mut out) })?;
+        Ok(tensor_from(out))
+    }
+
+    pub(crate) fn bucket(&self, index: usize) -> Result<Tensor, Failure> {
+        let mut out = null_mut();
+        // SAFETY: valid reducer; the shim checks the index.
+        check(unsafe { sys::nrs_reducer_bucket(self.0.as_ptr(), index, &raw mut out) })?;
+        Ok(tensor_from(out))
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: the one and only free, with the group still alive (see the type). c10d's
+        // destructor may throw; the shim catches it.
+        let _ = check(unsafe { sys::nrs_reducer_free(self.0.as_ptr()) });
+    }
+}
+
+/// Gradients that outlive their reducer.
+#[derive(Debug)]
+pub(crate) struct Kept(NonNull<sys::Kept>);
+
+// SAFETY: tensors, whose references are counted atomically, and two numbers; nothing in it is bound to
+// a thread. Not Sync: nothing needs it.
+unsafe impl Send for Kept {}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: the one and only free; reducers copy from it and keep no reference.
+        let _ = check(unsafe { sys::nrs_kept_free(self.0.as_ptr()) });
+    }
+}
