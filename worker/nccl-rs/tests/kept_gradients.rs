@@ -97,6 +97,7 @@ fn survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_i
                 .unwrap_err();
 
             let kept = reducer.keep().unwrap();
+            drop(reducer);
 
             drop(group);
             let group = rank.group_as("g2", rank.rank, 2);
@@ -138,6 +139,7 @@ fn gradients_that_were_added_up_before_the_reduction_are_kept() {
                 .backward(&loss(&parameters, 10.0 * mine))
                 .unwrap_err();
             let kept = reducer.keep().unwrap().unwrap();
+            drop(reducer);
             drop(group);
 
             let group = rank.group("g2");
@@ -158,6 +160,7 @@ fn gradients_that_are_gone_are_not_resumed() {
         let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
         reducer.accumulate(&loss(&parameters, 1.0)).unwrap();
         let kept = reducer.keep().unwrap().unwrap();
+        drop(reducer);
         drop(group);
         // Another layout.
         let group = rank.group("g2");
