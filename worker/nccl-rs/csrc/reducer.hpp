@@ -140,6 +140,7 @@ struct nrs_reducer {
   nrs_group* group;
   std::vector<at::Tensor> parameters;
   std::vector<at::Tensor> flat;  // the buckets, each one flat tensor
+  at::Tensor beside;  // summed with every reduction; may be undefined
   std::unique_ptr<nrs::SharedSum> shared;  // null: the group's own all-reduce
   std::unique_ptr<nrs::FixedReducer> reducer;
   nrs::SumHook* hook;  // owned by `reducer`
@@ -204,7 +205,7 @@ inline void attach_gradients(
     reducer.flat.push_back(bucket.getBufferRef());
   }
   if (reducer.group->share) {
-    reducer.shared = SharedSum::make(*reducer.group, reducer.flat);
+    reducer.shared = SharedSum::make(*reducer.group, reducer.flat, reducer.beside);
     if (reducer.shared) {
       reducer.hook->use(*reducer.shared);
     }
@@ -248,11 +249,13 @@ inline nrs_reducer* make_reducer(
     nrs_group* group,
     std::vector<at::Tensor> parameters,
     const std::vector<std::vector<size_t>>& layout,
-    const nrs_kept* kept) {
+    const nrs_kept* kept,
+    at::Tensor beside) {
   group->health->require_alive();
   auto reducer = std::make_unique<nrs_reducer>();
   reducer->group = group;
   reducer->parameters = std::move(parameters);
+  reducer->beside = std::move(beside);
   reducer->reducer = std::make_unique<FixedReducer>(reducer->parameters, layout, group->group);
   auto hook = std::make_unique<SumHook>(*group);
   reducer->hook = hook.get();
@@ -317,6 +320,9 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
       reducer.own = own;
       reducer.shared->finish();
       reducer.own = false;
+    } else if (reducer.beside.defined()) {
+      std::unique_ptr<nrs_work> work(all_reduce(*reducer.group, reducer.beside, 0));
+      wait(*work);
     }
   } catch (...) {
     reducer.own = reducer.own && !reducer.shared->copied();

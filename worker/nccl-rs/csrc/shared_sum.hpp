@@ -9,9 +9,10 @@
 //
 // Nobody is waited for while gradients are still being computed: what can be summed is summed when
 // the next bucket is ready, and the rest after the last. Sums are copied only once all of them are
-// there. So when a peer dies before, the buckets of those who are left still hold what they have
-// computed themselves, whole, and they need not do it again. A peer's death shows by its process,
-// its end of the group by its segment.
+// there. When a peer dies before, the buckets of those who are left still hold what they have
+// computed themselves, whole, and they need not do it again. When it dies later, its sums are where
+// they were, and nobody needs it any more: that is so for all ranks, or for none. A peer's death
+// shows by its process, its end of the group by its segment.
 #pragma once
 
 #include <chrono>
@@ -29,12 +30,14 @@ namespace nrs {
 class SharedSum {
  public:
   // Puts the buckets' memory into segments that all ranks share, or answers null, alike on all
-  // ranks, where not all of them can: then nothing has changed. A collective call.
-  static std::unique_ptr<SharedSum> make(nrs_group& group, std::vector<at::Tensor>& buckets) {
+  // ranks, where not all of them can: then nothing has changed. `beside`, if defined, is summed as a
+  // further bucket, but keeps its memory. A collective call.
+  static std::unique_ptr<SharedSum> make(
+      nrs_group& group, const std::vector<at::Tensor>& buckets, const at::Tensor& beside) {
     const auto ranks = static_cast<size_t>(group.group->getSize());
-    std::unique_ptr<SharedSum> shared(new SharedSum(group, buckets));
+    std::unique_ptr<SharedSum> shared(new SharedSum(group, buckets, beside));
     KeptSegments& kept = KeptSegments::of_process();
-    shared->own_ = kept.own(buckets.size(), 2 * shared->bytes_);
+    shared->own_ = kept.own(shared->buckets_.size(), 2 * shared->bytes_);
 
     const auto width = static_cast<int64_t>(sizeof(SegmentPlace) / sizeof(int64_t));
     const SegmentPlace own = shared->own_ ? shared->own_->place() : SegmentPlace{};
@@ -46,7 +49,7 @@ class SharedSum {
     // have come through the reduction below.
     if (shared->own_) {
       shared->found_ = SharedPlace{shared->own_->identity(), shared->own_->token()};
-      shared->own_->renew(own.token, buckets.size());
+      shared->own_->renew(own.token, shared->buckets_.size());
     }
 
     bool reached = shared->own_ != nullptr;
@@ -112,6 +115,14 @@ class SharedSum {
       std::rethrow_exception(failure_);
     }
     const Deadline deadline = Clock::now() + group_.timeout;
+    const bool alone = segments_.size() == 1;
+    if (beside_.defined() && !alone) {
+      const size_t last = buckets_.size() - 1;
+      part(rank_, last, 0, beside_.numel()).copy_(beside_);
+      stages_[last] = Stage::kReady;
+      own_->bucket(last).ready.store(step_, std::memory_order_release);
+      own_->announce();
+    }
     // Every share is summed before any sum is waited for.
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       sum_if_ready(bucket, &deadline);
@@ -121,14 +132,25 @@ class SharedSum {
         await(rank, segments_[rank]->bucket(bucket).reduced, &deadline);
       }
     }
+    if (alone) {
+      return;
+    }
     copied_ = true;
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       copy(bucket);
     }
+    if (beside_.defined()) {
+      beside_.copy_(part(rank_, buckets_.size() - 1, 0, beside_.numel()));
+    }
+    for (size_t rank = 0; rank < segments_.size(); ++rank) {
+      if (!segments_[rank]->is_used_as(tokens_[rank])) {
+        throw Refusal(kCollective, "rank " + std::to_string(rank) + " has left the group");
+      }
+    }
     own_->head()->done.store(step_, std::memory_order_release);
     own_->announce();
     for (size_t rank = 0; rank < segments_.size(); ++rank) {
-      await(rank, segments_[rank]->head()->done, &deadline);
+      release(rank, deadline);
     }
   }
 
@@ -147,9 +169,15 @@ class SharedSum {
   // Elements that are summed at a time: they stay in a core's cache.
   static constexpr int64_t kStretch = 1 << 15;
 
-  SharedSum(nrs_group& group, std::vector<at::Tensor>& buckets)
-      : group_(group), rank_(static_cast<size_t>(group.group->getRank())), buckets_(buckets) {
-    for (const auto& bucket : buckets) {
+  SharedSum(nrs_group& group, const std::vector<at::Tensor>& buckets, const at::Tensor& beside)
+      : group_(group),
+        rank_(static_cast<size_t>(group.group->getRank())),
+        buckets_(buckets),
+        beside_(beside.defined() ? beside.view({-1}) : beside) {
+    if (beside.defined()) {
+      buckets_.push_back(beside_);
+    }
+    for (const auto& bucket : buckets_) {
       offsets_.push_back(bytes_);
       bytes_ += (bucket.nbytes() + 4095) / 4096 * 4096;
     }
@@ -163,7 +191,8 @@ class SharedSum {
   // Lets each bucket's storage be its place in the own segment. Views of it, such as the
   // parameters' gradients, follow, since they share the storage.
   void move_in() {
-    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+    const size_t moved = buckets_.size() - (beside_.defined() ? 1 : 0);
+    for (size_t bucket = 0; bucket < moved; ++bucket) {
       char* data = own_->data(buckets_.size(), offsets_[bucket]);
       auto* kept = new std::shared_ptr<Segment>(own_);
       buckets_[bucket].storage().unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(
@@ -234,12 +263,22 @@ class SharedSum {
   }
 
   void copy(size_t bucket) {
-    for (size_t rank = 0; rank < segments_.size() && segments_.size() > 1; ++rank) {
+    for (size_t rank = 0; rank < segments_.size(); ++rank) {
       const int64_t from = share(rank, bucket);
       const int64_t to = share(rank + 1, bucket);
       if (from < to) {
         part(rank_, bucket, from, to).copy_(sums(rank, bucket, from, to));
       }
+    }
+  }
+
+  // Returns once a rank reads this rank's sums no more: it is done with the step, or it is gone, and
+  // then the group is over. The step itself has succeeded.
+  void release(size_t rank, const Deadline& deadline) {
+    try {
+      await(rank, segments_[rank]->head()->done, &deadline);
+    } catch (const Refusal&) {
+      // `await` has ended the group, if nobody else had.
     }
   }
 
@@ -278,7 +317,8 @@ class SharedSum {
 
   nrs_group& group_;
   size_t rank_;
-  std::vector<at::Tensor> buckets_;
+  std::vector<at::Tensor> buckets_;  // and what is summed beside them
+  at::Tensor beside_;
   std::vector<size_t> offsets_;
   size_t bytes_ = 0;
   std::shared_ptr<Segment> own_;

@@ -220,6 +220,7 @@ nrs_failure* nrs_reducer_new(
     const size_t* lengths,
     size_t bucket_count,
     const nrs_kept* kept,
+    const at::Tensor* beside,
     nrs_reducer** out) {
   return guarded([&] {
     std::vector<at::Tensor> tensors;
@@ -233,7 +234,9 @@ nrs_failure* nrs_reducer_new(
       layout.emplace_back(members, members + lengths[bucket]);
       members += lengths[bucket];
     }
-    *out = nrs::make_reducer(group, std::move(tensors), layout, kept);
+    const at::Tensor none;
+    *out = nrs::make_reducer(
+        group, std::move(tensors), layout, kept, beside == nullptr ? none : *beside);
   });
 }
 

@@ -284,7 +284,7 @@ impl ProcessGroup {
         &self.shared
     }
 
-    fn check(&self, tensor: &Tensor, operation: &'static str, what: &str) -> Result<()> {
+    pub(crate) fn check(&self, tensor: &Tensor, operation: &'static str, what: &str) -> Result<()> {
         tensor::check(
             tensor,
             &Use {

@@ -45,7 +45,7 @@ pub use buckets::{BucketSizes, Layout, assign_buckets};
 pub use cuda::{load_cuda, nccl_unavailable_reason};
 pub use error::{Error, Result};
 pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp};
-pub use reducer::{KeptGradients, Reducer};
+pub use reducer::{KeptGradients, Reducer, ReducerOptions};
 pub use stacks::{ThreadStack, stacks};
 pub use store::{Store, StoreError};
 pub use work::{Gathering, Work};

@@ -34,6 +34,18 @@ pub struct Reducer {
     bucket_count: usize,
 }
 
+/// What more a reducer may be given.
+#[derive(Debug, Default)]
+pub struct ReducerOptions<'a> {
+    /// It begins with the gradients that an earlier reducer kept, if they are still there and laid
+    /// out alike: [`Reducer::has_resumed`] tells.
+    pub kept: Option<&'a KeptGradients>,
+    /// A small tensor that every reduction sums over all ranks as well, in place. Through shared
+    /// memory either all ranks that are left come by all sums, these and the gradients', or none
+    /// does.
+    pub beside: Option<&'a Tensor>,
+}
+
 /// A rank's own gradients, between two reducers.
 ///
 /// Those in shared memory lie where they were, and are gone once another reducer was made there, or
@@ -49,20 +61,24 @@ impl Reducer {
     /// A refusal that names the parameter's index; [`Error::OutOfMemory`] or [`Error::Torch`] when
     /// the buckets cannot be made.
     pub fn new(group: &ProcessGroup, parameters: &[Tensor], sizes: BucketSizes) -> Result<Self> {
-        Self::resuming(group, parameters, sizes, None)
+        Self::with_options(group, parameters, sizes, ReducerOptions::default())
     }
 
-    /// As [`Reducer::new`], but with the gradients that an earlier reducer kept, if they are still
-    /// there and laid out alike: [`Reducer::has_resumed`] tells.
+    /// As [`Reducer::new`], with more to it.
     ///
     /// # Errors
-    /// As for [`Reducer::new`].
-    pub fn resuming(
+    /// As for [`Reducer::new`]; for what is beside the gradients as for
+    /// [`ProcessGroup::all_reduce`].
+    pub fn with_options(
         group: &ProcessGroup,
         parameters: &[Tensor],
         sizes: BucketSizes,
-        kept: Option<&KeptGradients>,
+        options: ReducerOptions<'_>,
     ) -> Result<Self> {
+        let ReducerOptions { kept, beside } = options;
+        if let Some(beside) = beside {
+            group.check(beside, "reducer", "what is summed beside gradients")?;
+        }
         let group = Arc::clone(group.shared());
         check_parameters(parameters, &group)?;
         let layouts: Vec<Layout> = parameters
@@ -76,7 +92,7 @@ impl Reducer {
             .collect();
         let buckets = assign_buckets(&layouts, sizes);
         let kept = kept.map(|kept| &kept.0);
-        let handle = ffi::Reducer::new(&group.handle, parameters, &buckets, kept)
+        let handle = ffi::Reducer::new(&group.handle, parameters, &buckets, kept, beside)
             .map_err(|failure| group.error("creating the reducer", failure))?;
         Ok(Self {
             handle,

@@ -161,6 +161,7 @@ unsafe extern "C" {
         lengths: *const usize,
         bucket_count: usize,
         kept: *const Kept,
+        beside: *const CTensor,
         out: *mut *mut Reducer,
     ) -> *mut Failure;
     pub(crate) fn nrs_reducer_has_resumed(reducer: *const Reducer) -> i32;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer};
+use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer, ReducerOptions};
 use tch::{Device, Kind, Tensor};
 
 use support::{Ranks, on_ranks, on_ranks_watched, shares_memory};
@@ -44,7 +44,11 @@ fn value(reducer: &Reducer) -> f64 {
 }
 
 fn again(group: &ProcessGroup, parameters: &[Tensor], kept: &KeptGradients) -> Reducer {
-    Reducer::resuming(group, parameters, buckets(), Some(kept)).unwrap()
+    let options = ReducerOptions {
+        kept: Some(kept),
+        beside: None,
+    };
+    Reducer::with_options(group, parameters, buckets(), options).unwrap()
 }
 
 /// The last rank dies in the midst of its backward pass.
@@ -164,7 +168,7 @@ fn gradients_that_are_gone_are_not_resumed() {
         drop(group);
         // Another layout.
         let group = rank.group("g2");
-        let reducer = Reducer::resuming(&group, &parameters[..3], buckets(), Some(&kept)).unwrap();
+        let reducer = again(&group, &parameters[..3], &kept);
         assert!(!reducer.has_resumed());
         assert_eq!(value(&reducer), 0.0);
         drop(reducer);
@@ -175,6 +179,39 @@ fn gradients_that_are_gone_are_not_resumed() {
         let expected = if shares_memory() { 0.0 } else { 1.0 };
         assert_eq!(value(&reducer), expected);
     });
+}
+
+#[test]
+fn what_is_beside_the_gradients_is_summed_with_them() {
+    on_ranks(
+        "what_is_beside_the_gradients_is_summed_with_them",
+        3,
+        |rank| {
+            let parameters = parameters();
+            let group = rank.group("g1");
+            let beside = Tensor::zeros([100], (Kind::Double, Device::Cpu));
+            let options = ReducerOptions {
+                kept: None,
+                beside: Some(&beside),
+            };
+            let reducer = Reducer::with_options(&group, &parameters, buckets(), options).unwrap();
+            for step in 1..4 {
+                let mine = f64::from(step) + rank.rank as f64;
+                let _ = beside.shallow_clone().fill_(mine);
+                reducer.zero_gradients().unwrap();
+                if rank.rank == 0 && step == 2 {
+                    reducer.backward_zero().unwrap();
+                } else {
+                    reducer.backward(&loss(&parameters, mine)).unwrap();
+                }
+                let sum = 3.0 * f64::from(step) + 3.0;
+                let gradients = if step == 2 { sum - 2.0 } else { sum };
+                assert_eq!(value(&reducer), gradients);
+                let found = [beside.min(), beside.max()].map(|one| one.double_value(&[]));
+                assert_eq!(found, [sum, sum]);
+            }
+        },
+    );
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(crate) enum Outcome {
 /// Works through the plan until it finishes, or all ranks agree to stop or to regroup.
 ///
 /// A micro-batch goes through forward and backward in one go. The gradients of all ranks are summed while the last
-/// backward pass still runs; the tally (loss, requests, batch statistics) follows in one small all-reduce. The decoder's
+/// backward pass still runs, and with them the tally (loss, requests, batch statistics). The decoder's
 /// threads work on the next batches all the while.
 pub(crate) fn run(
     replica: &mut Replica,
@@ -89,7 +89,7 @@ pub(crate) fn run(
                 if passes == 0 {
                     replica.backward_nothing()?;
                 }
-                let (seen, norm) = replica.reduce()?; // the host waits for the device
+                let (seen, norm) = replica.read()?; // the host waits for the device
                 replica.link().reach("reduced");
                 let rates = schedule.rates(plan.step);
                 let applied = replica.work().is_finite(seen, norm, spec)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use model::loss::Loss;
-use nccl_rs::{BucketSizes, ProcessGroup, Reducer};
+use nccl_rs::{BucketSizes, ProcessGroup, Reducer, ReducerOptions};
 use proto::v1;
 use tch::{TchError, Tensor};
 
@@ -101,8 +101,12 @@ impl<'a> Replica<'a> {
                 .unwrap_or(usize::MAX)
                 .max(1),
         };
-        let reducer = Reducer::resuming(&group, &parameters, sizes, held.kept.as_ref())
-            .map_err(collective)?;
+        let options = ReducerOptions {
+            kept: held.kept.as_ref(),
+            beside: Some(held.work.tally.values()),
+        };
+        let reducer = Reducer::with_options(&group, &parameters, sizes, options);
+        let reducer = reducer.map_err(collective)?;
         held.kept = None;
         if !reducer.has_resumed() {
             held.work.forget();
@@ -230,7 +234,7 @@ impl<'a> Replica<'a> {
         }
     }
 
-    /// Adds the loss's gradients; with `reduce` it leaves the sum over all ranks.
+    /// Adds the loss's gradients; with `reduce` it leaves the sum over all ranks, of the tally too.
     pub(crate) fn backward(&self, loss: &Tensor, reduce: bool) -> Result<(), WorkerError> {
         if !reduce {
             return self.reducer.accumulate(loss).map_err(self.collective());
@@ -259,13 +263,9 @@ impl<'a> Replica<'a> {
         self.reducer.backward_zero().map_err(self.collective())
     }
 
-    /// Sums the tally over all ranks, and reads it and the norm of the gradients.
-    pub(crate) fn reduce(&self) -> Result<(Seen, f64), WorkerError> {
+    /// Reads the tally over all ranks and the norm of the gradients.
+    pub(crate) fn read(&self) -> Result<(Seen, f64), WorkerError> {
         let tally = &self.held.work.tally;
-        let _entered = self
-            .link
-            .entering(format!("all-reduce of the tally, step {}", self.step));
-        tally.all_reduce(&self.group).map_err(self.collective())?;
         let seen = tally.read().map_err(self.torch())?;
         let correction = tally.correction(&seen);
         let norm = tch::no_grad(|| norm(&self.flat_gradients)?.f_double_value(&[]))

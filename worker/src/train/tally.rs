@@ -1,4 +1,4 @@
-//! What a step's ranks tell each other beside gradients, in one small vector and one all-reduce: the loss, the samples
+//! What a step's ranks tell each other beside gradients, in one small vector that is summed with the gradients: the loss, the samples
 //! really read, requests to stop or to snapshot, and the batch statistics of batch normalisation.
 //!
 //! Summed over ranks, so every rank reads the same: that is how all of them stop at the same step boundary without a
@@ -109,6 +109,11 @@ impl Tally {
             .statistics()?
             .f_add_(&statistics.f_mul_scalar(weight)?)?;
         Ok(())
+    }
+
+    /// The vector itself: what the ranks sum.
+    pub(crate) fn values(&self) -> &Tensor {
+        &self.values
     }
 
     /// Sums over all ranks.

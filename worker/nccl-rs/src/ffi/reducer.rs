@@ -22,14 +22,16 @@ impl Reducer {
         parameters: &[Tensor],
         buckets: &[Vec<usize>],
         kept: Option<&Kept>,
+        beside: Option<&Tensor>,
     ) -> Result<Self, Failure> {
         let pointers: Vec<_> = parameters.iter().map(tensor_pointer).collect();
         let members: Vec<usize> = buckets.iter().flatten().copied().collect();
         let lengths: Vec<usize> = buckets.iter().map(Vec::len).collect();
         let kept = kept.map_or(null(), |kept| kept.0.as_ptr().cast_const());
+        let beside = beside.map_or(null(), tensor_pointer);
         let mut out = null_mut();
         // SAFETY: three arrays with their lengths (`members` holds the sum of `lengths`), read only
-        // during the call, as is `kept`, which is valid or null; the shim copies the tensors'
+        // during the call, as are `kept` and `beside`, each valid or null; the shim copies the tensors'
         // references. The caller keeps the group alive for as long as the reducer.
         check(unsafe {
             sys::nrs_reducer_new(
@@ -40,6 +42,7 @@ impl Reducer {
                 lengths.as_ptr(),
                 lengths.len(),
                 kept,
+                beside,
                 &raw mut out,
             )
         })?;
