@@ -26,5 +26,6 @@ class Recipe:
             "train.learning_rate_trunk=0.01", "train.learning_rate_head=0.01", "train.schedule=cosine",
             "run.snapshot_every_epochs=1", "run.keep_checkpoints=2", f"fault.timeout={FAULT_TIMEOUT}",
             "fault.sentinel_steps=5", "fault.crashes=100000", "fault.hangs=100000", "fault.preemptions=100000",
-            f"train.world={world}",
+            f"train.world={'fixed' if world == 'fixed' else 'elastic'}",
+            f"train.shared_memory={'false' if world == 'sockets' else 'true'}",
         ]  # fmt: skip
