@@ -20,6 +20,7 @@ pub mod files;
 pub mod jpeg;
 pub mod loader;
 pub mod preview;
+mod rgb;
 pub mod scenes;
 pub mod thumbnails;
 pub mod transform;

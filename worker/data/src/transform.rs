@@ -1,10 +1,13 @@
 //! From a decoded picture and a placement to the pixels a model sees: bilinear, antialiased, uint8, mirrored if wanted.
 //! Conversion to float and normalisation are left to the device.
 
+mod near;
+
 use crate::augment::Placement;
 use crate::jpeg::RgbImage;
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use near::{Near, Part};
 
 /// Why pixels cannot be made: a bug in the caller's sizes, not in a picture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +17,8 @@ pub struct TransformError(String);
 /// Resizes one picture after another with the same scratch memory.
 #[derive(Debug, Default)]
 pub struct Resampler {
+    near: Near,
+    /// For what shrinks to less than half its size.
     resizer: Resizer,
 }
 
@@ -71,20 +76,28 @@ impl Resampler {
         };
         let (left, width) = inner(region.left, origin.0, region.width, image.width);
         let (top, height) = inner(region.top, origin.1, region.height, image.height);
-        let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| error(&e))?;
         // Fractions may stick out by a rounding error, which the resizer refuses.
         let (right, bottom) = (f64::from(width), f64::from(height));
-        let left = (placement.left - f64::from(region.left)).clamp(0.0, right);
-        let top = (placement.top - f64::from(region.top)).clamp(0.0, bottom);
+        let shown_left = (placement.left - f64::from(region.left)).clamp(0.0, right);
+        let shown_top = (placement.top - f64::from(region.top)).clamp(0.0, bottom);
+        let shown_width = placement.width.min(right - shown_left);
+        let shown_height = placement.height.min(bottom - shown_top);
+        let part = Part {
+            pixels: &image.pixels,
+            stride: image.width as usize * 3,
+            origin: (left as usize, top as usize),
+            size: (width as usize, height as usize),
+            shown: [(shown_left, shown_width), (shown_top, shown_height)],
+        };
+        let side = size as usize;
+        if self.near.resize(&part, side, placement.flip, out) {
+            return Ok(());
+        }
+        let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| error(&e))?;
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .use_alpha(false)
-            .crop(
-                left,
-                top,
-                placement.width.min(right - left),
-                placement.height.min(bottom - top),
-            );
+            .crop(shown_left, shown_top, shown_width, shown_height);
         {
             let mut target = Image::from_slice_u8(size, size, &mut *out, PixelType::U8x3)
                 .map_err(|e| error(&e))?;

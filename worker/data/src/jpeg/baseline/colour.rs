@@ -1,6 +1,7 @@
 //! Rows of samples to rows of RGB, as libjpeg does it, bit for bit: chroma that is stored for two samples is interpolated
 //! (its "fancy upsampling", `jdsample.c`), colours are converted with 16 fraction bits (`jdcolor.c`).
 
+use crate::rgb;
 use fearless_simd::{Bytes, Simd, SimdBase, i16x16, u8x16};
 
 /// Three equal channels.
@@ -61,15 +62,7 @@ fn sixteen<S: Simd>(simd: S, luma: &[u8; 16], cb: &[u8; 16], cr: &[u8; 16], out:
         let (low, high) = simd.split_i16x16(channel);
         simd.saturating_narrow_i16x8(low, high).to_bytes() ^ sign
     };
-    let channels = [limited(red), limited(green), limited(blue)];
-    let (thirds, _) = out.as_chunks_mut::<16>();
-    for (third, places) in thirds.iter_mut().zip(&PLACES) {
-        let [red, green, blue] = std::array::from_fn(|channel| {
-            let places = u8x16::from_slice(simd, &places[channel]);
-            simd.swizzle_dyn_precise_u8x16(channels[channel], places)
-        });
-        *third = (red | green | blue).into();
-    }
+    rgb::join(simd, [limited(red), limited(green), limited(blue)], out);
 }
 
 /// Factors of Cb and Cr in 1/65536, less what is whole: 1.402 is 1 and 26345, 0.71414 is 1 less 18734, 1.772 is 2 less
@@ -83,17 +76,6 @@ const fn pairs(cb: i16, cr: i16) -> [i16; 16] {
         cb, cr, cb, cr, cb, cr, cb, cr, cb, cr, cb, cr, cb, cr, cb, cr,
     ]
 }
-
-/// Which pixel's value each byte of RGB is, by third of 48 bytes and by channel; out of range where it is another's.
-const PLACES: [[[u8; 16]; 3]; 3] = {
-    let mut places = [[[0xff; 16]; 3]; 3];
-    let mut at = 0;
-    while at < 48 {
-        places[at / 16][at % 3][at % 16] = (at / 3) as u8;
-        at += 1;
-    }
-    places
-};
 
 /// Twice as many samples as `near`, from those of the row alone; the component is `width` samples wide.
 ///
