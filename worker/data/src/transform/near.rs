@@ -361,3 +361,6 @@ fn narrow<S: Simd>(simd: S, low: i32x8<S>, high: i32x8<S>) -> u8x16<S> {
     let (low, high) = simd.split_u16x16(all.bitcast());
     simd.relaxed_narrow_u16x8(low, high)
 }
+
+#[cfg(test)]
+mod tests;
