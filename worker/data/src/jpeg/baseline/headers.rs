@@ -1,7 +1,8 @@
 //! What the segments before the scan say, if it is of the usual kind (ITU-T T.81, annex B; JFIF; Adobe's APP14).
 
 use super::super::survey::Survey;
-use super::huffman::Table;
+use super::huffman::ZIGZAG;
+use super::tables::Table;
 use std::ops::Range;
 
 /// Code tables in force: four for DC, four for AC, kept from picture to picture.
@@ -36,7 +37,7 @@ impl Tables {
                 return None;
             }
             let index = usize::from(place >> 4) * 4 + usize::from(place & 3);
-            Table::renew(self.all.get_mut(index)?, definition)?;
+            Table::renew(self.all.get_mut(index)?, definition, index > 3)?;
             self.defined |= 1 << index;
             content = rest;
         }
@@ -51,7 +52,7 @@ pub(super) struct Described {
     /// Places of its code tables.
     pub(super) dc: usize,
     pub(super) ac: usize,
-    /// In zigzag order.
+    /// In rows.
     pub(super) quantisers: [i16; 64],
 }
 
@@ -138,7 +139,11 @@ fn define_quantisers(mut content: &[u8], all: &mut [Option<[i16; 64]>; 4]) -> Op
     while let Some((&place, rest)) = content.split_first() {
         // Of 8 bits; those of 16 go with samples of 12.
         let (values, rest) = rest.split_first_chunk::<64>()?;
-        *all.get_mut(usize::from(place))? = Some(values.map(i16::from));
+        let mut rows = [0; 64];
+        for (&value, &place) in values.iter().zip(&ZIGZAG) {
+            rows[usize::from(place)] = i16::from(value);
+        }
+        *all.get_mut(usize::from(place))? = Some(rows);
         content = rest;
     }
     Some(())

@@ -8,11 +8,21 @@ const CONST_BITS: u32 = 13;
 /// Fraction bits that the first pass leaves.
 const PASS1_BITS: u32 = 2;
 
-/// Transforms `block` (rows, dequantised) to 8 rows of 8 samples in `out`, `stride` apart.
+/// Transforms `block` (rows), each coefficient times its factor, to 8 rows of 8 samples in `out`, `stride` apart.
 #[inline(always)]
-pub(super) fn idct<S: Simd>(simd: S, block: &[i16; 64], out: &mut [u8], stride: usize) {
+pub(super) fn idct<S: Simd>(
+    simd: S,
+    block: &[i16; 64],
+    factors: &[i16; 64],
+    out: &mut [u8],
+    stride: usize,
+) {
     let (rows, _) = block.as_chunks::<16>();
-    let pair = |index: usize| simd.widen_i16x16(i16x16::from_slice(simd, &rows[index]));
+    let (factors, _) = factors.as_chunks::<16>();
+    let pair = |index: usize| {
+        let factors = i16x16::from_slice(simd, &factors[index]);
+        simd.widen_i16x16(i16x16::from_slice(simd, &rows[index]) * factors)
+    };
     let ((r0, r1), (r2, r3), (r4, r5), (r6, r7)) = (pair(0), pair(1), pair(2), pair(3));
     let columns = pass::<S, { CONST_BITS - PASS1_BITS }>([r0, r1, r2, r3, r4, r5, r6, r7]);
     let [c0, c1, c2, c3, c4, c5, c6, c7] = transpose(simd, narrow(simd, columns));

@@ -13,14 +13,16 @@ mod headers;
 mod huffman;
 mod idct;
 mod stuffing;
+mod tables;
 
 use super::Region;
 use super::survey::Survey;
 use fearless_simd::{Level, Simd};
 use headers::Headers;
-use huffman::{Bits, NoCode, Table};
+use huffman::{Bits, NoCode};
 use std::ops::Range;
 use stuffing::unstuff;
+use tables::Table;
 
 /// Rows of MCUs whose samples are held: the one at hand, and the one above for interpolation across their border.
 const HELD_ROWS: usize = 2;
@@ -261,10 +263,9 @@ fn skip<'a>(reader: &mut Reader<'a>, job: &Job<'a>, count: usize) -> Result<(), 
         reader.begin(job)?;
         for (component, previous) in job.components.iter().zip(&mut reader.previous) {
             for _ in 0..component.blocks.0 * component.blocks.1 {
-                let quantisers = &component.quantisers;
                 reader
                     .bits
-                    .block::<false>(component.tables, previous, quantisers, &mut block)?;
+                    .block::<false>(component.tables, previous, &mut block)?;
             }
         }
     }
@@ -291,18 +292,16 @@ fn keep<'a, S: Simd>(
                     _ => (index % 2, index / 2),
                 };
                 let mut block = [0; 64];
-                let end = reader.bits.block::<true>(
-                    component.tables,
-                    previous,
-                    &component.quantisers,
-                    &mut block,
-                )?;
+                let end = reader
+                    .bits
+                    .block::<true>(component.tables, previous, &mut block)?;
+                let factors = &component.quantisers;
                 let at = ((row * down + y) * component.stride + column * across + x) * 8;
                 let samples = &mut plane[at..];
                 if end == 1 {
-                    idct::flat(block[0], samples, component.stride);
+                    idct::flat(block[0].wrapping_mul(factors[0]), samples, component.stride);
                 } else {
-                    idct::idct(simd, &block, samples, component.stride);
+                    idct::idct(simd, &block, factors, samples, component.stride);
                 }
             }
         }
