@@ -17,19 +17,25 @@ pub(super) fn idct<S: Simd>(
     out: &mut [u8],
     stride: usize,
 ) {
-    let (rows, _) = block.as_chunks::<16>();
-    let (factors, _) = factors.as_chunks::<16>();
-    let pair = |index: usize| {
-        let factors = i16x16::from_slice(simd, &factors[index]);
-        simd.widen_i16x16(i16x16::from_slice(simd, &rows[index]) * factors)
+    let (rows, _) = block.as_chunks::<8>();
+    let (factors, _) = factors.as_chunks::<8>();
+    let row = |index: usize| {
+        let factors = i16x8::from_slice(simd, &factors[index]);
+        i16x8::from_slice(simd, &rows[index]) * factors
     };
-    let ((r0, r1), (r2, r3), (r4, r5), (r6, r7)) = (pair(0), pair(1), pair(2), pair(3));
-    let columns = pass::<S, { CONST_BITS - PASS1_BITS }>([r0, r1, r2, r3, r4, r5, r6, r7]);
-    let [c0, c1, c2, c3, c4, c5, c6, c7] = transpose(simd, narrow(simd, columns));
-    let widen = |a, b| simd.widen_i16x16(simd.combine_i16x8(a, b));
-    let ((w0, w1), (w2, w3), (w4, w5), (w6, w7)) =
-        (widen(c0, c1), widen(c2, c3), widen(c4, c5), widen(c6, c7));
-    let columns = pass::<S, { CONST_BITS + PASS1_BITS + 3 }>([w0, w1, w2, w3, w4, w5, w6, w7]);
+    let rows = [
+        row(0),
+        row(1),
+        row(2),
+        row(3),
+        row(4),
+        row(5),
+        row(6),
+        row(7),
+    ];
+    let columns = pass::<S, { CONST_BITS - PASS1_BITS }>(simd, rows);
+    let columns = transpose(simd, narrow(simd, columns));
+    let columns = pass::<S, { CONST_BITS + PASS1_BITS + 3 }>(simd, columns);
     let [s0, s1, s2, s3, s4, s5, s6, s7] = transpose(simd, narrow(simd, columns));
     let sign = u8x16::splat(simd, 0x80);
     let bytes = |a, b| -> [u8; 16] {
@@ -57,27 +63,32 @@ pub(super) fn flat(dc: i16, out: &mut [u8], stride: usize) {
 }
 
 /// Eight one-dimensional transforms at once, one in each lane; the results lose `SHIFT` bits.
+///
+/// libjpeg saves multiplications by sums beforehand. Here two of them and their sum are one instruction, so every factor
+/// is multiplied out: these are whole numbers, and the results the same.
 #[inline(always)]
-fn pass<S: Simd, const SHIFT: u32>(v: [i32x8<S>; 8]) -> [i32x8<S>; 8] {
+fn pass<S: Simd, const SHIFT: u32>(simd: S, v: [i16x8<S>; 8]) -> [i32x8<S>; 8] {
     let [v0, v1, v2, v3, v4, v5, v6, v7] = v;
-    let z1 = (v2 + v6) * 4433;
-    let even2 = z1 - v6 * 15137;
-    let even3 = z1 + v2 * 6270;
+    let pairs = |a, b| {
+        let (low, high) = simd.interleave_i16x8(a, b);
+        simd.combine_i16x8(low, high)
+    };
+    let dot = |pairs: i16x16<S>, factors: &[i16; 16]| {
+        simd.pairwise_dot_product_i16x16(pairs, i16x16::from_slice(simd, factors))
+    };
     // Half of what the shift drops: it rounds.
     let half = 1 << (SHIFT - 1);
-    let even0 = ((v0 + v4) << CONST_BITS) + half;
-    let even1 = ((v0 - v4) << CONST_BITS) + half;
+    let v04 = pairs(v0, v4);
+    let v26 = pairs(v2, v6);
+    let even0 = dot(v04, &EVEN[0]) + half;
+    let even1 = dot(v04, &EVEN[1]) + half;
+    let (even2, even3) = (dot(v26, &EVEN[2]), dot(v26, &EVEN[3]));
     let (t10, t13) = (even0 + even3, even0 - even3);
     let (t11, t12) = (even1 + even2, even1 - even2);
 
-    let (z1, z2, z3, z4) = (v7 + v1, v5 + v3, v7 + v3, v5 + v1);
-    let z5 = (z3 + z4) * 9633;
-    let (z1, z2) = (z1 * -7373, z2 * -20995);
-    let (z3, z4) = (z3 * -16069 + z5, z4 * -3196 + z5);
-    let t0 = v7 * 2446 + (z1 + z3);
-    let t1 = v5 * 16819 + (z2 + z4);
-    let t2 = v3 * 25172 + (z2 + z3);
-    let t3 = v1 * 12299 + (z1 + z4);
+    let (v13, v57) = (pairs(v1, v3), pairs(v5, v7));
+    let odd = |[of13, of57]: &[[i16; 16]; 2]| dot(v13, of13) + dot(v57, of57);
+    let (t0, t1, t2, t3) = (odd(&ODD[0]), odd(&ODD[1]), odd(&ODD[2]), odd(&ODD[3]));
     [
         (t10 + t3) >> SHIFT,
         (t11 + t2) >> SHIFT,
@@ -88,6 +99,25 @@ fn pass<S: Simd, const SHIFT: u32>(v: [i32x8<S>; 8]) -> [i32x8<S>; 8] {
         (t11 - t2) >> SHIFT,
         (t10 - t3) >> SHIFT,
     ]
+}
+
+const EVEN: [[i16; 16]; 4] = [
+    alternating(1 << CONST_BITS, 1 << CONST_BITS),
+    alternating(1 << CONST_BITS, -1 << CONST_BITS),
+    alternating(4433, -10704),
+    alternating(10703, 4433),
+];
+
+/// Factors of rows 1 and 3, and of 5 and 7.
+const ODD: [[[i16; 16]; 2]; 4] = [
+    [alternating(2260, -6436), alternating(9633, -11363)],
+    [alternating(6437, -11362), alternating(2261, 9633)],
+    [alternating(9633, -2259), alternating(-11362, -6436)],
+    [alternating(11363, 9633), alternating(6437, 2260)],
+];
+
+const fn alternating(a: i16, b: i16) -> [i16; 16] {
+    [a, b, a, b, a, b, a, b, a, b, a, b, a, b, a, b]
 }
 
 #[inline(always)]
