@@ -86,8 +86,8 @@ impl Near {
             return false;
         }
         for plane in &mut self.planes {
-            // A gather reads sixteen from wherever it starts.
-            plane.resize(width.next_multiple_of(16) + 16, 0);
+            // A gather reads sixteen from wherever it starts, and starts at most a pair behind the last pixel.
+            plane.resize(width.next_multiple_of(16) + 16 + MOST, 0);
         }
         for row in &mut self.held {
             row.resize(size.next_multiple_of(16) * 3, 0);
