@@ -149,7 +149,7 @@ inline nrs_group* make_gloo(
   group->health->connections.find(before, exchanged->take(), static_cast<size_t>(size) - 1);
   group->backend = backend;
   group->timeout = timeout;
-  group->share = share && size > 1;
+  group->share = share;
   group->group = wrap(
       store, rank, size, group->device, c10d::ProcessGroup::BackendType::GLOO, group->backend);
   return group.release();

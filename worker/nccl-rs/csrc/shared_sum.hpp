@@ -100,7 +100,8 @@ class SharedSum {
     own_->bucket(bucket).ready.store(step_, std::memory_order_release);
     own_->announce();
     try {
-      for (size_t other = 0; other < buckets_.size() && !failure_; ++other) {
+      const bool alone = segments_.size() == 1;
+      for (size_t other = 0; other < buckets_.size() && !failure_ && !alone; ++other) {
         sum_if_ready(other, nullptr);
       }
     } catch (...) {
@@ -114,9 +115,11 @@ class SharedSum {
     if (failure_) {
       std::rethrow_exception(failure_);
     }
+    if (segments_.size() == 1) {
+      return;  // the addends are the sums
+    }
     const Deadline deadline = Clock::now() + group_.timeout;
-    const bool alone = segments_.size() == 1;
-    if (beside_.defined() && !alone) {
+    if (beside_.defined()) {
       const size_t last = buckets_.size() - 1;
       part(rank_, last, 0, beside_.numel()).copy_(beside_);
       stages_[last] = Stage::kReady;
@@ -131,9 +134,6 @@ class SharedSum {
       for (size_t rank = 0; rank < segments_.size(); ++rank) {
         await(rank, segments_[rank]->bucket(bucket).reduced, &deadline);
       }
-    }
-    if (alone) {
-      return;
     }
     copied_ = true;
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
@@ -249,9 +249,6 @@ class SharedSum {
 
   void sum(size_t bucket, int64_t begin, int64_t end) {
     const size_t ranks = segments_.size();
-    if (ranks == 1) {
-      return;  // the addend is the sum
-    }
     for (int64_t from = begin; from < end; from += kStretch) {
       const int64_t to = std::min(end, from + kStretch);
       auto into = sums(rank_, bucket, from, to);

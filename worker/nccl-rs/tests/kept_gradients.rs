@@ -7,7 +7,7 @@ mod support;
 use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer, ReducerOptions};
 use tch::{Device, Kind, Tensor};
 
-use support::{Ranks, on_ranks, on_ranks_watched, shares_memory};
+use support::{Rank, Ranks, on_ranks, on_ranks_watched, shares_memory};
 
 const SIDE: i64 = 64;
 
@@ -52,13 +52,14 @@ fn again(group: &ProcessGroup, parameters: &[Tensor], kept: &KeptGradients) -> R
 }
 
 /// The last rank dies in the midst of its backward pass.
-fn kill_the_last(mut ranks: Ranks) {
-    for rank in 0..3 {
+fn kill_the_last(mut ranks: Ranks, world_size: usize) {
+    let victim = world_size - 1;
+    for rank in 0..world_size {
         ranks.hear(&format!("rank {rank} is there"));
     }
-    ranks.kill(2);
-    ranks.was_killed(2);
-    for rank in 0..2 {
+    ranks.kill(victim);
+    ranks.was_killed(victim);
+    for rank in 0..victim {
         ranks.succeeds(rank);
     }
 }
@@ -75,54 +76,59 @@ fn endless_loss(parameters: &[Tensor]) -> Tensor {
 fn survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_is_shared() {
     let name =
         "survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_is_shared";
-    on_ranks_watched(
-        name,
-        3,
-        |rank| {
-            let group = rank.group("g1");
-            let parameters = parameters();
-            let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
-            let mine = 1.0 + rank.rank as f64;
-            reducer.zero_gradients().unwrap();
-            reducer.accumulate(&loss(&parameters, mine)).unwrap();
-            if rank.rank == 2 {
-                let loss = endless_loss(&parameters);
-                let early = reducer.gradients().unwrap().pop().unwrap();
-                std::thread::spawn(move || reducer.backward(&loss));
-                while early.max().double_value(&[]) == mine {
-                    std::thread::yield_now();
-                }
-                rank.tell("rank 2 is there");
-                rank.wait_to_be_killed();
-            }
-            rank.tell(&format!("rank {} is there", rank.rank));
-            reducer
-                .backward(&loss(&parameters, 10.0 * mine))
-                .unwrap_err();
+    on_ranks_watched(name, 3, survive, |ranks| kill_the_last(ranks, 3));
+}
 
-            let kept = reducer.keep().unwrap();
-            drop(reducer);
+#[test]
+fn the_last_survivor_keeps_its_gradients_too() {
+    let name = "the_last_survivor_keeps_its_gradients_too";
+    on_ranks_watched(name, 2, survive, |ranks| kill_the_last(ranks, 2));
+}
 
-            drop(group);
-            let group = rank.group_as("g2", rank.rank, 2);
-            if !shares_memory() {
-                assert!(kept.is_none(), "sums over sockets are made in place");
-                return;
-            }
-            let reducer = again(&group, &parameters, &kept.unwrap());
-            assert!(reducer.has_resumed());
-            assert_eq!(value(&reducer), 11.0 * mine);
-            // One of them does what the dead had not handed over.
-            if rank.rank == 0 {
-                reducer.backward(&loss(&parameters, 100.0)).unwrap();
-            } else {
-                reducer.backward_zero().unwrap();
-            }
-            assert_eq!(value(&reducer), 11.0 + 22.0 + 100.0);
-            assert!(reducer.keep().unwrap().is_none(), "these are sums");
-        },
-        kill_the_last,
-    );
+fn survive(rank: Rank) {
+    let left = rank.world_size - 1;
+    let group = rank.group("g1");
+    let parameters = parameters();
+    let reducer = Reducer::new(&group, &parameters, buckets()).unwrap();
+    let mine = 1.0 + rank.rank as f64;
+    reducer.zero_gradients().unwrap();
+    reducer.accumulate(&loss(&parameters, mine)).unwrap();
+    let here = format!("rank {} is there", rank.rank);
+    if rank.rank == left {
+        let loss = endless_loss(&parameters);
+        let early = reducer.gradients().unwrap().pop().unwrap();
+        std::thread::spawn(move || reducer.backward(&loss));
+        while early.max().double_value(&[]) == mine {
+            std::thread::yield_now();
+        }
+        rank.tell(&here);
+        rank.wait_to_be_killed();
+    }
+    rank.tell(&here);
+    let second = loss(&parameters, 10.0 * mine);
+    reducer.backward(&second).unwrap_err();
+
+    let kept = reducer.keep().unwrap();
+
+    drop(reducer);
+    drop(group);
+    let group = rank.group_as("g2", rank.rank, left);
+    if !shares_memory() {
+        assert!(kept.is_none(), "sums over sockets are made in place");
+        return;
+    }
+    let reducer = again(&group, &parameters, &kept.unwrap());
+    assert!(reducer.has_resumed());
+    assert_eq!(value(&reducer), 11.0 * mine);
+    // One of them does what the dead had not handed over.
+    if rank.rank == 0 {
+        reducer.backward(&loss(&parameters, 100.0)).unwrap();
+    } else {
+        reducer.backward_zero().unwrap();
+    }
+    let all: f64 = (1..=left).map(|rank| 11.0 * rank as f64).sum();
+    assert_eq!(value(&reducer), all + 100.0);
+    assert!(reducer.keep().unwrap().is_none(), "these are sums");
 }
 
 #[test]
@@ -183,35 +189,41 @@ fn gradients_that_are_gone_are_not_resumed() {
 
 #[test]
 fn what_is_beside_the_gradients_is_summed_with_them() {
-    on_ranks(
-        "what_is_beside_the_gradients_is_summed_with_them",
-        3,
-        |rank| {
-            let parameters = parameters();
-            let group = rank.group("g1");
-            let beside = Tensor::zeros([100], (Kind::Double, Device::Cpu));
-            let options = ReducerOptions {
-                kept: None,
-                beside: Some(&beside),
-            };
-            let reducer = Reducer::with_options(&group, &parameters, buckets(), options).unwrap();
-            for step in 1..4 {
-                let mine = f64::from(step) + rank.rank as f64;
-                let _ = beside.shallow_clone().fill_(mine);
-                reducer.zero_gradients().unwrap();
-                if rank.rank == 0 && step == 2 {
-                    reducer.backward_zero().unwrap();
-                } else {
-                    reducer.backward(&loss(&parameters, mine)).unwrap();
-                }
-                let sum = 3.0 * f64::from(step) + 3.0;
-                let gradients = if step == 2 { sum - 2.0 } else { sum };
-                assert_eq!(value(&reducer), gradients);
-                let found = [beside.min(), beside.max()].map(|one| one.double_value(&[]));
-                assert_eq!(found, [sum, sum]);
-            }
-        },
-    );
+    let name = "what_is_beside_the_gradients_is_summed_with_them";
+    on_ranks(name, 3, summed_beside);
+}
+
+#[test]
+fn what_is_beside_the_gradients_of_one_rank_is_its_sum() {
+    let name = "what_is_beside_the_gradients_of_one_rank_is_its_sum";
+    on_ranks(name, 1, summed_beside);
+}
+
+fn summed_beside(rank: Rank) {
+    let parameters = parameters();
+    let group = rank.group("g1");
+    let beside = Tensor::zeros([100], (Kind::Double, Device::Cpu));
+    let options = ReducerOptions {
+        kept: None,
+        beside: Some(&beside),
+    };
+    let reducer = Reducer::with_options(&group, &parameters, buckets(), options).unwrap();
+    for step in 1..4 {
+        let mine = f64::from(step) + rank.rank as f64;
+        let _ = beside.shallow_clone().fill_(mine);
+        reducer.zero_gradients().unwrap();
+        if rank.rank == 0 && step == 2 {
+            reducer.backward_zero().unwrap();
+        } else {
+            reducer.backward(&loss(&parameters, mine)).unwrap();
+        }
+        let ranks = rank.world_size as f64;
+        let sum = ranks * f64::from(step) + ranks * (ranks - 1.0) / 2.0;
+        let gradients = if step == 2 { sum - 2.0 } else { sum };
+        assert_eq!(value(&reducer), gradients);
+        let found = [beside.min(), beside.max()].map(|one| one.double_value(&[]));
+        assert_eq!(found, [sum, sum]);
+    }
 }
 
 #[test]
