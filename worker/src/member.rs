@@ -1,5 +1,5 @@
 //! One worker's life over generations: it stands by, is sent into a generation, works until that ends, and stands by
-//! again with what it holds. A peer's death costs it the step in flight and nothing else.
+//! again with what it holds. A peer's death costs it no micro-batch that it has done, as far as that is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,9 +21,6 @@ use crate::train::replica::{Parts, Replica};
 use crate::train::restore::{restore, restore_average};
 use crate::train::transfer::Source;
 use crate::train::{self, Outcome};
-
-/// How long a training thread whose process group was aborted may take to leave it before the process is ended.
-const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a worker brings into every generation.
 #[derive(Debug)]
@@ -62,6 +59,7 @@ impl Member {
                 Err(error) if error.is_of_peers() || error.is_of_memory() => {
                     if error.is_of_memory() {
                         self.feed.begin(1);
+                        self.held.forget_step();
                         nccl_rs::release_unused_memory();
                     }
                     self.report(last, &error);
@@ -134,7 +132,14 @@ impl Member {
         self.online.begin(step);
         self.feed.holds(step, replica.work().done());
         let outcome = train::run(&mut replica, &mut self.feed, &mut self.online, &self.train);
-        let outcome = outcome.inspect_err(|_| replica.keep())?;
+        let outcome = outcome.inspect_err(|_| {
+            // Parts of micro-batches are nothing that another generation could go on with.
+            if generation.forward_parts <= 1 {
+                replica.keep();
+            } else {
+                replica.work().forget();
+            }
+        })?;
         let step = replica.step();
         let reason = match outcome {
             Outcome::Finished => Reason::Finished,
@@ -277,10 +282,11 @@ impl Watch {
             }
             let _ = group.abort();
             drop(group);
-            std::thread::sleep(LEAVE_WITHIN);
+            let patience = link.leave_within();
+            std::thread::sleep(patience);
             if !watched.load(Ordering::Acquire) {
                 tracing::error!(
-                    "{reason}; the training thread did not leave generation {generation} within {LEAVE_WITHIN:?}, \
+                    "{reason}; the training thread did not leave generation {generation} within {patience:?}, \
                      ending the process"
                 );
                 let code = link.inbox.ended().map_or(75, |ended| ended.exit_code);

@@ -165,12 +165,12 @@ fn frugal(command: &mut Command) -> &mut Command {
     command.env("MALLOC_ARENA_MAX", "1")
 }
 
-/// The most address space that a worker of such a run has used, in KiB.
+/// The most address space that one of two workers of such a run has used, in KiB.
 fn peak(place: &Place, name: &str, settings: &[&str]) -> u64 {
-    let mut command = place.command(name, 1, settings);
+    let mut command = place.command(name, 2, settings);
     let mut run = Watched::start(frugal(&mut command), place.path(name));
     run.wait_for_step(3);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", run.newest_pid("worker-0")));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", run.newest_pid("worker-1")));
     let status = status.unwrap();
     let line = status
         .lines()

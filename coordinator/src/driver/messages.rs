@@ -120,8 +120,12 @@ impl Driver {
                 let Standby {
                     generation,
                     step,
-                    micro_batches,
+                    mut micro_batches,
                 } = standby;
+                // No step has more: what is longer is no list of a step's micro-batches, and need not be kept.
+                if micro_batches.len() > self.state().config().shape.global_batch as usize {
+                    micro_batches.clear();
+                }
                 self.happen(Event::Standby {
                     worker,
                     generation,

@@ -1,7 +1,7 @@
 // Sums of gradients between processes of one machine, through memory that they share: two passes
 // over the data, where sockets need a dozen copies through the kernel.
 //
-// Each rank's buckets lie in its own segment, and behind them as much room for sums. A rank sums its
+// Each rank's buckets lie in its own segment, and behind them room for sums. A rank sums its
 // share of a bucket's elements over all ranks, in the order of ranks, into that room, and copies all
 // shares' sums into its bucket from those who made them. So every sum is made once and copied: all
 // ranks hold the same bits, and these depend neither on timing nor on where in a bucket an element
@@ -11,8 +11,9 @@
 // the next bucket is ready, and the rest after the last. Sums are copied only once all of them are
 // there. When a peer dies before, the buckets of those who are left still hold what they have
 // computed themselves, whole, and they need not do it again. When it dies later, its sums are where
-// they were, and nobody needs it any more: that is so for all ranks, or for none. A peer's death
-// shows by its process, its end of the group by its segment.
+// they were, and nobody needs it any more: who looks for them has the step. Who was told before that
+// its group is over has its own gradients. A peer's death shows by its process, its end of the group
+// by its segment.
 #pragma once
 
 #include <chrono>
@@ -37,7 +38,7 @@ class SharedSum {
     const auto ranks = static_cast<size_t>(group.group->getSize());
     std::unique_ptr<SharedSum> shared(new SharedSum(group, buckets, beside));
     KeptSegments& kept = KeptSegments::of_process();
-    shared->own_ = kept.own(shared->buckets_.size(), 2 * shared->bytes_);
+    shared->own_ = kept.own(shared->buckets_.size(), shared->bytes_ + shared->sum_bytes_);
 
     const auto width = static_cast<int64_t>(sizeof(SegmentPlace) / sizeof(int64_t));
     const SegmentPlace own = shared->own_ ? shared->own_->place() : SegmentPlace{};
@@ -177,9 +178,14 @@ class SharedSum {
     if (beside.defined()) {
       buckets_.push_back(beside_);
     }
+    const auto pages = [](size_t bytes) { return (bytes + 4095) / 4096 * 4096; };
     for (const auto& bucket : buckets_) {
       offsets_.push_back(bytes_);
-      bytes_ += (bucket.nbytes() + 4095) / 4096 * 4096;
+      bytes_ += pages(bucket.nbytes());
+      // A share is at most half of a bucket and a cache line's elements. The same for every number of
+      // ranks, so that the segment is of use to the next group.
+      sum_offsets_.push_back(sum_bytes_);
+      sum_bytes_ += pages((static_cast<size_t>(bucket.numel()) / 2 + 32) * bucket.element_size());
     }
   }
 
@@ -210,9 +216,9 @@ class SharedSum {
 
   // The sums that a rank has made of its share of a bucket, from one element of the bucket to another.
   at::Tensor sums(size_t rank, size_t bucket, int64_t from, int64_t to) const {
-    // At the front of their room, so that the rest of it never becomes real memory.
+    // At the front of their room: with more ranks the rest of it never becomes real memory.
     const int64_t first = share(rank, bucket);
-    return elements(rank, bucket, bytes_ + offsets_[bucket], from - first, to - first);
+    return elements(rank, bucket, bytes_ + sum_offsets_[bucket], from - first, to - first);
   }
 
   at::Tensor elements(size_t rank, size_t bucket, size_t offset, int64_t from, int64_t to) const {
@@ -318,6 +324,8 @@ class SharedSum {
   at::Tensor beside_;
   std::vector<size_t> offsets_;
   size_t bytes_ = 0;
+  std::vector<size_t> sum_offsets_;  // from `bytes_` on
+  size_t sum_bytes_ = 0;
   std::shared_ptr<Segment> own_;
   std::vector<std::shared_ptr<Segment>> segments_;
   std::vector<int64_t> tokens_;

@@ -41,8 +41,7 @@ pub struct ReducerOptions<'a> {
     /// out alike: [`Reducer::has_resumed`] tells.
     pub kept: Option<&'a KeptGradients>,
     /// A small tensor that every reduction sums over all ranks as well, in place. Through shared
-    /// memory either all ranks that are left come by all sums, these and the gradients', or none
-    /// does.
+    /// memory a rank comes by all sums, these and the gradients', or by none.
     pub beside: Option<&'a Tensor>,
 }
 

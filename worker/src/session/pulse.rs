@@ -1,7 +1,8 @@
 //! What the next heartbeat says: written by the training thread, read by the stream's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use proto::v1;
 
@@ -11,6 +12,10 @@ pub(super) struct Pulse {
     generation: AtomicU64,
     step: AtomicU64,
     activity: AtomicU64,
+    /// Milliseconds of the longest forward pass.
+    longest_pass: AtomicU64,
+    /// Whether the first one has begun.
+    passes: AtomicBool,
     collective: Mutex<(String, bool)>,
 }
 
@@ -42,6 +47,31 @@ impl Pulse {
             self.generation.load(Ordering::Relaxed),
             self.step.load(Ordering::Relaxed),
         )
+    }
+
+    /// Notes how long a forward pass took.
+    pub(super) fn passed(&self, took: Duration) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.longest_pass
+            .fetch_max(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// Notes that a forward pass begins.
+    pub(super) fn passes(&self) {
+        self.passes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any forward pass has begun.
+    pub(super) fn has_begun_to_pass(&self) -> bool {
+        self.passes.load(Ordering::Relaxed)
+    }
+
+    /// The longest forward pass so far.
+    pub(super) fn longest_pass(&self) -> Option<Duration> {
+        match self.longest_pass.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis)),
+        }
     }
 
     /// Notes that a collective is entered; what it returns notes that it was left.

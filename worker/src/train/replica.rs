@@ -218,6 +218,7 @@ impl<'a> Replica<'a> {
         online: &mut Online,
     ) -> Result<Tensor, WorkerError> {
         let (started, torch) = (Instant::now(), self.torch());
+        self.link.passes();
         let logits = self.held.model.forward(&batch.images, true)?;
         online.note(&batch.sample_ids, &logits)?;
         let loss = self
@@ -225,7 +226,9 @@ impl<'a> Replica<'a> {
             .share(&logits, &batch.targets, plan.samples_in_step)?;
         let Held { model, work, .. } = &mut *self.held;
         let statistics = model.batch_statistics();
-        work.add(&batch.sample_ids, &loss, statistics, started.elapsed())
+        let took = started.elapsed();
+        self.link.passed(took);
+        work.add(&batch.sample_ids, &loss, statistics, took)
             .map_err(&torch)?;
         match model.held_zero()? {
             // The reducer wants a gradient of every parameter, be it 0.

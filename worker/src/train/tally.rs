@@ -86,7 +86,10 @@ impl Tally {
             (DRAIN, wishes.drain),
         ];
         for (lane, raised) in lanes {
-            let _ = self.lane(lane)?.f_fill_(f64::from(u8::from(raised)))?;
+            // A snapshot that was asked for in a generation before is still wanted.
+            if raised || lane != SNAPSHOT {
+                let _ = self.lane(lane)?.f_fill_(f64::from(u8::from(raised)))?;
+            }
         }
         Ok(())
     }

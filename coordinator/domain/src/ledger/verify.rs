@@ -326,7 +326,10 @@ fn first_step_defect(generation: &Generation, plan: &RunPlan) -> Option<Defect> 
     let first = generation.first_step.as_ref()?;
     let shape = plan.epoch_shape().step(plan.step_in_epoch(first.step))?;
     let count = shape.micro_batches.len() as u32;
-    (!first.is_whole(count)).then(|| Defect::NotHandedOutOnce {
+    let fits = first.step == generation.begins_at_step
+        && first.micro_batches.len() == generation.members.len()
+        && first.is_whole(count);
+    (!fits).then(|| Defect::NotHandedOutOnce {
         generation: generation.number,
         step: first.step,
         micro_batches: first.micro_batches.clone(),

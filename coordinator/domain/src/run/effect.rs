@@ -113,7 +113,8 @@ pub struct Beginning {
     pub source: Source,
     /// What comes before the first step.
     pub opening: Opening,
-    /// How micro-batches are handed out.
+    /// How micro-batches are handed out. Flat: where nothing was kept it reads as it did before anything could be.
+    #[serde(flatten)]
     pub assignment: Assignment,
     /// Into how many parts, each with a forward pass of its own, every micro-batch is cut.
     pub forward_parts: u32,

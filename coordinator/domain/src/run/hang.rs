@@ -9,7 +9,7 @@ impl State {
     /// Those who have not left the generation in time are in the way of those who have.
     pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
         let inside = self.roster.which(|member| member.is_inside());
-        let timeout = self.config.timeouts.fault;
+        let timeout = self.time_to_leave();
         let cause = match &self.phase {
             Phase::Regrouping { cause, .. } => cause.clone(),
             _ => String::new(),
@@ -29,6 +29,14 @@ impl State {
             effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
         }
         effects
+    }
+
+    /// How long members may take to leave a generation that is over: each ends the micro-batch that it is in, which is no
+    /// more than a step. Whoever cannot be heard is given up earlier.
+    pub(super) fn time_to_leave(&self) -> Millis {
+        let timeouts = &self.config.timeouts;
+        let step = self.longest_step.min(timeouts.progress);
+        Millis(timeouts.fault.0.saturating_add(step.0))
     }
 
     /// Nothing was heard of a worker for too long. That alone is no death: while steps that need it are committed, it

@@ -288,7 +288,7 @@ impl State {
         for deadline in [Deadline::Forming, Deadline::Progress] {
             self.deadlines.remove(&deadline);
         }
-        self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
+        self.set(Deadline::Regroup, now.after(self.time_to_leave()));
         self.phase = Phase::Regrouping { cause };
     }
 

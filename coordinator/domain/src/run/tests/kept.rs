@@ -76,3 +76,42 @@ fn a_fixed_world_hands_out_as_ever() {
     let assignment = handed_out(&sim.effects);
     assert_eq!(assignment, Assignment::even(3));
 }
+
+#[test]
+fn who_is_in_a_long_micro_batch_is_given_the_time_of_a_step_to_leave() {
+    // Given steps of ten seconds, twice `fault.timeout`
+    let mut sim = Sim::training_as(wide());
+    let second = |sim: &mut Sim, beating: &[u32]| {
+        sim.now = sim.now.after(Millis(1000));
+        beating.iter().for_each(|&n| drop(sim.beat(n, "", false)));
+        sim.happen(Event::Tick);
+    };
+    for step in 0..3 {
+        (0..10).for_each(|_| second(&mut sim, &[0, 1, 2]));
+        sim.all_do(3, step);
+    }
+    // When a rank dies and the others, who are heard of, are in the midst of one
+    sim.stream_lost(1);
+    sim.exited(1, ProcessEnd::Signal(9));
+    let mut waited = Vec::new();
+    for seconds in 1..20 {
+        second(&mut sim, &[0, 2]);
+        let warnings = sim.warnings();
+        if warnings.iter().any(|text| text.contains("did not leave")) {
+            waited.push(seconds);
+        }
+    }
+    // Then they are not given up before such a step is over
+    assert_eq!(waited.first(), Some(&15));
+}
+
+#[test]
+fn a_beginning_reads_as_it_did_before_anything_could_be_kept() {
+    let sim = Sim::training_as(wide());
+    let begins = |effect: &&Effect| matches!(effect, Effect::BeginGeneration(_));
+    let effect = sim.effects.iter().find(begins).unwrap();
+    assert_eq!(
+        serde_json::to_string(effect).unwrap(),
+        r#"{"effect":"begin_generation","number":7,"members":["worker-0","worker-1","worker-2"],"begins_at_step":0,"source":"seed","opening":{"evaluate":false,"snapshot":false,"finish":false},"shares":[1,1,1],"forward_parts":1}"#
+    );
+}
