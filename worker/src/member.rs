@@ -282,7 +282,7 @@ impl Watch {
             }
             let _ = group.abort();
             drop(group);
-            let patience = link.leave_within();
+            let patience = link.pulse().leave_within();
             std::thread::sleep(patience);
             if !watched.load(Ordering::Acquire) {
                 tracing::error!(

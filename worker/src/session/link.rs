@@ -18,12 +18,6 @@ use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::pulse::{Collective, Pulse};
 
-/// How long a training thread whose process group was aborted may take to leave it before the process is ended, beside the
-/// time of its micro-batch.
-const LEAVE_WITHIN: Duration = Duration::from_secs(3);
-/// The same in the first micro-batch, whose time is not known.
-const FIRST_PASS_WITHIN: Duration = Duration::from_secs(60);
-
 /// A broken stream is noticed this long after a call failed for the same reason.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 /// A lost coordinator is looked for so often.
@@ -201,24 +195,9 @@ impl Link {
         self.pulse.position()
     }
 
-    /// Notes that a forward pass begins.
-    pub(crate) fn passes(&self) {
-        self.pulse.passes();
-    }
-
-    /// Notes how long a forward pass took.
-    pub(crate) fn passed(&self, took: Duration) {
-        self.pulse.passed(took);
-    }
-
-    /// How long the training thread may take to leave a generation that is over: it ends the micro-batch that it is in, and
-    /// going backward takes about twice as long as going forward.
-    pub(crate) fn leave_within(&self) -> Duration {
-        match self.pulse.longest_pass() {
-            Some(longest) => LEAVE_WITHIN + longest * 5,
-            None if self.pulse.has_begun_to_pass() => FIRST_PASS_WITHIN,
-            None => LEAVE_WITHIN,
-        }
+    /// What the training thread does, for heartbeats and for those who wait for it.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Notes that a collective is entered; what it returns notes that it was left.

@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use proto::v1;
 
+/// How long a training thread whose process group was aborted may take to leave it before the process is ended, beside the
+/// time of its micro-batch.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+/// The same in the first micro-batch, whose time is not known.
+const FIRST_PASS_WITHIN: Duration = Duration::from_secs(60);
+
 /// What the next heartbeat says. Written by the training thread, read by the stream's.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     generation: AtomicU64,
     step: AtomicU64,
     activity: AtomicU64,
@@ -50,27 +56,24 @@ impl Pulse {
     }
 
     /// Notes how long a forward pass took.
-    pub(super) fn passed(&self, took: Duration) {
+    pub(crate) fn passed(&self, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.longest_pass
             .fetch_max(millis.max(1), Ordering::Relaxed);
     }
 
     /// Notes that a forward pass begins.
-    pub(super) fn passes(&self) {
+    pub(crate) fn passes(&self) {
         self.passes.store(true, Ordering::Relaxed);
     }
 
-    /// Whether any forward pass has begun.
-    pub(super) fn has_begun_to_pass(&self) -> bool {
-        self.passes.load(Ordering::Relaxed)
-    }
-
-    /// The longest forward pass so far.
-    pub(super) fn longest_pass(&self) -> Option<Duration> {
+    /// How long the training thread may take to leave a generation that is over: it ends the micro-batch that it is in, and
+    /// going backward takes about twice as long as going forward.
+    pub(crate) fn leave_within(&self) -> Duration {
         match self.longest_pass.load(Ordering::Relaxed) {
-            0 => None,
-            millis => Some(Duration::from_millis(millis)),
+            0 if self.passes.load(Ordering::Relaxed) => FIRST_PASS_WITHIN,
+            0 => LEAVE_WITHIN,
+            millis => LEAVE_WITHIN + Duration::from_millis(millis) * 5,
         }
     }
 

@@ -218,7 +218,7 @@ impl<'a> Replica<'a> {
         online: &mut Online,
     ) -> Result<Tensor, WorkerError> {
         let (started, torch) = (Instant::now(), self.torch());
-        self.link.passes();
+        self.link.pulse().passes();
         let logits = self.held.model.forward(&batch.images, true)?;
         online.note(&batch.sample_ids, &logits)?;
         let loss = self
@@ -227,7 +227,7 @@ impl<'a> Replica<'a> {
         let Held { model, work, .. } = &mut *self.held;
         let statistics = model.batch_statistics();
         let took = started.elapsed();
-        self.link.passed(took);
+        self.link.pulse().passed(took);
         work.add(&batch.sample_ids, &loss, statistics, took)
             .map_err(&torch)?;
         match model.held_zero()? {
