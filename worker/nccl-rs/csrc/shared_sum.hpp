@@ -100,9 +100,11 @@ class SharedSum {
     stages_[bucket] = Stage::kReady;
     own_->bucket(bucket).ready.store(step_, std::memory_order_release);
     own_->announce();
+    if (segments_.size() == 1) {
+      return;
+    }
     try {
-      const bool alone = segments_.size() == 1;
-      for (size_t other = 0; other < buckets_.size() && !failure_ && !alone; ++other) {
+      for (size_t other = 0; other < buckets_.size() && !failure_; ++other) {
         sum_if_ready(other, nullptr);
       }
     } catch (...) {
@@ -113,20 +115,18 @@ class SharedSum {
   // Waits until all sums are there, puts them into the buckets, and waits until no peer reads this
   // rank's sums any more.
   void finish() {
-    if (failure_) {
-      std::rethrow_exception(failure_);
-    }
     if (segments_.size() == 1) {
       return;  // the addends are the sums
     }
-    const Deadline deadline = Clock::now() + group_.timeout;
+    const size_t last = buckets_.size() - 1;
     if (beside_.defined()) {
-      const size_t last = buckets_.size() - 1;
       part(rank_, last, 0, beside_.numel()).copy_(beside_);
-      stages_[last] = Stage::kReady;
-      own_->bucket(last).ready.store(step_, std::memory_order_release);
-      own_->announce();
+      ready(last);
     }
+    if (failure_) {
+      std::rethrow_exception(failure_);
+    }
+    const Deadline deadline = Clock::now() + group_.timeout;
     // Every share is summed before any sum is waited for.
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       sum_if_ready(bucket, &deadline);
@@ -141,7 +141,7 @@ class SharedSum {
       copy(bucket);
     }
     if (beside_.defined()) {
-      beside_.copy_(part(rank_, buckets_.size() - 1, 0, beside_.numel()));
+      beside_.copy_(part(rank_, last, 0, beside_.numel()));
     }
     for (size_t rank = 0; rank < segments_.size(); ++rank) {
       if (!segments_[rank]->is_used_as(tokens_[rank])) {

@@ -10,29 +10,13 @@ use std::time::Instant;
 use nccl_rs::{BucketSizes, Error, ProcessGroup, ReduceOp, Reducer};
 use tch::{Device, Kind, Tensor};
 
-use support::{PROMPTLY, Rank, Ranks, on_ranks, on_ranks_watched};
-
-const KILLED: &str = "killed";
-
-/// The last rank dies; the first process kills it when the others have begun to wait.
-fn kill_the_last(mut ranks: Ranks, world_size: usize) {
-    let victim = world_size - 1;
-    for rank in 0..world_size {
-        ranks.hear(&format!("rank {rank} is there"));
-    }
-    ranks.tell_the_time(KILLED);
-    ranks.kill(victim);
-    ranks.was_killed(victim);
-    for rank in 0..victim {
-        ranks.succeeds(rank);
-    }
-}
+use support::{KILLED, PROMPTLY, Rank, Ranks, on_ranks, on_ranks_watched};
 
 #[test]
 fn a_killed_peer_fails_a_waiting_all_reduce_within_a_second() {
     let name = "a_killed_peer_fails_a_waiting_all_reduce_within_a_second";
     on_ranks_watched(name, 3, survive_in_all_reduce, |ranks| {
-        kill_the_last(ranks, 3)
+        ranks.lose_the_last(3)
     });
 }
 
@@ -41,7 +25,7 @@ fn a_killed_peer_fails_a_waiting_all_reduce_within_a_second() {
 fn a_killed_peer_fails_those_who_do_not_talk_to_it_too() {
     let name = "a_killed_peer_fails_those_who_do_not_talk_to_it_too";
     on_ranks_watched(name, 5, survive_in_all_reduce, |ranks| {
-        kill_the_last(ranks, 5)
+        ranks.lose_the_last(5)
     });
 }
 
@@ -95,7 +79,7 @@ fn a_killed_peer_fails_a_backward_pass_within_a_second() {
                 "one from each survivor and element"
             );
         },
-        |ranks| kill_the_last(ranks, 3),
+        |ranks| ranks.lose_the_last(3),
     );
 }
 
@@ -278,7 +262,7 @@ fn after_a_failure_the_group_refuses_and_names_the_first_cause() {
                 "{later}"
             );
         },
-        |ranks| kill_the_last(ranks, 2),
+        |ranks| ranks.lose_the_last(2),
     );
 }
 

@@ -7,7 +7,7 @@ mod support;
 use nccl_rs::{BucketSizes, KeptGradients, ProcessGroup, Reducer, ReducerOptions};
 use tch::{Device, Kind, Tensor};
 
-use support::{Rank, Ranks, on_ranks, on_ranks_watched, shares_memory};
+use support::{Rank, on_ranks, on_ranks_watched, shares_memory};
 
 const SIDE: i64 = 64;
 
@@ -51,19 +51,6 @@ fn again(group: &ProcessGroup, parameters: &[Tensor], kept: &KeptGradients) -> R
     Reducer::with_options(group, parameters, buckets(), options).unwrap()
 }
 
-/// The last rank dies in the midst of its backward pass.
-fn kill_the_last(mut ranks: Ranks, world_size: usize) {
-    let victim = world_size - 1;
-    for rank in 0..world_size {
-        ranks.hear(&format!("rank {rank} is there"));
-    }
-    ranks.kill(victim);
-    ranks.was_killed(victim);
-    for rank in 0..victim {
-        ranks.succeeds(rank);
-    }
-}
-
 /// Gradients of its last two parameters come at once, those of the first two after more than a second.
 fn endless_loss(parameters: &[Tensor]) -> Tensor {
     let slow = (0..60_000).fold(&parameters[0] + &parameters[1], |product, _| {
@@ -76,13 +63,13 @@ fn endless_loss(parameters: &[Tensor]) -> Tensor {
 fn survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_is_shared() {
     let name =
         "survivors_of_a_death_in_the_reduction_keep_their_own_gradients_where_memory_is_shared";
-    on_ranks_watched(name, 3, survive, |ranks| kill_the_last(ranks, 3));
+    on_ranks_watched(name, 3, survive, |ranks| ranks.lose_the_last(3));
 }
 
 #[test]
 fn the_last_survivor_keeps_its_gradients_too() {
     let name = "the_last_survivor_keeps_its_gradients_too";
-    on_ranks_watched(name, 2, survive, |ranks| kill_the_last(ranks, 2));
+    on_ranks_watched(name, 2, survive, |ranks| ranks.lose_the_last(2));
 }
 
 fn survive(rank: Rank) {

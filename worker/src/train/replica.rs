@@ -181,16 +181,14 @@ impl<'a> Replica<'a> {
             snapshot: self.link.inbox.requests.take_snapshot(),
             ..self.wishes()
         };
-        let torch = self.torch();
-        if feed.done(plan) > 0 {
-            let went_on = self.held.work.go_on(place, plan, wishes);
-            went_on.map_err(torch)?;
-        } else {
-            self.reducer.zero_gradients().map_err(self.collective())?;
+        let (torch, collective) = (self.torch(), self.collective());
+        let work = &mut self.held.work;
+        if feed.done(plan) == 0 {
+            self.reducer.zero_gradients().map_err(collective)?;
             online.begin_step();
-            let begun = self.held.work.begin(place, plan, wishes);
-            begun.map_err(torch)?;
+            work.start_over(plan.samples_in_step).map_err(&torch)?;
         }
+        work.begin(place, plan, wishes).map_err(torch)?;
         Ok(feed.passes(plan))
     }
 

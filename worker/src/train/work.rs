@@ -45,7 +45,16 @@ impl Work {
         })
     }
 
-    /// Begins this rank's part of a step.
+    /// Nothing is done of a step of so many samples over all ranks.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn start_over(&mut self, samples_in_step: u32) -> Result<(), TchError> {
+        self.forget();
+        self.tally.begin(samples_in_step)
+    }
+
+    /// Begins this rank's part of a step, or goes on with it in another generation; `plan` begins with what is done.
     ///
     /// # Errors
     /// When the device fails.
@@ -55,26 +64,11 @@ impl Work {
         plan: &v1::StepPlan,
         wishes: Wishes,
     ) -> Result<(), TchError> {
-        self.forget();
         self.micro_batches.clone_from(&plan.micro_batches);
         self.place = place;
-        self.tally.begin(plan.samples_in_step)?;
-        self.tally.wish(wishes)
-    }
-
-    /// Goes on with a step that another generation had begun; `plan` begins with what is done.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub(crate) fn go_on(
-        &mut self,
-        place: Place,
-        plan: &v1::StepPlan,
-        wishes: Wishes,
-    ) -> Result<(), TchError> {
-        self.micro_batches.clone_from(&plan.micro_batches);
-        self.place = place;
-        witness::keeps(place, &self.sample_ids);
+        if self.passes > 0 {
+            witness::keeps(place, &self.sample_ids);
+        }
         self.tally.wish(wishes)
     }
 

@@ -24,6 +24,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What must be done within a second is measured against this.
 pub const PROMPTLY: Duration = Duration::from_secs(1);
 
+/// Under this the first process tells the time at which it kills a rank.
+pub const KILLED: &str = "killed";
+
 const RANK: &str = "NCCL_RS_TEST_RANK";
 const WORLD_SIZE: &str = "NCCL_RS_TEST_WORLD_SIZE";
 const SERVER: &str = "NCCL_RS_TEST_SERVER";
@@ -208,6 +211,20 @@ impl Ranks {
             Some(9),
             "rank {rank} was to be killed"
         );
+    }
+
+    /// The last rank dies once all are where they wanted to be; all others succeed.
+    pub fn lose_the_last(mut self, world_size: usize) {
+        let victim = world_size - 1;
+        for rank in 0..world_size {
+            self.hear(&format!("rank {rank} is there"));
+        }
+        self.tell_the_time(KILLED);
+        self.kill(victim);
+        self.was_killed(victim);
+        for rank in 0..victim {
+            self.succeeds(rank);
+        }
     }
 
     pub fn all_succeed(mut self) {
