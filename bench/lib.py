@@ -124,10 +124,13 @@ def machine() -> dict:
 
 
 def cpu_model() -> str | None:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return None
+    """Its name, and family and model where they are told: clouds give one name to generations that differ twofold."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    name = told.get("model name")
+    if name is None or "cpu family" not in told:
+        return name
+    return f"{name}, family {told['cpu family']} model {told.get('model')}"
 
 
 def first_line(command: list[str]) -> str | None:

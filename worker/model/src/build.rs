@@ -1,6 +1,6 @@
 //! Parameters as they are made: each with its place in memory, its names in files and its first values.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::Result;
 use crate::norm::{Norm, NormNames};
@@ -131,11 +131,20 @@ impl Generator {
     }
 }
 
+/// `W xᵀ` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`.
+pub type StackedProduct = fn(&Tensor, &Tensor) -> std::result::Result<Tensor, TchError>;
+
+/// libtorch's batched product.
+fn batched_product(weight: &Tensor, x: &Tensor) -> std::result::Result<Tensor, TchError> {
+    weight.f_bmm(&x.f_transpose(1, 2)?)
+}
+
 /// Collects parameters and batch norms while layers are made.
 #[derive(Debug)]
 pub(crate) struct Builder {
     device: Device,
     kind: Kind,
+    pub(crate) product: StackedProduct,
     generator: Generator,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) norms: Vec<NormNames>,
@@ -149,6 +158,7 @@ impl Builder {
         Self {
             device,
             kind,
+            product: batched_product,
             generator: Generator(seed),
             parameters,
             norms,

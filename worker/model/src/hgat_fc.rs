@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::build::{Builder, Parameter, Role};
+use crate::build::{Builder, Parameter, Role, StackedProduct};
 use crate::heads::{Heads, Seen};
 use crate::norm::{Mode, NormNames, Statistics};
 use crate::resnet::ResNet;
@@ -40,8 +40,27 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError`] when the config contradicts itself or the device has no room.
     pub fn new(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Result<Self> {
-        config.check()?;
+        Self::build(config, device, Builder::new(device, kind, seed))
+    }
+
+    /// As [`HgatFc::new`], with another way than libtorch's to compute the head's stacked layers.
+    ///
+    /// # Errors
+    /// As for [`HgatFc::new`].
+    pub fn with_product(
+        config: &ModelConfig,
+        device: Device,
+        kind: Kind,
+        seed: u64,
+        product: StackedProduct,
+    ) -> Result<Self> {
         let mut builder = Builder::new(device, kind, seed);
+        builder.product = product;
+        Self::build(config, device, builder)
+    }
+
+    fn build(config: &ModelConfig, device: Device, mut builder: Builder) -> Result<Self> {
+        config.check()?;
         let trunk = ResNet::new(&mut builder, config.backbone)?;
         let heads = Heads::new(&mut builder, config, device)?;
         let statistics = Statistics::new(&builder, &builder.parameters[0].tensor)?;

@@ -20,7 +20,7 @@ mod norm;
 mod resnet;
 pub mod weights;
 
-pub use build::{Parameter, Role};
+pub use build::{Parameter, Role, StackedProduct};
 pub use config::{Backbone, Graph, ModelConfig, Residual};
 pub use error::{ModelError, Result};
 pub use hgat_fc::{Attention, HgatFc};

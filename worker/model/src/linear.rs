@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use crate::build::{Builder, Init, Role, in_kind_of};
+use crate::build::{Builder, Init, Role, StackedProduct, in_kind_of};
 use crate::norm::{Mode, Norm, Statistics};
 use crate::{Residual, Result};
 
@@ -13,6 +13,7 @@ use crate::{Residual, Result};
 pub(crate) struct BasicLinear {
     weight: Tensor,
     norm: Norm,
+    product: StackedProduct,
     relu: bool,
 }
 
@@ -30,7 +31,13 @@ impl BasicLinear {
             .map(|prefix| format!("{prefix}.bn"))
             .collect();
         let norm = builder.norm(&norms, to, Role::Head, momentum)?;
-        Ok(Self { weight, norm, relu })
+        let product = builder.product;
+        Ok(Self {
+            weight,
+            norm,
+            product,
+            relu,
+        })
     }
 
     pub(crate) fn forward(
@@ -41,7 +48,7 @@ impl BasicLinear {
     ) -> Result<Tensor> {
         let weight = in_kind_of(x, &self.weight)?;
         // With few rows W xᵀ takes half the time of x Wᵀ on a CPU.
-        let y = weight.f_bmm(&x.f_transpose(1, 2)?)?; // [K, o, B]
+        let y = (self.product)(&weight, x)?; // [K, o, B]
         let (layers, out, batch) = y.size3()?;
         // Batch norm wants [B, channels], the channels of all layers side by side.
         let y = y.f_permute([2, 0, 1])?.f_reshape([batch, layers * out])?;

@@ -54,9 +54,21 @@ impl ConvNorm {
         let dodge = self.side == 1 && x.kind() == Kind::Float && x.device() == Device::Cpu;
         let dilation = if dodge { 2 } else { 1 };
         let (stride, padding, dilation) = ([self.stride; 2], [padding; 2], [dilation; 2]);
-        let weight = in_kind_of(x, &self.weight)?;
+        let weight = self.laid_out_as(x)?;
         let x = x.f_conv2d(&weight, None::<&Tensor>, stride, padding, dilation, 1)?;
         self.norm.forward(&x, statistics, mode)
+    }
+
+    /// The weight in the kind and memory format of `x`. libtorch would turn a larger kernel to channels last as well, but
+    /// once for the forward and again for the backward pass; and parameters themselves stay contiguous, as their
+    /// gradients come.
+    fn laid_out_as(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = in_kind_of(x, &self.weight)?;
+        if self.side == 1 || x.stride().get(1) != Some(&1) {
+            return Ok(weight);
+        }
+        let channels_last = weight.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        Ok(channels_last.f_permute([0, 3, 1, 2])?)
     }
 }
 

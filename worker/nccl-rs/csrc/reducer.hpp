@@ -132,6 +132,13 @@ class FixedReducer final : public c10d::Reducer {
   }
 };
 
+// Where the sums of a part of a parameter's gradient are: flat, from an element of its memory on.
+struct Stretch {
+  size_t parameter;
+  int64_t from;
+  at::Tensor sums;
+};
+
 }  // namespace nrs
 
 extern "C" {
@@ -140,11 +147,16 @@ struct nrs_reducer {
   nrs_group* group;
   std::vector<at::Tensor> parameters;
   std::vector<at::Tensor> flat;  // the buckets, each one flat tensor
+  std::vector<at::Tensor> gradients;  // the parameters' parts of the buckets
+  std::vector<at::Tensor> flat_sums;  // where sums are after a reduction, bucket by bucket
+  std::vector<nrs::Stretch> sums;  // the same by parameter
   at::Tensor beside;  // summed with every reduction; may be undefined
   std::unique_ptr<nrs::SharedSum> shared;  // null: the group's own all-reduce
   std::unique_ptr<nrs::FixedReducer> reducer;
   nrs::SumHook* hook;  // owned by `reducer`
   bool graph_checked = false;
+  // Whether nothing was added up yet: what is in the buckets is to be written over.
+  bool empty = true;
   // Whether the buckets hold what this rank computed itself, whole: neither sums nor half a pass.
   bool own = false;
   bool resumed = false;  // it began with kept gradients
@@ -181,7 +193,7 @@ inline bool resume(nrs_reducer& reducer, const nrs_kept& kept) {
 // What the next reducer may begin with, or null. Shared memory stays this process's and is found again
 // there; other buckets are handed over.
 inline nrs_kept* keep(const nrs_reducer& reducer) {
-  if (!reducer.own) {
+  if (!reducer.own || reducer.empty) {
     return nullptr;
   }
   auto kept = std::make_unique<nrs_kept>();
@@ -193,12 +205,8 @@ inline nrs_kept* keep(const nrs_reducer& reducer) {
   return kept.release();
 }
 
-// Lets every parameter's gradient be its part of a bucket from the start. The reducer itself would
-// do so at its first reduction only, and micro-batches before that would be copied.
-inline void attach_gradients(
-    nrs_reducer& reducer,
-    const std::vector<std::vector<size_t>>& layout,
-    const nrs_kept* kept) {
+// Makes the buckets, and says which part of them is whose.
+inline void lay_out(nrs_reducer& reducer, const std::vector<std::vector<size_t>>& layout) {
   auto buckets = reducer.reducer->get_grad_buckets(/*return_zero_tensors=*/false);
   TORCH_CHECK(buckets.size() == layout.size(), "the reducer made another number of buckets");
   for (auto& bucket : buckets) {
@@ -210,23 +218,55 @@ inline void attach_gradients(
       reducer.hook->use(*reducer.shared);
     }
   }
-  reducer.own = true;
-  reducer.resumed = kept != nullptr && resume(reducer, *kept);
+  reducer.gradients.resize(reducer.parameters.size());
   for (size_t bucket = 0; bucket < buckets.size(); ++bucket) {
-    at::Tensor& buffer = reducer.flat[bucket];
-    if (!reducer.resumed) {
-      buffer.zero_();
-    }
+    const at::Tensor& buffer = reducer.flat[bucket];
+    const auto sums = reducer.shared ? reducer.shared->sums_of(bucket) : std::vector{buffer};
+    reducer.flat_sums.insert(reducer.flat_sums.end(), sums.begin(), sums.end());
     int64_t offset = 0;
     for (const size_t index : layout[bucket]) {
-      at::Tensor& parameter = reducer.parameters[index];
+      const at::Tensor& parameter = reducer.parameters[index];
+      const int64_t end = offset + parameter.numel();
       // The reducer's own rule for its views.
-      parameter.mutable_grad() = parameter.is_non_overlapping_and_dense()
+      reducer.gradients[index] = parameter.is_non_overlapping_and_dense()
           ? buffer.as_strided(parameter.sizes(), parameter.strides(), offset)
           : buffer.narrow(0, offset, parameter.numel()).view(parameter.sizes());
-      offset += parameter.numel();
+      int64_t begin = 0;
+      for (const auto& sum : sums) {
+        const int64_t from = std::max(begin, offset);
+        const int64_t to = std::min(begin + sum.numel(), end);
+        if (from < to) {
+          reducer.sums.push_back({index, from - offset, sum.narrow(0, from - begin, to - from)});
+        }
+        begin += sum.numel();
+      }
+      offset = end;
     }
     TORCH_CHECK(offset == buffer.numel(), "the reducer laid a bucket out in another way");
+  }
+}
+
+// Lets the next pass write over what is in the buckets: then a gradient is copied there once, where
+// zeros would be written, read and added to.
+inline void zero(nrs_reducer& reducer) {
+  for (auto& parameter : reducer.parameters) {
+    parameter.mutable_grad().reset();
+  }
+  reducer.empty = true;
+  reducer.own = true;
+}
+
+// Lets every parameter's gradient be its part of a bucket, so that passes add to it. The reducer itself
+// would do so at its first reduction only, and micro-batches before that would be copied.
+inline void attach_gradients(nrs_reducer& reducer) {
+  at::NoGradGuard no_grad;
+  for (size_t index = 0; index < reducer.parameters.size(); ++index) {
+    reducer.parameters[index].mutable_grad() = reducer.gradients[index];
+  }
+  if (std::exchange(reducer.empty, false)) {
+    for (auto& buffer : reducer.flat) {
+      buffer.zero_();
+    }
   }
 }
 
@@ -261,7 +301,13 @@ inline nrs_reducer* make_reducer(
   reducer->hook = hook.get();
   reducer->reducer->register_comm_hook(std::move(hook));
   at::NoGradGuard no_grad;
-  attach_gradients(*reducer, layout, kept);
+  lay_out(*reducer, layout);
+  zero(*reducer);
+  if (kept != nullptr && resume(*reducer, *kept)) {
+    reducer->resumed = true;
+    reducer->empty = false;
+    attach_gradients(*reducer);
+  }
   return reducer.release();
 }
 
@@ -293,6 +339,9 @@ inline void require_gradients_for_all(const nrs_reducer& reducer, const at::Tens
 
 // Adds gradients up, on this rank only.
 inline void accumulate(nrs_reducer& reducer, const at::Tensor& loss) {
+  if (reducer.empty) {
+    attach_gradients(reducer);
+  }
   const bool own = std::exchange(reducer.own, false);
   torch::autograd::backward({loss}, {});
   reducer.own = own;
@@ -305,6 +354,7 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
   Health& health = *reducer.group->health;
   // All but sums in shared memory are made in the buckets themselves.
   const bool own = std::exchange(reducer.own, false);
+  reducer.empty = false;
   try {
     reducer.hook->begin();
     if (reducer.shared) {
@@ -325,7 +375,6 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
       wait(*work);
     }
   } catch (...) {
-    reducer.own = reducer.own && !reducer.shared->copied();
     if (health.ended() || reducer.hook->failed()) {
       health.rethrow_as_failed_collective();
     }
@@ -359,21 +408,10 @@ inline void backward_zero(nrs_reducer& reducer) {
     zeros.push_back(at::zeros({}, parameter.options().requires_grad(false)).expand(parameter.sizes()));
   }
   reducer.group->health->require_alive();
-  reduce(reducer, [&] { torch::autograd::backward(reducer.parameters, zeros); });
-}
-
-inline void zero(nrs_reducer& reducer) {
-  at::NoGradGuard no_grad;
-  for (auto& buffer : reducer.flat) {
-    buffer.zero_();
+  if (reducer.empty) {
+    attach_gradients(reducer);
   }
-  reducer.own = true;
-}
-
-inline at::Tensor gradient(const nrs_reducer& reducer, size_t index) {
-  const at::Tensor& gradient = reducer.parameters.at(index).grad();
-  TORCH_CHECK(gradient.defined(), "the gradient of parameter ", index, " was taken away");
-  return gradient;
+  reduce(reducer, [&] { torch::autograd::backward(reducer.parameters, zeros); });
 }
 
 }  // namespace nrs

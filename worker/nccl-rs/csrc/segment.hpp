@@ -66,7 +66,6 @@ struct SegmentHead {
   std::atomic<int64_t> token;  // changes before anything else does when another group begins to use it
   std::atomic<uint32_t> news;   // counts every change below; peers sleep on it
   std::atomic<uint32_t> ended;  // its group is over
-  std::atomic<uint64_t> done;   // the last step in which it has read all it needs from its peers
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "shared between processes");
 
@@ -115,7 +114,6 @@ class Segment {
       bucket(index).ready.store(0, std::memory_order_relaxed);
       bucket(index).reduced.store(0, std::memory_order_relaxed);
     }
-    head()->done.store(0, std::memory_order_relaxed);
     head()->ended.store(0, std::memory_order_release);
     announce();
   }

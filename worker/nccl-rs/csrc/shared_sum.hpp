@@ -1,19 +1,20 @@
-// Sums of gradients between processes of one machine, through memory that they share: two passes
+// Sums of gradients between processes of one machine, through memory that they share: one pass
 // over the data, where sockets need a dozen copies through the kernel.
 //
 // Each rank's buckets lie in its own segment, and behind them room for sums. A rank sums its
-// share of a bucket's elements over all ranks, in the order of ranks, into that room, and copies all
-// shares' sums into its bucket from those who made them. So every sum is made once and copied: all
-// ranks hold the same bits, and these depend neither on timing nor on where in a bucket an element
+// share of a bucket's elements over all ranks, in the order of ranks, into that room, and there the
+// others read it: the optimizer takes every sum from who made it. So every sum is made once: all
+// ranks read the same bits, and these depend neither on timing nor on where in a bucket an element
 // lies.
 //
 // Nobody is waited for while gradients are still being computed: what can be summed is summed when
-// the next bucket is ready, and the rest after the last. Sums are copied only once all of them are
-// there. When a peer dies before, the buckets of those who are left still hold what they have
-// computed themselves, whole, and they need not do it again. When it dies later, its sums are where
-// they were, and nobody needs it any more: who looks for them has the step. Who was told before that
-// its group is over has its own gradients. A peer's death shows by its process, its end of the group
-// by its segment.
+// the next bucket is ready, and the rest after the last. The buckets keep what their rank has
+// computed itself, whole: when a peer dies before all sums are there, those who are left need not
+// compute it again. When it dies later, its sums are where they were, and nobody needs it any more:
+// who looks for them has the step. A rank makes the next step's sums once all ranks have put their
+// next gradients there, and by then they have read these. Only who has left the group may use its
+// memory for something else meanwhile, and that shows: see `require_whole`. A peer's death shows by
+// its process, its end of the group by its segment.
 #pragma once
 
 #include <chrono>
@@ -91,7 +92,6 @@ class SharedSum {
     ++step_;
     stages_.assign(buckets_.size(), Stage::kOwn);
     failure_ = nullptr;
-    copied_ = false;
   }
 
   // This rank's gradients are in the bucket. A failure is told by `finish`: the backward pass goes
@@ -112,8 +112,7 @@ class SharedSum {
     }
   }
 
-  // Waits until all sums are there, puts them into the buckets, and waits until no peer reads this
-  // rank's sums any more.
+  // Waits until all sums are there. What is beside the gradients has its own in place.
   void finish() {
     if (segments_.size() == 1) {
       return;  // the addends are the sums
@@ -136,28 +135,37 @@ class SharedSum {
         await(rank, segments_[rank]->bucket(bucket).reduced, &deadline);
       }
     }
-    copied_ = true;
-    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
-      copy(bucket);
-    }
     if (beside_.defined()) {
-      beside_.copy_(part(rank_, last, 0, beside_.numel()));
+      beside_.copy_(at::cat(sums_of(last)));
     }
+    require_whole();
+  }
+
+  // Where a bucket's sums are after `finish`: one stretch of elements behind the other.
+  std::vector<at::Tensor> sums_of(size_t bucket) const {
+    if (segments_.size() == 1) {
+      return {part(rank_, bucket, 0, buckets_[bucket].numel())};
+    }
+    std::vector<at::Tensor> stretches;
+    for (size_t rank = 0; rank < segments_.size(); ++rank) {
+      const int64_t from = share(rank, bucket);
+      const int64_t to = share(rank + 1, bucket);
+      if (from < to) {
+        stretches.push_back(sums(rank, bucket, from, to));
+      }
+    }
+    return stretches;
+  }
+
+  // Refuses unless all sums were still there: a rank that has left the group may use its memory for
+  // the next one. To be asked after they were read.
+  void require_whole() const {
+    std::atomic_thread_fence(std::memory_order_acquire);
     for (size_t rank = 0; rank < segments_.size(); ++rank) {
       if (!segments_[rank]->is_used_as(tokens_[rank])) {
         throw Refusal(kCollective, "rank " + std::to_string(rank) + " has left the group");
       }
     }
-    own_->head()->done.store(step_, std::memory_order_release);
-    own_->announce();
-    for (size_t rank = 0; rank < segments_.size(); ++rank) {
-      release(rank, deadline);
-    }
-  }
-
-  // Whether the buckets have been overwritten with sums since `begin`.
-  bool copied() const {
-    return copied_;
   }
 
  private:
@@ -265,26 +273,6 @@ class SharedSum {
     }
   }
 
-  void copy(size_t bucket) {
-    for (size_t rank = 0; rank < segments_.size(); ++rank) {
-      const int64_t from = share(rank, bucket);
-      const int64_t to = share(rank + 1, bucket);
-      if (from < to) {
-        part(rank_, bucket, from, to).copy_(sums(rank, bucket, from, to));
-      }
-    }
-  }
-
-  // Returns once a rank reads this rank's sums no more: it is done with the step, or it is gone, and
-  // then the group is over. The step itself has succeeded.
-  void release(size_t rank, const Deadline& deadline) {
-    try {
-      await(rank, segments_[rank]->head()->done, &deadline);
-    } catch (const Refusal&) {
-      // `await` has ended the group, if nobody else had.
-    }
-  }
-
   // Whether a rank has got to this step; with a deadline it returns only once that is so.
   bool await(size_t rank, const std::atomic<uint64_t>& reached, const Deadline* deadline) {
     const Segment& peer = *segments_[rank];
@@ -333,7 +321,6 @@ class SharedSum {
   uint64_t step_ = 0;
   SharedPlace found_;
   std::exception_ptr failure_;  // of this step, and not told yet
-  bool copied_ = false;
 };
 
 }  // namespace nrs

@@ -10,6 +10,7 @@
 #include "group.hpp"
 #include "kept_memory.hpp"
 #include "reducer.hpp"
+#include "stacked_product.hpp"
 #include "stacks.hpp"
 #include "store.hpp"
 #include "zeros.hpp"
@@ -86,13 +87,21 @@ nrs_failure* nrs_untouched_zeros_like(const at::Tensor* like, at::Tensor** out) 
   return guarded([&] { *out = new at::Tensor(nrs::untouched_zeros_like(*like)); });
 }
 
+nrs_failure* nrs_stacked_product(
+    const at::Tensor* weight,
+    const at::Tensor* x,
+    at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(nrs::StackedProduct::apply(*weight, *x)); });
+}
+
 nrs_failure* nrs_fused_sgd(
     const at::Tensor* const* tensors,
     size_t length,
+    double factor,
     double rate,
     double momentum,
     double decay) {
-  return guarded([&] { nrs::fused_sgd(tensors, length, rate, momentum, decay); });
+  return guarded([&] { nrs::fused_sgd(tensors, length, factor, rate, momentum, decay); });
 }
 
 nrs_failure* nrs_foreach_lerp(const at::Tensor* const* tensors, size_t length, double weight) {
@@ -102,6 +111,7 @@ nrs_failure* nrs_foreach_lerp(const at::Tensor* const* tensors, size_t length, d
 nrs_failure* nrs_fused_adamw(
     const at::Tensor* const* tensors,
     size_t length,
+    double factor,
     double step,
     double rate,
     double beta1,
@@ -109,7 +119,7 @@ nrs_failure* nrs_fused_adamw(
     double epsilon,
     double decay) {
   return guarded([&] {
-    nrs::fused_adamw(tensors, length, step, rate, beta1, beta2, epsilon, decay);
+    nrs::fused_adamw(tensors, length, factor, step, rate, beta1, beta2, epsilon, decay);
   });
 }
 
@@ -273,11 +283,41 @@ nrs_failure* nrs_reducer_zero(nrs_reducer* reducer) {
 }
 
 nrs_failure* nrs_reducer_gradient(nrs_reducer* reducer, size_t index, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(nrs::gradient(*reducer, index)); });
+  return guarded([&] { *out = new at::Tensor(reducer->gradients.at(index)); });
 }
 
-nrs_failure* nrs_reducer_bucket(nrs_reducer* reducer, size_t index, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(reducer->flat.at(index)); });
+size_t nrs_reducer_stretches(const nrs_reducer* reducer) {
+  return reducer->sums.size();
+}
+
+nrs_failure* nrs_reducer_stretch(
+    nrs_reducer* reducer,
+    size_t index,
+    size_t* parameter,
+    int64_t* from,
+    at::Tensor** out) {
+  return guarded([&] {
+    const nrs::Stretch& stretch = reducer->sums.at(index);
+    *parameter = stretch.parameter;
+    *from = stretch.from;
+    *out = new at::Tensor(stretch.sums);
+  });
+}
+
+size_t nrs_reducer_flat_sums(const nrs_reducer* reducer) {
+  return reducer->flat_sums.size();
+}
+
+nrs_failure* nrs_reducer_flat_sum(nrs_reducer* reducer, size_t index, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(reducer->flat_sums.at(index)); });
+}
+
+nrs_failure* nrs_reducer_require_whole(const nrs_reducer* reducer) {
+  return guarded([&] {
+    if (reducer->shared) {
+      reducer->shared->require_whole();
+    }
+  });
 }
 
 nrs_failure* nrs_reducer_free(nrs_reducer* reducer) {

@@ -33,8 +33,8 @@ pub struct AdamW {
     pub step: u64,
 }
 
-/// Updates parameters and momentum buffers in place. All lists have one tensor a parameter, of the parameter's shape,
-/// kind and device.
+/// Updates parameters and momentum buffers in place by `factor` times the gradients, which are only read. All lists have
+/// one tensor a parameter, of the parameter's shape, kind and device; with a factor other than 1 they must be contiguous.
 ///
 /// # Errors
 /// When lists do not match or the device fails.
@@ -42,14 +42,15 @@ pub fn sgd(
     parameters: &[Tensor],
     gradients: &[Tensor],
     buffers: &[Tensor],
+    factor: f64,
     sgd: Sgd,
 ) -> Result<(), TchError> {
     let lists = [parameters, gradients, buffers];
     check(&lists)?;
-    ffi::sgd(&lists, sgd).map_err(|failure| TchError::Torch(failure.message))
+    ffi::sgd(&lists, factor, sgd).map_err(|failure| TchError::Torch(failure.message))
 }
 
-/// Updates parameters and both moments in place; lists as for [`sgd`].
+/// Updates parameters and both moments in place; lists and factor as for [`sgd`].
 ///
 /// # Errors
 /// As for [`sgd`].
@@ -57,11 +58,12 @@ pub fn adamw(
     parameters: &[Tensor],
     gradients: &[Tensor],
     moments: [&[Tensor]; 2],
+    factor: f64,
     adamw: AdamW,
 ) -> Result<(), TchError> {
     let lists = [parameters, gradients, moments[0], moments[1]];
     check(&lists)?;
-    ffi::adamw(&lists, adamw).map_err(|failure| TchError::Torch(failure.message))
+    ffi::adamw(&lists, factor, adamw).map_err(|failure| TchError::Torch(failure.message))
 }
 
 /// `average += weight * (towards - average)` for every pair, in place; lists as for [`sgd`].
@@ -112,17 +114,76 @@ mod tests {
         };
         let good = tensor(3, Kind::Float);
         for bad in [tensor(2, Kind::Float), tensor(3, Kind::Double), Vec::new()] {
-            let error = sgd(&good, &bad, &good, rule).unwrap_err();
+            let error = sgd(&good, &bad, &good, 1.0, rule).unwrap_err();
             assert!(matches!(error, TchError::Shape(_)), "{error}");
         }
         sgd(
             &good,
             &tensor(3, Kind::Float),
             &tensor(3, Kind::Float),
+            1.0,
             rule,
         )
         .unwrap();
         assert!((good[0].double_value(&[0]) - (1.0 - 0.1 * 1.9)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_factor_multiplies_gradients_that_stay_as_they_are() {
+        // More elements than are multiplied at a time, and not a multiple of them.
+        let sized = |value: f64| {
+            let one = |size: i64| Tensor::full([size], value, (Kind::Double, Device::Cpu));
+            vec![one(300_000), one(7)]
+        };
+        let (rate, momentum, decay) = (0.1, 0.9, 0.0);
+        let (sgd_rule, steps) = (
+            Sgd {
+                rate,
+                momentum,
+                decay,
+            },
+            2,
+        );
+        let adamw_rule = |step| AdamW {
+            rate,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-3,
+            decay: 0.1,
+            step,
+        };
+        for (gradient, factor) in [(4.0, 0.25), (1.0, 1.0)] {
+            let (values, gradients) = (sized(1.0), sized(gradient));
+            let (buffers, means, squares) = (sized(0.0), sized(0.0), sized(0.0));
+            let others = sized(1.0);
+
+            for step in 0..steps {
+                sgd(&values, &gradients, &buffers, factor, sgd_rule).unwrap();
+                adamw(
+                    &others,
+                    &gradients,
+                    [&means, &squares],
+                    factor,
+                    adamw_rule(step + 1),
+                )
+                .unwrap();
+            }
+
+            let all = |tensors: &[Tensor], expected: f64| {
+                for tensor in tensors {
+                    for found in [tensor.min(), tensor.max()] {
+                        assert!(
+                            (found.double_value(&[]) - expected).abs() < 1e-12,
+                            "{found:?}"
+                        );
+                    }
+                }
+            };
+            all(&values, 1.0 - 0.1 - 0.19);
+            all(&means, 0.19);
+            all(&squares, 0.0199);
+            all(&gradients, gradient);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! store, a C++ exception of any kind) into an [`Error`]. It is the only crate with `unsafe` code.
 //!
 //! So that a collective that hangs can be looked into, it also tells where the process's threads are ([`stacks`]). And
-//! since it is the room for unsafe code, it lends what tch does not bind of libtorch ([`fused`], [`allow_tf32`]).
+//! since it is the room for unsafe code, it lends what tch does not bind of libtorch ([`fused`], [`stacked_product`], [`allow_tf32`]).
 //!
 //! It must not know the network protocol by which ranks find each other (that is behind [`Store`]),
 //! nor models, optimizers, plans, generations or configuration.
@@ -34,6 +34,7 @@ mod ffi;
 pub mod fused;
 mod group;
 mod reducer;
+mod stacked_product;
 mod stacks;
 mod store;
 #[allow(unsafe_code)]
@@ -45,7 +46,8 @@ pub use buckets::{BucketSizes, Layout, assign_buckets};
 pub use cuda::{load_cuda, nccl_unavailable_reason};
 pub use error::{Error, Result};
 pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp};
-pub use reducer::{KeptGradients, Reducer, ReducerOptions};
+pub use reducer::{KeptGradients, Reducer, ReducerOptions, Stretch};
+pub use stacked_product::stacked_product;
 pub use stacks::{ThreadStack, stacks};
 pub use store::{Store, StoreError};
 pub use work::{Gathering, Work};

@@ -16,10 +16,11 @@ use crate::group::{ProcessGroup, Shared, element_size};
 /// them); its bucket layout depends on the parameters and [`BucketSizes`] alone, so that runs
 /// repeat to the bit; and whether a backward pass reduces is said by the call, not by a mode.
 ///
-/// From its creation on every parameter's gradient is a view into a bucket; micro-batches add up
-/// there. A step is: [`Reducer::zero_gradients`]; [`Reducer::accumulate`] for all micro-batches but
+/// Every parameter's gradient is a view into a bucket; micro-batches add up there. A step is:
+/// [`Reducer::zero_gradients`]; [`Reducer::accumulate`] for all micro-batches but
 /// the last; [`Reducer::backward`] for the last, or [`Reducer::backward_zero`] where there is none.
-/// Do not set or detach a gradient by other means.
+/// Then the sums over all ranks are read from [`Reducer::sums`], and [`Reducer::require_whole`] is
+/// asked. Do not set or detach a gradient by other means.
 ///
 /// After an error of [`Reducer::backward`] or [`Reducer::backward_zero`] other than a refusal the
 /// group is over. What this rank has computed itself may still be whole: then [`Reducer::keep`]
@@ -31,7 +32,19 @@ pub struct Reducer {
     handle: ffi::Reducer,
     group: Arc<Shared>,
     parameter_count: usize,
-    bucket_count: usize,
+}
+
+/// Where the sums of a part of one parameter's gradient are after a reduction.
+///
+/// Not to be written to: other ranks may read the same memory.
+#[derive(Debug)]
+pub struct Stretch {
+    /// The parameter's place in the list of parameters.
+    pub parameter: usize,
+    /// The first element, counted as the parameter's lie in memory.
+    pub from: usize,
+    /// `[length]`, contiguous.
+    pub sums: Tensor,
 }
 
 /// What more a reducer may be given.
@@ -53,7 +66,7 @@ pub struct ReducerOptions<'a> {
 pub struct KeptGradients(ffi::Kept);
 
 impl Reducer {
-    /// Makes a reducer for `parameters`, whose gradients it replaces with zeroed views of its
+    /// Makes a reducer for `parameters`, whose gradients it replaces with views of its
     /// buckets. All ranks give the same parameters in the same order, and the same sizes.
     ///
     /// # Errors
@@ -97,7 +110,6 @@ impl Reducer {
             handle,
             group,
             parameter_count: parameters.len(),
-            bucket_count: buckets.len(),
         })
     }
 
@@ -125,7 +137,8 @@ impl Reducer {
         self.handle.is_shared()
     }
 
-    /// Sets all gradients to zero, in place and by bucket.
+    /// Begins a step: what the next pass computes replaces all gradients, instead of being added to
+    /// them. Until then they hold what they held.
     ///
     /// # Errors
     /// [`Error::Torch`] when the device fails.
@@ -146,8 +159,8 @@ impl Reducer {
             .map_err(|failure| self.group.error("accumulate", failure))
     }
 
-    /// Adds the loss's gradients to those there, then leaves in every rank's gradients the sum over
-    /// all ranks. Buckets are reduced while the rest of the backward pass runs. On return the sums
+    /// Adds the loss's gradients to those there, then sums over all ranks: see [`Reducer::sums`].
+    /// Buckets are reduced while the rest of the backward pass runs. On return the sums
     /// are there for the host too.
     ///
     /// # Errors
@@ -173,10 +186,11 @@ impl Reducer {
             .map_err(|failure| self.group.error("backward_zero", failure))
     }
 
-    /// The gradients in the order of the parameters: views, valid as long as the reducer.
+    /// What this rank itself has added up, in the order of the parameters: views, valid as long as
+    /// the reducer. Where sums are not made in shared memory, a reduction leaves them here.
     ///
     /// # Errors
-    /// [`Error::Torch`] when a gradient was replaced from outside.
+    /// [`Error::Torch`] when libtorch fails.
     pub fn gradients(&self) -> Result<Vec<Tensor>> {
         let one = |index| self.handle.gradient(index);
         (0..self.parameter_count)
@@ -185,17 +199,40 @@ impl Reducer {
             .map_err(|failure| self.group.error("gradients", failure))
     }
 
-    /// All gradients again, as few flat tensors, one a bucket, in the order of reduction: for what
-    /// concerns every element alike, such as norms and clipping.
+    /// Where the sums over all ranks are after a reduction: views, valid as long as the reducer. Every
+    /// element of every gradient is in one of them, and they are in the same order on all ranks.
     ///
     /// # Errors
     /// [`Error::Torch`] when libtorch fails.
-    pub fn flat_gradients(&self) -> Result<Vec<Tensor>> {
-        let one = |index| self.handle.bucket(index);
-        (0..self.bucket_count)
-            .map(one)
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|failure| self.group.error("flat_gradients", failure))
+    pub fn sums(&self) -> Result<Vec<Stretch>> {
+        let stretches = self.handle.stretches();
+        let stretches = stretches.map_err(|failure| self.group.error("sums", failure))?;
+        let stretch = |(parameter, from, sums)| Stretch {
+            parameter,
+            from: usize::try_from(from).unwrap_or_default(),
+            sums,
+        };
+        Ok(stretches.into_iter().map(stretch).collect())
+    }
+
+    /// [`Reducer::sums`] again, as few flat tensors, in the order of reduction: for what concerns every
+    /// element alike, such as norms.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when libtorch fails.
+    pub fn flat_sums(&self) -> Result<Vec<Tensor>> {
+        let sums = self.handle.flat_sums();
+        sums.map_err(|failure| self.group.error("flat_sums", failure))
+    }
+
+    /// To be asked when [`Reducer::sums`] have been read: whether they were there all the while.
+    ///
+    /// # Errors
+    /// [`Error::Collective`] when a rank has left the group and may have used its memory for another one's
+    /// sums. What was made of them is worth nothing.
+    pub fn require_whole(&self) -> Result<()> {
+        let whole = self.handle.require_whole();
+        whole.map_err(|failure| self.group.error("sums", failure))
     }
 }
 

@@ -167,9 +167,15 @@ unsafe extern "C" {
     pub(crate) fn nrs_reducer_has_resumed(reducer: *const Reducer) -> i32;
     pub(crate) fn nrs_reducer_keep(reducer: *const Reducer, out: *mut *mut Kept) -> *mut Failure;
     pub(crate) fn nrs_kept_free(kept: *mut Kept) -> *mut Failure;
+    pub(crate) fn nrs_stacked_product(
+        weight: *const CTensor,
+        x: *const CTensor,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
     pub(crate) fn nrs_fused_sgd(
         tensors: *const *const CTensor,
         length: usize,
+        factor: f64,
         rate: f64,
         momentum: f64,
         decay: f64,
@@ -182,6 +188,7 @@ unsafe extern "C" {
     pub(crate) fn nrs_fused_adamw(
         tensors: *const *const CTensor,
         length: usize,
+        factor: f64,
         step: f64,
         rate: f64,
         beta1: f64,
@@ -209,10 +216,20 @@ unsafe extern "C" {
         index: usize,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
-    pub(crate) fn nrs_reducer_bucket(
+    pub(crate) fn nrs_reducer_stretches(reducer: *const Reducer) -> usize;
+    pub(crate) fn nrs_reducer_stretch(
+        reducer: *mut Reducer,
+        index: usize,
+        parameter: *mut usize,
+        from: *mut i64,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_flat_sums(reducer: *const Reducer) -> usize;
+    pub(crate) fn nrs_reducer_flat_sum(
         reducer: *mut Reducer,
         index: usize,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_require_whole(reducer: *const Reducer) -> *mut Failure;
     pub(crate) fn nrs_reducer_free(reducer: *mut Reducer) -> *mut Failure;
 }

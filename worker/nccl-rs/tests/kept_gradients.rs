@@ -30,11 +30,18 @@ fn buckets() -> BucketSizes {
     }
 }
 
-/// The one value that all elements of all gradients have.
-fn value(reducer: &Reducer) -> f64 {
-    let all: Vec<f64> = reducer
-        .gradients()
-        .unwrap()
+/// The one value that all elements of all of this rank's own gradients have.
+fn own(reducer: &Reducer) -> f64 {
+    value(&reducer.gradients().unwrap())
+}
+
+/// The one value that all elements of all sums have.
+fn sum(reducer: &Reducer) -> f64 {
+    value(&reducer.flat_sums().unwrap())
+}
+
+fn value(gradients: &[Tensor]) -> f64 {
+    let all: Vec<f64> = gradients
         .iter()
         .flat_map(|gradient| [gradient.min(), gradient.max()])
         .map(|value| value.double_value(&[]))
@@ -106,7 +113,7 @@ fn survive(rank: Rank) {
     }
     let reducer = again(&group, &parameters, &kept.unwrap());
     assert!(reducer.has_resumed());
-    assert_eq!(value(&reducer), 11.0 * mine);
+    assert_eq!(own(&reducer), 11.0 * mine);
     // One of them does what the dead had not handed over.
     if rank.rank == 0 {
         reducer.backward(&loss(&parameters, 100.0)).unwrap();
@@ -114,7 +121,7 @@ fn survive(rank: Rank) {
         reducer.backward_zero().unwrap();
     }
     let all: f64 = (1..=left).map(|rank| 11.0 * rank as f64).sum();
-    assert_eq!(value(&reducer), all + 100.0);
+    assert_eq!(sum(&reducer), all + 100.0);
     assert!(reducer.keep().unwrap().is_none(), "these are sums");
 }
 
@@ -142,9 +149,9 @@ fn gradients_that_were_added_up_before_the_reduction_are_kept() {
             let group = rank.group("g2");
             let reducer = again(&group, &parameters, &kept);
             assert!(reducer.has_resumed());
-            assert_eq!(value(&reducer), 11.0 * mine);
+            assert_eq!(own(&reducer), 11.0 * mine);
             reducer.backward_zero().unwrap();
-            assert_eq!(value(&reducer), 33.0);
+            assert_eq!(sum(&reducer), 33.0);
         },
     );
 }
@@ -163,14 +170,16 @@ fn gradients_that_are_gone_are_not_resumed() {
         let group = rank.group("g2");
         let reducer = again(&group, &parameters[..3], &kept);
         assert!(!reducer.has_resumed());
-        assert_eq!(value(&reducer), 0.0);
+        reducer.accumulate(&loss(&parameters[..3], 2.0)).unwrap();
+        assert_eq!(own(&reducer), 2.0);
         drop(reducer);
         // A reducer of the same layout has begun anew in the same memory.
         drop(Reducer::new(&group, &parameters, buckets()).unwrap());
         let reducer = again(&group, &parameters, &kept);
         assert_eq!(reducer.has_resumed(), !shares_memory());
-        let expected = if shares_memory() { 0.0 } else { 1.0 };
-        assert_eq!(value(&reducer), expected);
+        reducer.accumulate(&loss(&parameters, 2.0)).unwrap();
+        let expected = if shares_memory() { 2.0 } else { 3.0 };
+        assert_eq!(own(&reducer), expected);
     });
 }
 
@@ -207,7 +216,7 @@ fn summed_beside(rank: Rank) {
         let ranks = rank.world_size as f64;
         let sum = ranks * f64::from(step) + ranks * (ranks - 1.0) / 2.0;
         let gradients = if step == 2 { sum - 2.0 } else { sum };
-        assert_eq!(value(&reducer), gradients);
+        assert_eq!(self::sum(&reducer), gradients);
         let found = [beside.min(), beside.max()].map(|one| one.double_value(&[]));
         assert_eq!(found, [sum, sum]);
     }

@@ -7,7 +7,7 @@ mod support;
 use nccl_rs::{BucketSizes, Error, GlooOptions, ProcessGroup, Reducer};
 use tch::{Device, Kind, Tensor};
 
-use support::{Rank, bits, on_ranks, options, relative_difference, shares_memory};
+use support::{Rank, bits, on_ranks, options, relative_difference, shares_memory, summed};
 
 /// A handful of buckets for the model below.
 const SMALL: BucketSizes = BucketSizes {
@@ -66,7 +66,7 @@ fn sums_equal(rank: &Rank, micro_batches: usize) {
         for number in 0..micro_batches {
             alone.loss(step, number).backward();
         }
-        for (index, found) in reducer.gradients().unwrap().iter().enumerate() {
+        for (index, found) in summed(&reducer, &model.parameters).iter().enumerate() {
             let expected = alone.parameters[index].grad();
             let difference = relative_difference(found, &expected);
             let bound = if found.kind() == Kind::Double {
@@ -79,7 +79,7 @@ fn sums_equal(rank: &Rank, micro_batches: usize) {
                 "step {step}, parameter {index}: {difference:e} apart"
             );
         }
-        same_on_all_ranks(&group, &reducer.flat_gradients().unwrap());
+        same_on_all_ranks(&group, &reducer.flat_sums().unwrap());
     }
 }
 
@@ -132,7 +132,10 @@ fn compressed_sums_are_those_of_one_process_to_the_precision_of_bfloat16() {
             alone.loss(0, number).backward();
         }
         let mut rounded = false;
-        for (found, parameter) in reducer.gradients().unwrap().iter().zip(&alone.parameters) {
+        for (found, parameter) in summed(&reducer, &model.parameters)
+            .iter()
+            .zip(&alone.parameters)
+        {
             let difference = relative_difference(found, &parameter.grad());
             let sent = found.kind() == Kind::Float && !shares_memory();
             let bound = match (sent, found.kind()) {
@@ -144,7 +147,7 @@ fn compressed_sums_are_those_of_one_process_to_the_precision_of_bfloat16() {
             rounded |= sent && difference > 1e-5;
         }
         assert_eq!(rounded, !shares_memory());
-        same_on_all_ranks(&group, &reducer.flat_gradients().unwrap());
+        same_on_all_ranks(&group, &reducer.flat_sums().unwrap());
     });
 }
 
@@ -185,9 +188,7 @@ fn the_same_step_with_another_reducer_gives_the_same_bits() {
                 step_of(&rank, &model, &reducer, 0, 3);
                 step_of(&rank, &model, &reducer, 1, 3);
                 found.push(
-                    reducer
-                        .gradients()
-                        .unwrap()
+                    summed(&reducer, &model.parameters)
                         .iter()
                         .map(bits)
                         .collect::<Vec<_>>(),
@@ -211,7 +212,8 @@ fn gradients_are_views_of_a_few_flat_buckets() {
         let model = Model::new();
 
         let reducer = Reducer::new(&group, &model.parameters, SMALL).unwrap();
-        let flat = reducer.flat_gradients().unwrap();
+        let flat = reducer.flat_sums().unwrap();
+        reducer.accumulate(&model.loss(0, 0)).unwrap();
 
         let elements: usize = model.parameters.iter().map(Tensor::numel).sum();
         assert!(
@@ -249,7 +251,7 @@ fn gradients_of_channels_last_parameters_keep_their_memory_format() {
                 .backward(&(&parameter * &parameter).sum(Kind::Double))
                 .unwrap();
 
-            let gradient = &reducer.gradients().unwrap()[0];
+            let gradient = &summed(&reducer, &[parameter])[0];
             assert_eq!(gradient.stride(), value.stride());
             assert_eq!(
                 bits(gradient),

@@ -139,12 +139,12 @@ fn take_part(
 
     // Set up while others are still joining.
     let description = Description::of(model_spec, data_spec);
-    let mut model = HgatFc::new(
-        &description.config(model_spec.last_bias)?,
-        device,
-        kind,
-        spec.seed,
-    )?;
+    let config = description.config(model_spec.last_bias)?;
+    let mut model = if device == Device::Cpu {
+        HgatFc::with_product(&config, device, kind, spec.seed, nccl_rs::stacked_product)
+    } else {
+        HgatFc::new(&config, device, kind, spec.seed)
+    }?;
     let mut initial = format!("first values from seed {}", spec.seed);
     if !train_spec.init.is_empty() {
         initial = start_from(&mut model, train_spec)?;

@@ -4,6 +4,7 @@
 //! state has a name, a place in checkpoints and a place in the broadcast that makes replicas identical.
 
 use model::Role;
+use nccl_rs::Stretch;
 use nccl_rs::fused::{self, AdamW, Sgd};
 use proto::v1::TrainSpec;
 use tch::{TchError, Tensor};
@@ -23,7 +24,7 @@ enum Rule {
     },
 }
 
-/// What has one learning rate: lists with one tensor a parameter, as the fused updates take them.
+/// What has one learning rate: lists with one flat tensor a stretch of a parameter, as the fused updates take them.
 #[derive(Debug)]
 struct Group {
     role: Role,
@@ -31,6 +32,12 @@ struct Group {
     gradients: Vec<Tensor>,
     /// One list a kind of state.
     state: Vec<Vec<Tensor>>,
+}
+
+/// Elements of a dense tensor as they lie in memory: a flat view.
+fn flat(tensor: &Tensor, from: usize, length: i64) -> Result<Tensor, TchError> {
+    let all = tensor.f_as_strided([tensor.numel() as i64], [1], None)?;
+    all.f_narrow(0, from as i64, length)
 }
 
 /// Parameters with their optimizer state.
@@ -46,7 +53,7 @@ pub(crate) struct Optimizer {
     state: Vec<(&'static str, Vec<Tensor>)>,
     /// Those that have parameters; none before [`Optimizer::bind`].
     groups: Vec<Group>,
-    /// All gradients again, as few flat tensors.
+    /// All gradients again where they must be multiplied in place, as few flat tensors.
     flat: Vec<Tensor>,
 }
 
@@ -120,30 +127,43 @@ impl Optimizer {
         }
     }
 
-    /// Names the tensors in which the gradients will be, one a parameter, and the `flat` ones that hold all of them.
-    pub(crate) fn bind(&mut self, gradients: &[Tensor], flat: &[Tensor]) {
-        let parameters = &self.parameters;
+    /// Says where the gradients will be: by stretches of parameters, and all of them again as few `flat` tensors.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub(crate) fn bind(&mut self, gradients: &[Stretch], flat: &[Tensor]) -> Result<(), TchError> {
         let group = |role| {
-            let of = |list: &[Tensor]| -> Vec<Tensor> {
-                let all = parameters.iter().zip(list);
-                all.filter(|((_, theirs), _)| *theirs == role)
-                    .map(|(_, tensor)| tensor.shallow_clone())
-                    .collect()
-            };
-            let theirs = parameters.iter().filter(|(_, theirs)| *theirs == role);
-            Group {
+            let mut group = Group {
                 role,
-                values: theirs.map(|(value, _)| value.shallow_clone()).collect(),
-                gradients: of(gradients),
-                state: self.state.iter().map(|(_, list)| of(list)).collect(),
+                values: Vec::new(),
+                gradients: Vec::new(),
+                state: self.state.iter().map(|_| Vec::new()).collect(),
+            };
+            for stretch in gradients {
+                let (index, from) = (stretch.parameter, stretch.from);
+                let Some((value, _)) = self.parameters.get(index).filter(|(_, its)| *its == role)
+                else {
+                    continue;
+                };
+                let length = stretch.sums.size1()?;
+                group.values.push(self::flat(value, from, length)?);
+                group.gradients.push(stretch.sums.shallow_clone());
+                for (list, (_, state)) in group.state.iter_mut().zip(&self.state) {
+                    list.push(self::flat(&state[index], from, length)?);
+                }
             }
+            Ok(group)
         };
-        self.groups = [Role::Trunk, Role::Head]
+        let groups = [Role::Trunk, Role::Head].into_iter().map(group);
+        let groups = groups.collect::<Result<Vec<_>, TchError>>()?;
+        self.groups = groups
             .into_iter()
-            .map(group)
             .filter(|group| !group.values.is_empty())
             .collect();
-        self.flat = flat.iter().map(Tensor::shallow_clone).collect();
+        // On CUDA nobody else reads them.
+        let in_place = flat.iter().filter(|tensor| tensor.device().is_cuda());
+        self.flat = in_place.map(Tensor::shallow_clone).collect();
+        Ok(())
     }
 
     /// Lets go of the gradients: whoever made them may use their memory again.
@@ -152,15 +172,21 @@ impl Optimizer {
         self.flat.clear();
     }
 
-    /// Multiplies the gradients of `step` (from 0) by `factor` and applies them. From here on the step is committed.
+    /// Applies `factor` times the gradients of `step` (from 0). On the CPU they stay as they are.
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn apply(&mut self, step: u64, rates: Rates, factor: f64) -> Result<(), TchError> {
-        if factor != 1.0 {
+    pub(crate) fn apply(
+        &mut self,
+        step: u64,
+        rates: Rates,
+        mut factor: f64,
+    ) -> Result<(), TchError> {
+        if factor != 1.0 && !self.flat.is_empty() {
             for gradient in &mut self.flat {
                 let _ = gradient.f_mul_scalar_(factor)?;
             }
+            factor = 1.0;
         }
         let decay = self.weight_decay;
         for group in &self.groups {
@@ -182,7 +208,7 @@ impl Optimizer {
                         momentum,
                         decay,
                     };
-                    fused::sgd(values, gradients, buffers, rule)?;
+                    fused::sgd(values, gradients, buffers, factor, rule)?;
                 }
                 (
                     Rule::AdamW {
@@ -200,7 +226,7 @@ impl Optimizer {
                         decay,
                         step: step + 1 - frozen,
                     };
-                    fused::adamw(values, gradients, [means, squares], rule)?;
+                    fused::adamw(values, gradients, [means, squares], factor, rule)?;
                 }
                 // `new` makes the state that the rule has.
                 _ => {}
@@ -240,14 +266,22 @@ mod tests {
         }
     }
 
+    /// The gradient of the only parameter in one stretch.
+    fn whole(gradient: &Tensor) -> Stretch {
+        Stretch {
+            parameter: 0,
+            from: 0,
+            sums: gradient.shallow_clone(),
+        }
+    }
+
     /// Three steps on one parameter whose gradients are 1, -2 and 0.5; the rate falls from 0.1 to 0.05 in the third.
     fn walk(optimizer: &str) -> f64 {
         let parameter = Tensor::full([1], 1.0, (Kind::Double, Device::Cpu));
         let mut optimizer =
             Optimizer::new(&spec(optimizer), [(&parameter, Role::Head)].into_iter()).unwrap();
         let mut gradient = Tensor::zeros([1], (Kind::Double, Device::Cpu));
-        let gradients = [gradient.shallow_clone()];
-        optimizer.bind(&gradients, &gradients);
+        optimizer.bind(&[whole(&gradient)], &[]).unwrap();
         for (step, (value, rate)) in [(1.0, 0.1), (-2.0, 0.1), (0.5, 0.05)]
             .into_iter()
             .enumerate()
@@ -304,7 +338,7 @@ mod tests {
             let mut optimizer =
                 Optimizer::new(&spec, [(&parameter, Role::Trunk)].into_iter()).unwrap();
             let gradient = Tensor::full([1], 0.5, (Kind::Double, Device::Cpu));
-            optimizer.bind(&[gradient.shallow_clone()], &[gradient]);
+            optimizer.bind(&[whole(&gradient)], &[]).unwrap();
             for step in 0..u64::from(frozen) + 2 {
                 let rates = Rates {
                     trunk: 0.1,

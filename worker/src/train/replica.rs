@@ -27,7 +27,8 @@ pub(crate) struct Replica<'a> {
     reducer: Reducer,
     group: Arc<ProcessGroup>,
     held: &'a mut Held,
-    flat_gradients: Vec<Tensor>,
+    /// Where the sums of gradients are.
+    flat_sums: Vec<Tensor>,
     link: Arc<Link>,
     generation: u64,
     /// Steps committed.
@@ -111,16 +112,17 @@ impl<'a> Replica<'a> {
         if !reducer.has_resumed() {
             held.work.forget();
         }
-        let gradients = reducer.gradients().map_err(collective)?;
         let loss = super::loss(spec, &held.model)?;
-        let flat_gradients = reducer.flat_gradients().map_err(collective)?;
-        optimizer.bind(&gradients, &flat_gradients);
+        let sums = reducer.sums().map_err(collective)?;
+        let flat_sums = reducer.flat_sums().map_err(collective)?;
+        let torch = |source| WorkerError::Torch { step, source };
+        optimizer.bind(&sums, &flat_sums).map_err(torch)?;
         let sentinel_steps = spec.sentinel_steps;
         Ok(Self {
             reducer,
             group,
             held,
-            flat_gradients,
+            flat_sums,
             link,
             generation,
             step,
@@ -269,8 +271,9 @@ impl<'a> Replica<'a> {
         let tally = &self.held.work.tally;
         let seen = tally.read().map_err(self.torch())?;
         let correction = tally.correction(&seen);
-        let norm = tch::no_grad(|| norm(&self.flat_gradients)?.f_double_value(&[]))
-            .map_err(self.torch())?;
+        let norm = tch::no_grad(|| norm(&self.flat_sums)?.f_double_value(&[]));
+        let norm = norm.map_err(self.torch())?;
+        self.reducer.require_whole().map_err(self.collective())?;
         Ok((seen, norm * correction))
     }
 
@@ -294,6 +297,7 @@ impl<'a> Replica<'a> {
                 .optimizer
                 .apply(self.step, rates, factor)
                 .map_err(torch)?;
+            self.reducer.require_whole().map_err(self.collective())?;
             let mut statistics = self.held.work.tally.statistics().map_err(torch)?;
             if correction != 1.0 {
                 let _ = statistics.f_mul_scalar_(correction).map_err(torch)?;

@@ -42,7 +42,13 @@ fn main() -> anyhow::Result<()> {
         groups: groups.to_vec(),
     };
     let options = (Kind::Float, Device::Cpu);
-    let model = HgatFc::new(&config, Device::Cpu, Kind::Float, 0)?;
+    let model = HgatFc::with_product(
+        &config,
+        Device::Cpu,
+        Kind::Float,
+        0,
+        nccl_rs::stacked_product,
+    )?;
     let features = Tensor::f_randn([batch, 2048, 7, 7], options)?.f_set_requires_grad(true)?;
     let targets = Tensor::f_rand([batch, 80], options)?
         .f_lt(0.04)?

@@ -9,7 +9,7 @@ use crate::fused::{AdamW, Sgd};
 use crate::sys;
 
 /// One SGD update of lists that [`crate::fused`] has checked: parameters, gradients, momentum buffers.
-pub(crate) fn sgd(lists: &[&[Tensor]; 3], rule: Sgd) -> Result<(), Failure> {
+pub(crate) fn sgd(lists: &[&[Tensor]; 3], factor: f64, rule: Sgd) -> Result<(), Failure> {
     let pointers = pointers(lists);
     // SAFETY: `pointers` holds three lists of this length, of valid tensors (see the module); the update is over, or
     // queued on a CUDA stream that keeps its own references, when the call returns.
@@ -17,6 +17,7 @@ pub(crate) fn sgd(lists: &[&[Tensor]; 3], rule: Sgd) -> Result<(), Failure> {
         sys::nrs_fused_sgd(
             pointers.as_ptr(),
             lists[0].len(),
+            factor,
             rule.rate,
             rule.momentum,
             rule.decay,
@@ -25,13 +26,14 @@ pub(crate) fn sgd(lists: &[&[Tensor]; 3], rule: Sgd) -> Result<(), Failure> {
 }
 
 /// One AdamW update of checked lists: parameters, gradients, first and second moments.
-pub(crate) fn adamw(lists: &[&[Tensor]; 4], rule: AdamW) -> Result<(), Failure> {
+pub(crate) fn adamw(lists: &[&[Tensor]; 4], factor: f64, rule: AdamW) -> Result<(), Failure> {
     let pointers = pointers(lists);
     // SAFETY: as for `sgd`, with four lists.
     check(unsafe {
         sys::nrs_fused_adamw(
             pointers.as_ptr(),
             lists[0].len(),
+            factor,
             rule.step as f64,
             rule.rate,
             rule.beta1,
@@ -52,6 +54,17 @@ pub(crate) fn lerp(lists: &[&[Tensor]; 2], weight: f64) -> Result<(), Failure> {
 fn pointers(lists: &[&[Tensor]]) -> Vec<*const sys::CTensor> {
     let all = lists.iter().flat_map(|list| list.iter());
     all.map(tensor_pointer).collect()
+}
+
+/// `W xᵀ` for each of K weights.
+pub(crate) fn stacked_product(weight: &Tensor, x: &Tensor) -> Result<Tensor, Failure> {
+    let mut out = null_mut();
+    // SAFETY: two valid tensors (see the module), of which the shim keeps references for the backward pass; and a
+    // place for the pointer to a new one, which `tensor_from` owns. Sizes that do not match come back as a failure.
+    check(unsafe {
+        sys::nrs_stacked_product(tensor_pointer(weight), tensor_pointer(x), &raw mut out)
+    })?;
+    Ok(tensor_from(out))
 }
 
 /// Zeros of a tensor's shape, strides, kind and device.

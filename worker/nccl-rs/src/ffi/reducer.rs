@@ -94,11 +94,44 @@ impl Reducer {
         Ok(tensor_from(out))
     }
 
-    pub(crate) fn bucket(&self, index: usize) -> Result<Tensor, Failure> {
-        let mut out = null_mut();
-        // SAFETY: valid reducer; the shim checks the index.
-        check(unsafe { sys::nrs_reducer_bucket(self.0.as_ptr(), index, &raw mut out) })?;
-        Ok(tensor_from(out))
+    /// Where the sums of parts of gradients are: the parameter, the first element, and the flat tensor.
+    pub(crate) fn stretches(&self) -> Result<Vec<(usize, i64, Tensor)>, Failure> {
+        // SAFETY: valid reducer; reads the length of a list that is made once, in `nrs_reducer_new`.
+        let count = unsafe { sys::nrs_reducer_stretches(self.0.as_ptr()) };
+        let one = |index| {
+            let (mut parameter, mut from, mut out) = (0, 0, null_mut());
+            // SAFETY: valid reducer, and places for three results; the shim checks the index.
+            check(unsafe {
+                sys::nrs_reducer_stretch(
+                    self.0.as_ptr(),
+                    index,
+                    &raw mut parameter,
+                    &raw mut from,
+                    &raw mut out,
+                )
+            })?;
+            Ok((parameter, from, tensor_from(out)))
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// The same, bucket by bucket.
+    pub(crate) fn flat_sums(&self) -> Result<Vec<Tensor>, Failure> {
+        // SAFETY: as for `stretches`.
+        let count = unsafe { sys::nrs_reducer_flat_sums(self.0.as_ptr()) };
+        let one = |index| {
+            let mut out = null_mut();
+            // SAFETY: valid reducer; the shim checks the index.
+            check(unsafe { sys::nrs_reducer_flat_sum(self.0.as_ptr(), index, &raw mut out) })?;
+            Ok(tensor_from(out))
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// Fails where sums that were read may not have been there any more.
+    pub(crate) fn require_whole(&self) -> Result<(), Failure> {
+        // SAFETY: valid reducer, only read.
+        check(unsafe { sys::nrs_reducer_require_whole(self.0.as_ptr()) })
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nccl_rs::{GlooOptions, ProcessGroup, Store};
+use nccl_rs::{GlooOptions, ProcessGroup, Reducer, Store};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tch::{Kind, Tensor};
 
@@ -242,6 +242,27 @@ impl Drop for Ranks {
             let _ = process.wait();
         }
     }
+}
+
+/// The sums over all ranks, in the order of the parameters and of their shape and memory format.
+pub fn summed(reducer: &Reducer, parameters: &[Tensor]) -> Vec<Tensor> {
+    let gather = |(index, parameter): (usize, &Tensor)| {
+        let flat: Vec<Tensor> = reducer
+            .sums()
+            .unwrap()
+            .into_iter()
+            .filter(|stretch| stretch.parameter == index)
+            .scan(0, |next, stretch| {
+                assert_eq!(stretch.from, *next, "one stretch behind the other");
+                *next += stretch.sums.numel();
+                Some(stretch.sums)
+            })
+            .collect();
+        Tensor::cat(&flat, 0).as_strided(parameter.size(), parameter.stride(), None)
+    };
+    let all = parameters.iter().enumerate().map(gather).collect();
+    reducer.require_whole().unwrap();
+    all
 }
 
 /// Bytes of a tensor, for comparison to the bit.
