@@ -62,6 +62,8 @@ pub(crate) enum Message {
         session: u64,
         detail: String,
     },
+    /// A process that was started here is ending, and not in order: its session will say no more.
+    Dying { worker: WorkerId, pid: u32 },
     /// Scores came in.
     Scored {
         step: u64,

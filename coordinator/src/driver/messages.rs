@@ -60,14 +60,15 @@ impl Driver {
                 detail,
             } => {
                 if self.is_current(&worker, session) {
-                    if let Some(guest) = self.guests.get_mut(&worker) {
-                        guest.connection = None;
-                    }
-                    if !self.state().roster().is_local() {
-                        let (worker_id, how) = (worker.to_string(), detail.clone());
-                        self.parts.observer.tell(RunEvent::Left { worker_id, how });
-                    }
-                    self.happen(Event::StreamLost { worker, detail }).await;
+                    self.session_ended(worker, detail).await;
+                }
+            }
+            Message::Dying { worker, pid } => {
+                let guest = self.guests.get(&worker);
+                let its = guest.filter(|guest| guest.introduced.join.pid == pid);
+                if its.is_some_and(|guest| guest.connection.is_some()) {
+                    let detail = format!("process {pid} ended without a word");
+                    self.session_ended(worker, detail).await;
                 }
             }
             Message::Scored {
@@ -90,6 +91,18 @@ impl Driver {
             }
             Message::Checkpoint { step, outcome } => self.on_checkpoint(step, outcome).await,
         }
+    }
+
+    /// The end of a worker's session.
+    async fn session_ended(&mut self, worker: WorkerId, detail: String) {
+        if let Some(guest) = self.guests.get_mut(&worker) {
+            guest.connection = None;
+        }
+        if !self.state().roster().is_local() {
+            let (worker_id, how) = (worker.to_string(), detail.clone());
+            self.parts.observer.tell(RunEvent::Left { worker_id, how });
+        }
+        self.happen(Event::StreamLost { worker, detail }).await;
     }
 
     /// Whether a message is of the worker's present session; others are of one that was closed.

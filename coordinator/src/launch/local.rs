@@ -7,13 +7,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 
 use domain::membership::WorkerId;
 use domain::run::{Event, ProcessEnd};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -115,6 +118,10 @@ impl LocalWorkers {
             log: log.clone(),
             problem,
         })?;
+        let (lifeline, its_end) = UnixStream::pair().map_err(|problem| LaunchError::Spawn {
+            binary: spec.binary.clone(),
+            problem,
+        })?;
         let child = Command::new(&spec.binary)
             .args([
                 "join",
@@ -124,10 +131,11 @@ impl LocalWorkers {
                 &spec.run_id,
             ])
             .args(["--worker-id", worker.as_str(), "--device", &device])
+            .arg("--lifeline")
             .arg("--run-dir")
             .arg(&spec.run_dir)
             .env("OMP_NUM_THREADS", spec.threads.to_string())
-            .stdin(Stdio::null())
+            .stdin(OwnedFd::from(its_end))
             .stdout(out)
             .stderr(err)
             .process_group(0)
@@ -148,6 +156,11 @@ impl LocalWorkers {
         self.processes.note(worker, pid);
         let (signal, signals) = mpsc::unbounded_channel();
         self.signals.insert(worker.clone(), signal);
+        self.watchers.spawn(watch_lifeline(
+            lifeline,
+            (worker.clone(), pid),
+            self.messages.clone(),
+        ));
         self.watchers.spawn(watch(
             child,
             worker.clone(),
@@ -186,6 +199,19 @@ impl LocalWorkers {
             let _ = signals.send(Signal::KILL);
         }
         while self.watchers.join_next().await.is_some() {}
+    }
+}
+
+/// Reports a process that died without a farewell, a tenth of a second before its sockets are closed: see
+/// `worker/nccl-rs/src/lifeline.rs`.
+async fn watch_lifeline(lifeline: UnixStream, (worker, pid): (WorkerId, u32), messages: Mail) {
+    let ready = lifeline.set_nonblocking(true);
+    let Ok(mut lifeline) = ready.and_then(|()| tokio::net::UnixStream::from_std(lifeline)) else {
+        return; // its session and its process tell of its end, later
+    };
+    if !matches!(lifeline.read(&mut [0]).await, Ok(1)) {
+        // The driver has ended if this fails: nobody wants to know any more.
+        let _ = messages.send(Message::Dying { worker, pid }).await;
     }
 }
 

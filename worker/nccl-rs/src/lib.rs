@@ -4,7 +4,8 @@
 //! CUDA, and turn everything that can go wrong there (a dead peer, a hung one, an unreachable
 //! store, a C++ exception of any kind) into an [`Error`]. It is the only crate with `unsafe` code.
 //!
-//! So that a collective that hangs can be looked into, it also tells where the process's threads are ([`stacks`]). And
+//! So that a collective that hangs can be looked into, it also tells where the process's threads are ([`stacks`]), and
+//! so that a death is known at once it can tie a socket to the process's life ([`Lifeline`]). And
 //! since it is the room for unsafe code, it lends what tch does not bind of libtorch ([`fused`], [`stacked_product`], [`allow_tf32`]).
 //!
 //! It must not know the network protocol by which ranks find each other (that is behind [`Store`]),
@@ -33,6 +34,7 @@ mod error;
 mod ffi;
 pub mod fused;
 mod group;
+mod lifeline;
 mod reducer;
 mod stacked_product;
 mod stacks;
@@ -46,6 +48,7 @@ pub use buckets::{BucketSizes, Layout, assign_buckets};
 pub use cuda::{load_cuda, nccl_unavailable_reason};
 pub use error::{Error, Result};
 pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp};
+pub use lifeline::{FAREWELL, Lifeline};
 pub use reducer::{KeptGradients, Reducer, ReducerOptions, Stretch};
 pub use stacked_product::stacked_product;
 pub use stacks::{ThreadStack, stacks};

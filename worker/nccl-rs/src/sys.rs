@@ -233,3 +233,10 @@ unsafe extern "C" {
     pub(crate) fn nrs_reducer_require_whole(reducer: *const Reducer) -> *mut Failure;
     pub(crate) fn nrs_reducer_free(reducer: *mut Reducer) -> *mut Failure;
 }
+
+/// glibc's, for a thread's own table of descriptors.
+pub(crate) const CLONE_FILES: i32 = 0x400;
+
+unsafe extern "C" {
+    pub(crate) fn unshare(flags: i32) -> i32;
+}

@@ -9,6 +9,7 @@ use data::cache::Cache;
 use data::coco::Split;
 use data::loader::{Loader, LoaderOptions};
 use model::{HgatFc, weights};
+use nccl_rs::Lifeline;
 use proto::v1::{self, session_request::Message};
 use tch::Device;
 
@@ -55,6 +56,9 @@ pub(crate) struct Join {
     /// Where to compute: cpu, or cuda:0, cuda:1, …
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Standard input is a socket by which whoever started this process learns of its end
+    #[arg(long, hide = true)]
+    lifeline: bool,
 }
 
 /// Joins, trains, leaves.
@@ -62,6 +66,19 @@ pub(crate) struct Join {
 /// # Errors
 /// [`WorkerError`]; the coordinator has been told.
 pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
+    // Before anything is opened that peers wait for.
+    let lifeline = arguments.lifeline.then(Lifeline::take_standard_input);
+    let done = join(arguments);
+    match lifeline {
+        Some(Ok(lifeline)) => lifeline.farewell(),
+        // Then its end is seen as that of its session and its process.
+        Some(Err(problem)) => tracing::warn!("no lifeline: {problem}"),
+        None => {}
+    }
+    done
+}
+
+fn join(arguments: &Join) -> Result<(), WorkerError> {
     let device = device::parse(&arguments.device)?;
     let host = device::host();
     let identity = Identity {

@@ -22,6 +22,18 @@ use crate::sys;
 pub(crate) use reducer::{Kept, Reducer};
 pub(crate) use store::Adapter;
 
+/// Gives the calling thread a table of descriptors of its own, a copy of what the process has open now. From here on it
+/// may only use descriptors that were open before, or that it opens itself.
+pub(crate) fn own_descriptors() -> std::io::Result<()> {
+    // SAFETY: takes a flag and touches no memory of this process. That no descriptor of others is used on this thread is
+    // seen to by `crate::lifeline`, the only caller, whose thread uses standard input and nothing else.
+    if unsafe { sys::unshare(sys::CLONE_FILES) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
 /// A C++ exception in words.
 #[derive(Debug)]
 pub(crate) struct Failure {
