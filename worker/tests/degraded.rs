@@ -232,16 +232,13 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
     assert_eq!(ledger(&run.dir)["holds"], true);
 
     // Who comes after a coordinator that was killed does not know of the halves: parts must not pass for whole ones.
-    let longer = [halve.as_slice(), &["train.epochs=6"]].concat();
+    let longer = [halve.as_slice(), &["train.epochs=12"]].concat();
     let mut command = place.command_with(&script, "killed", 2, &longer);
     let mut run = Watched::start(frugal(&mut command), place.path("killed"));
-    run.wait_until(|status| {
-        let mut warnings = status["warnings"].as_array().unwrap().iter();
-        warnings.any(|text| text.as_str().unwrap().contains("in 2 parts"))
-            && status["phase"] == "training"
-    });
+    run.wait_for_step(2);
     signal("-KILL", run.pid());
-    run.end();
+    let killed = run.end();
+    assert!(killed.err.contains("in 2 parts"), "{}", killed.err);
     let run = run_starved(&place, "killed", &script, &["--resume"]);
     assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
     assert_eq!(ledger(&run.dir)["holds"], true);

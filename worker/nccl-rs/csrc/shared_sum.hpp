@@ -130,9 +130,12 @@ class SharedSum {
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       sum_if_ready(bucket, &deadline);
     }
+    // Now all ranks have given all their gradients, and nothing keeps those who live from making their
+    // sums. Another one's death is no reason to leave without: who has all sums goes on to the next
+    // step, and who has not would have to take the state from it.
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       for (size_t rank = 0; rank < segments_.size(); ++rank) {
-        await(rank, segments_[rank]->bucket(bucket).reduced, &deadline);
+        await(rank, segments_[rank]->bucket(bucket).reduced, &deadline, Until::kItsDeath);
       }
     }
     if (beside_.defined()) {
@@ -174,6 +177,13 @@ class SharedSum {
 
   // What is next for a bucket.
   enum class Stage { kOwn, kReady, kSummed };
+
+  // How long a rank is waited for.
+  enum class Until { kTheGroupsEnd, kItsDeath };
+
+  // How long after the group's end the last sums may take: far more than they do, and less than a
+  // rank has to leave.
+  static constexpr std::chrono::seconds kLastSums{1};
 
   // Elements that are summed at a time: they stay in a core's cache.
   static constexpr int64_t kStretch = 1 << 15;
@@ -274,8 +284,13 @@ class SharedSum {
   }
 
   // Whether a rank has got to this step; with a deadline it returns only once that is so.
-  bool await(size_t rank, const std::atomic<uint64_t>& reached, const Deadline* deadline) {
+  bool await(
+      size_t rank,
+      const std::atomic<uint64_t>& reached,
+      const Deadline* deadline,
+      Until until = Until::kTheGroupsEnd) {
     const Segment& peer = *segments_[rank];
+    Deadline latest = Deadline::max();
     while (true) {
       const uint32_t news = peer.head()->news.load(std::memory_order_acquire);
       const bool got_there = reached.load(std::memory_order_acquire) >= step_;
@@ -283,9 +298,14 @@ class SharedSum {
       if (got_there && of_this_group) {
         return true;
       }
-      group_.health->require_alive();
+      if (until == Until::kTheGroupsEnd || Clock::now() > latest) {
+        group_.health->require_alive();
+      } else if (latest == Deadline::max() && group_.health->ended()) {
+        latest = Clock::now() + kLastSums;
+      }
+      const bool ended = peer.head()->ended.load(std::memory_order_acquire) != 0;
       const char* failure = nullptr;
-      if (!of_this_group || peer.head()->ended.load(std::memory_order_acquire) != 0) {
+      if (!of_this_group || (ended && until == Until::kTheGroupsEnd)) {
         failure = " has left the group";
       } else if (rank != rank_ && peer.dead()) {
         failure = "'s process has ended";
