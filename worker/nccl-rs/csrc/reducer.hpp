@@ -375,6 +375,9 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
       wait(*work);
     }
   } catch (...) {
+    if (reducer.shared) {
+      reducer.shared->give_up();
+    }
     if (health.ended() || reducer.hook->failed()) {
       health.rethrow_as_failed_collective();
     }

@@ -66,6 +66,7 @@ struct SegmentHead {
   std::atomic<int64_t> token;  // changes before anything else does when another group begins to use it
   std::atomic<uint32_t> news;   // counts every change below; peers sleep on it
   std::atomic<uint32_t> ended;  // its group is over
+  std::atomic<uint64_t> gave_up;  // the last step that it left without all sums
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "shared between processes");
 
@@ -114,6 +115,7 @@ class Segment {
       bucket(index).ready.store(0, std::memory_order_relaxed);
       bucket(index).reduced.store(0, std::memory_order_relaxed);
     }
+    head()->gave_up.store(0, std::memory_order_relaxed);
     head()->ended.store(0, std::memory_order_release);
     announce();
   }

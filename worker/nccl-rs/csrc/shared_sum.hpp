@@ -92,6 +92,7 @@ class SharedSum {
     ++step_;
     stages_.assign(buckets_.size(), Stage::kOwn);
     failure_ = nullptr;
+    latest_ = Deadline::max();
   }
 
   // This rank's gradients are in the bucket. A failure is told by `finish`: the backward pass goes
@@ -130,18 +131,25 @@ class SharedSum {
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       sum_if_ready(bucket, &deadline);
     }
-    // Now all ranks have given all their gradients, and nothing keeps those who live from making their
-    // sums. Another one's death is no reason to leave without: who has all sums goes on to the next
-    // step, and who has not would have to take the state from it.
+    // Now all ranks have given all their gradients, and who has not left before goes on to make its
+    // sums. Another one's death is no reason to leave without them: who has all of them goes on to the
+    // next step, and who has not would have to take the state from it.
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
       for (size_t rank = 0; rank < segments_.size(); ++rank) {
         await(rank, segments_[rank]->bucket(bucket).reduced, &deadline, Until::kItsDeath);
       }
     }
-    if (beside_.defined()) {
-      beside_.copy_(at::cat(sums_of(last)));
-    }
+    const at::Tensor beside = beside_.defined() ? at::cat(sums_of(last)) : at::Tensor();
     require_whole();
+    if (beside.defined()) {
+      beside_.copy_(beside);
+    }
+  }
+
+  // Lets nobody wait for this rank's sums in this step any more.
+  void give_up() noexcept {
+    own_->head()->gave_up.store(step_, std::memory_order_release);
+    own_->announce();
   }
 
   // Where a bucket's sums are after `finish`: one stretch of elements behind the other.
@@ -181,8 +189,7 @@ class SharedSum {
   // How long a rank is waited for.
   enum class Until { kTheGroupsEnd, kItsDeath };
 
-  // How long after the group's end the last sums may take: far more than they do, and less than a
-  // rank has to leave.
+  // How long after the group's end the last sums may take at most: far more than they do.
   static constexpr std::chrono::seconds kLastSums{1};
 
   // Elements that are summed at a time: they stay in a core's cache.
@@ -290,7 +297,6 @@ class SharedSum {
       const Deadline* deadline,
       Until until = Until::kTheGroupsEnd) {
     const Segment& peer = *segments_[rank];
-    Deadline latest = Deadline::max();
     while (true) {
       const uint32_t news = peer.head()->news.load(std::memory_order_acquire);
       const bool got_there = reached.load(std::memory_order_acquire) >= step_;
@@ -298,18 +304,26 @@ class SharedSum {
       if (got_there && of_this_group) {
         return true;
       }
-      if (until == Until::kTheGroupsEnd || Clock::now() > latest) {
-        group_.health->require_alive();
-      } else if (latest == Deadline::max() && group_.health->ended()) {
-        latest = Clock::now() + kLastSums;
+      if (deadline == nullptr) {
+        return false;
       }
-      const bool ended = peer.head()->ended.load(std::memory_order_acquire) != 0;
+      const bool over = group_.health->ended();
+      if (over && latest_ == Deadline::max()) {
+        latest_ = Clock::now() + std::min<Clock::duration>(kLastSums, group_.timeout / 4);
+      }
+      if (over && (until == Until::kTheGroupsEnd || Clock::now() > latest_)) {
+        group_.health->require_alive();
+      }
+      const auto& head = *peer.head();
+      const bool left = until == Until::kTheGroupsEnd
+          ? head.ended.load(std::memory_order_acquire) != 0
+          : head.gave_up.load(std::memory_order_acquire) >= step_;
       const char* failure = nullptr;
-      if (!of_this_group || (ended && until == Until::kTheGroupsEnd)) {
+      if (!of_this_group || left) {
         failure = " has left the group";
       } else if (rank != rank_ && peer.dead()) {
         failure = "'s process has ended";
-      } else if (deadline != nullptr && Clock::now() > *deadline) {
+      } else if (Clock::now() > *deadline) {
         failure = " did not do its part in time";
       }
       // What it did before it went counts.
@@ -318,9 +332,6 @@ class SharedSum {
         const std::string text = "rank " + std::to_string(rank) + failure;
         group_.health->end(text, false);
         throw Refusal(kCollective, text);
-      }
-      if (deadline == nullptr) {
-        return false;
       }
       peer.await_news(news);
     }
@@ -341,6 +352,7 @@ class SharedSum {
   uint64_t step_ = 0;
   SharedPlace found_;
   std::exception_ptr failure_;  // of this step, and not told yet
+  Deadline latest_ = Deadline::max();  // for the last sums, once the group is over
 };
 
 }  // namespace nrs

@@ -34,7 +34,8 @@ pub struct AdamW {
 }
 
 /// Updates parameters and momentum buffers in place by `factor` times the gradients, which are only read. All lists have
-/// one tensor a parameter, of the parameter's shape, kind and device; with a factor other than 1 they must be contiguous.
+/// one tensor a parameter or stretch of one, of its shape, kind and device; with a factor other than 1 they must be
+/// contiguous.
 ///
 /// # Errors
 /// When lists do not match or the device fails.

@@ -21,6 +21,7 @@ pub const FAREWELL: u8 = b'.';
 pub struct Lifeline {
     farewell: Sender<()>,
     thread: JoinHandle<()>,
+    late: Option<io::Error>,
 }
 
 impl Lifeline {
@@ -28,7 +29,7 @@ impl Lifeline {
     /// are opened that others wait for: the thread holds a copy of each for as long as the process lives.
     ///
     /// # Errors
-    /// When the system refuses a thread or a table; then standard input is as it was.
+    /// When the system refuses a thread.
     pub fn take_standard_input() -> io::Result<Self> {
         let nothing = File::open("/dev/null")?;
         let (ready, has_own) = channel();
@@ -36,11 +37,23 @@ impl Lifeline {
         let thread = std::thread::Builder::new()
             .name("lifeline".to_owned())
             .spawn(move || hold(&ready, &told))?;
-        has_own
+        let own = has_own
             .recv()
-            .map_err(|_| io::Error::other("its thread ended"))??;
-        rustix::stdio::dup2_stdin(&nothing)?;
-        Ok(Self { farewell, thread })
+            .map_err(|_| io::Error::other("its thread ended"))?;
+        if own.is_ok() {
+            rustix::stdio::dup2_stdin(&nothing)?;
+        }
+        Ok(Self {
+            farewell,
+            thread,
+            late: own.err(),
+        })
+    }
+
+    /// Why a death shows only when the process's memory has been freed, where that is so: some sandboxes let no thread
+    /// have descriptors of its own.
+    pub fn late(&self) -> Option<&io::Error> {
+        self.late.as_ref()
     }
 
     /// Says that the process is about to end in order.
@@ -52,13 +65,8 @@ impl Lifeline {
 }
 
 fn hold(ready: &Sender<io::Result<()>>, told: &Receiver<()>) {
-    let own = ffi::own_descriptors();
-    let holds = own.is_ok();
     // Its receiver waits for it.
-    let _ = ready.send(own);
-    if !holds {
-        return;
-    }
+    let _ = ready.send(ffi::own_descriptors());
     if told.recv().is_ok() {
         // Who does not listen any more need not know.
         let _ = rustix::io::write(io::stdin(), &[FAREWELL]);

@@ -113,7 +113,7 @@ impl Reducer {
         })
     }
 
-    /// Whether it began with the gradients that an earlier reducer kept, and not with zeros.
+    /// Whether it began with the gradients that an earlier reducer kept, and not with none.
     pub fn has_resumed(&self) -> bool {
         self.handle.has_resumed()
     }

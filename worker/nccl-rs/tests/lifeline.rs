@@ -1,5 +1,11 @@
 //! A process's death, and its end in order, as who started it sees them: with a real process that is killed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests, and a child that speaks to its test"
+)]
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -68,12 +68,23 @@ pub(crate) struct Join {
 pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
     // Before anything is opened that peers wait for.
     let lifeline = arguments.lifeline.then(Lifeline::take_standard_input);
+    let lifeline = match lifeline.transpose() {
+        Ok(lifeline) => lifeline,
+        Err(problem) => {
+            tracing::warn!(
+                "no lifeline ({problem}): a sudden end shows when this process's connections close"
+            );
+            None
+        }
+    };
+    if let Some(problem) = lifeline.as_ref().and_then(Lifeline::late) {
+        tracing::info!(
+            "a sudden end shows a tenth of a second late: no descriptors of its own for a thread ({problem})"
+        );
+    }
     let done = join(arguments);
-    match lifeline {
-        Some(Ok(lifeline)) => lifeline.farewell(),
-        // Then its end is seen as that of its session and its process.
-        Some(Err(problem)) => tracing::warn!("no lifeline: {problem}"),
-        None => {}
+    if let Some(lifeline) = lifeline {
+        lifeline.farewell();
     }
     done
 }

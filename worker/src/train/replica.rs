@@ -65,7 +65,7 @@ impl Drop for Replica<'_> {
 
 impl<'a> Replica<'a> {
     /// Joins the parts: ranks that do not hold the state take it from those who do, so that all are equal to the bit,
-    /// and gradients become views of the reducer's buckets.
+    /// and gradients go to the reducer's buckets.
     ///
     /// # Errors
     /// When a peer is gone, or the device has no room.
@@ -237,7 +237,7 @@ impl<'a> Replica<'a> {
         }
     }
 
-    /// Adds the loss's gradients; with `reduce` it leaves the sum over all ranks, of the tally too.
+    /// Adds the loss's gradients; with `reduce` it sums them over all ranks, and the tally too.
     pub(crate) fn backward(&self, loss: &Tensor, reduce: bool) -> Result<(), WorkerError> {
         if !reduce {
             return self.reducer.accumulate(loss).map_err(self.collective());
