@@ -24,7 +24,7 @@ def needs():
 def run(quick):
     peer_command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(PEER),
-        "--backbone", "resnet18", "--size", "64", "--batch", "32", "--group-channels", "256",
+        "--backbone", "resnet18", "--size", "64", "--batch", "16", "--hidden", "512", "--group-channels", "256",
         "--class-channels", "128", "--warmup", "0", "--steps", "1",
     ]  # fmt: skip
 

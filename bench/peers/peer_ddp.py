@@ -24,6 +24,7 @@ def parse():
     parser.add_argument("--reference", type=Path, default=REFERENCE)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--graph", default="gat")
+    parser.add_argument("--hidden", type=int, default=1024, help="channels of the head's first layer")
     parser.add_argument("--group-channels", type=int, default=512)
     parser.add_argument("--class-channels", type=int, default=256)
     parser.add_argument("--size", type=int, default=224)
@@ -41,7 +42,7 @@ def parse():
 def main():
     arguments = parse()
     sys.path.insert(0, str(arguments.reference))
-    from hgat_fc_reference import HGAT_FC
+    from hgat_fc_reference import HGAT_FC, NCLASSES_PER_GROUP, Head
 
     torch.set_num_threads(arguments.threads)
     cuda = arguments.device == "cuda"
@@ -56,7 +57,12 @@ def main():
     layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
     model = HGAT_FC(
         arguments.backbone, graph=arguments.graph, gc=arguments.group_channels, cc=arguments.class_channels
-    ).to(device=device, memory_format=layout)
+    )
+    model.heads = Head(
+        model.heads.reduce_fc[0].fc.in_features, 12, 80, NCLASSES_PER_GROUP, arguments.group_channels,
+        arguments.class_channels, arguments.graph, arguments.hidden,
+    )  # fmt: skip
+    model = model.to(device=device, memory_format=layout)
     ddp = nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if cuda else None)
     forward = torch.compile(ddp) if arguments.compile else ddp
     optimizer = torch.optim.SGD(

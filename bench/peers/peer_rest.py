@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
-from hgat_fc_reference import HGAT_FC  # noqa: E402
+from hgat_fc_reference import HGAT_FC, NCLASSES_PER_GROUP, Head  # noqa: E402
 
 
 def main():
     torch.set_num_threads(1)
     model = HGAT_FC("resnet18", gc=256, cc=128)
+    model.heads = Head(512, 12, 80, NCLASSES_PER_GROUP, 256, 128, hidden=512)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3)
     # The state that the first step would make, which ours has from the start.
     for parameter in model.parameters():

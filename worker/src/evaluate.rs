@@ -39,6 +39,8 @@ pub(crate) fn run(
             score(&mut scores, feed)?;
         }
     }
+    // The next training step has not waited for these.
+    let _ = feed.take_waited();
     scores.send(replica)
 }
 
