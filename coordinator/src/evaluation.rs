@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use domain::average_precision::{MeanAveragePrecision, mean_average_precision};
-use domain::calibration::{Calibration, calibration};
+use domain::average_precision::MeanAveragePrecision;
+use domain::calibration::Calibration;
 use domain::labels::Labels;
-use domain::multilabel::{MultilabelFigures, at_threshold, top_k, top_k_at_threshold};
-use domain::other_definitions::{OtherDefinitions, other_definitions};
+use domain::multilabel::MultilabelFigures;
+use domain::other_definitions::OtherDefinitions;
 use domain::score_table::{ScoreTable, Scored};
 use domain::scores::ScoreError;
 use domain::scoring::{Sheet, Way};
-use domain::thresholds::{BestThresholds, best_thresholds};
+use domain::thresholds::BestThresholds;
 use domain::train_gap::Gap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -369,16 +369,16 @@ impl Evaluations {
 /// # Errors
 /// [`ScoreError::NotANumber`] naming the sample.
 pub fn figures(scored: &Scored, skipped: Vec<u32>) -> Result<Metrics, ScoreError> {
-    let (matrix, labels) = (scored.matrix(), scored.labels());
+    let all = domain::figures::figures(&scored.matrix(), scored.labels(), TOP)?;
     Ok(Metrics {
-        average_precision: mean_average_precision(&matrix, labels)?,
-        at_threshold: at_threshold(&matrix, labels)?,
-        top3: top_k(&matrix, labels, TOP)?,
+        average_precision: all.average_precision,
+        at_threshold: all.multilabel.at_threshold,
+        top3: all.multilabel.top_k,
         skipped,
-        top3_at_threshold: Some(top_k_at_threshold(&matrix, labels, TOP)?),
-        calibration: Some(calibration(&matrix, labels)?),
-        best_thresholds: Some(best_thresholds(&matrix, labels)?),
-        other_definitions: Some(other_definitions(&matrix, labels)?),
+        top3_at_threshold: Some(all.multilabel.top_k_at_threshold),
+        calibration: Some(all.calibration),
+        best_thresholds: Some(all.best_thresholds),
+        other_definitions: Some(all.other_definitions),
         further: Vec::new(),
         train_gap: None,
     })

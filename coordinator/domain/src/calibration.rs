@@ -9,8 +9,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns::{Column, for_each_class, rank_key, score_of};
 use crate::labels::Labels;
-use crate::scores::{Layout, ScoreError, ScoreMatrix};
+use crate::scores::{ScoreError, ScoreMatrix};
+use crate::sigmoid::{self, probability};
 
 /// Bins of equal width; each holds its upper edge, the first also 0.
 pub const BINS: usize = 15;
@@ -41,62 +43,107 @@ pub struct Calibration {
     pub bins: Vec<Bin>,
 }
 
-/// `sigmoid(logit)` in float64.
-#[must_use]
-pub fn probability(logit: f32) -> f64 {
-    1.0 / (1.0 + (-f64::from(logit)).exp())
-}
-
 /// Computes both figures and the bins.
 ///
 /// # Errors
 /// [`ScoreError::LabelsDiffer`] if the shapes differ; [`ScoreError::NotANumber`].
 pub fn calibration(scores: &ScoreMatrix<'_>, labels: &Labels) -> Result<Calibration, ScoreError> {
     scores.check(labels)?;
-    // Per bin: decisions, positive ones, sum of probabilities.
-    let mut sums = [(0u64, 0u64, 0.0f64); BINS];
-    let mut squares = 0.0;
-    let width = match scores.layout() {
-        Layout::SampleMajor => scores.classes(),
-        Layout::ClassMajor => scores.samples(),
-    };
-    for (major, line) in (0u32..).zip(scores.as_slice().chunks((width as usize).max(1))) {
-        for (minor, &logit) in (0u32..).zip(line) {
-            let positive = match scores.layout() {
-                Layout::SampleMajor => labels.contains(major, minor),
-                Layout::ClassMajor => labels.contains(minor, major),
-            };
-            let p = probability(logit);
-            let label = f64::from(u8::from(positive));
-            squares += (p - label) * (p - label);
-            // From 0 to BINS.
-            let upper = (p * BINS as f64).ceil() as usize;
-            let (decisions, positives, sum) = &mut sums[upper.saturating_sub(1).min(BINS - 1)];
-            *decisions += 1;
-            *positives += u64::from(positive);
-            *sum += p;
+    let mut sums = Sums::new();
+    for_each_class(scores, &labels.by_class(), |column| sums.push(column));
+    Ok(sums.finish())
+}
+
+/// What the figures are made of, class by class. A class is ranked, so each bin is a stretch of it.
+pub(crate) struct Sums {
+    /// The key at which each bin begins, from the highest probability down.
+    edges: [u32; BINS],
+    /// Per bin, from low to high probability.
+    bins: [Bin; BINS],
+    /// `Σ p²` over all decisions.
+    squares: f64,
+    /// `Σ (1 - 2p)` over the positive ones: with the above `Σ (p - label)²`.
+    positives: f64,
+}
+
+impl Sums {
+    pub(crate) fn new() -> Self {
+        let edge = |from_top: usize| first_key(|p| bin_of(p) + from_top < BINS);
+        Self {
+            edges: std::array::from_fn(edge),
+            bins: [Bin::default(); BINS],
+            squares: 0.0,
+            positives: 0.0,
         }
     }
-    let all: u64 = sums.iter().map(|(decisions, _, _)| decisions).sum();
-    let over_all = |sum: f64| (all > 0).then(|| sum / all as f64);
-    let gap = |(_, positives, sum): &(u64, u64, f64)| (sum - *positives as f64).abs();
-    Ok(Calibration {
-        ece: over_all(sums.iter().map(gap).sum()),
-        brier: over_all(squares),
-        bins: sums
-            .iter()
-            .map(|&(decisions, positives, sum)| Bin {
-                decisions,
-                mean_probability: sum / decisions.max(1) as f64,
-                fraction_positive: positives as f64 / decisions.max(1) as f64,
-            })
-            .collect(),
-    })
+
+    /// Adds the class of `column`.
+    pub(crate) fn push(&mut self, column: Column<'_>) {
+        let of_positives = sigmoid::sums(column.positives);
+        self.positives += column.positives.len() as f64 - 2.0 * of_positives.probabilities;
+        let (mut keys, mut positives) = (column.keys, column.positives);
+        // From the lowest probability, which is at the end.
+        for (bin, edge) in self.bins.iter_mut().zip(self.edges.iter().rev()) {
+            let below = |keys: &[u32]| keys.partition_point(|key| key < edge);
+            let (higher, its) = keys.split_at(below(keys));
+            let (higher_positives, its_positives) = positives.split_at(below(positives));
+            let sums = sigmoid::sums(its);
+            bin.decisions += its.len() as u64;
+            // Sums until the end, when they are divided.
+            bin.mean_probability += sums.probabilities;
+            bin.fraction_positive += its_positives.len() as f64;
+            self.squares += sums.squares;
+            (keys, positives) = (higher, higher_positives);
+        }
+    }
+
+    /// The figures, when all classes are there.
+    pub(crate) fn finish(self) -> Calibration {
+        let all: u64 = self.bins.iter().map(|bin| bin.decisions).sum();
+        let over_all = |sum: f64| (all > 0).then(|| sum / all as f64);
+        let gap = |bin: &Bin| (bin.mean_probability - bin.fraction_positive).abs();
+        Calibration {
+            ece: over_all(self.bins.iter().map(gap).sum()),
+            // Rounding may leave a little less than nothing.
+            brier: over_all((self.squares + self.positives).max(0.0)),
+            bins: self
+                .bins
+                .iter()
+                .map(|sums| Bin {
+                    decisions: sums.decisions,
+                    mean_probability: sums.mean_probability / sums.decisions.max(1) as f64,
+                    fraction_positive: sums.fraction_positive / sums.decisions.max(1) as f64,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Which bin holds a probability, from low to high.
+fn bin_of(probability: f64) -> usize {
+    // From 0 to BINS.
+    let upper = (probability * BINS as f64).ceil() as usize;
+    upper.saturating_sub(1).min(BINS - 1)
+}
+
+/// The first key, from the highest score down, whose probability is as `low` has it; past the last if there is none.
+fn first_key(low: impl Fn(f64) -> bool) -> u32 {
+    let (mut from, mut to) = (rank_key(f32::INFINITY), rank_key(f32::NEG_INFINITY) + 1);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        if low(probability(score_of(middle))) {
+            to = middle;
+        } else {
+            from = middle + 1;
+        }
+    }
+    from
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scores::Layout;
 
     #[test]
     fn probabilities_that_hold_have_no_error_and_those_that_do_not_have_theirs() {

@@ -15,8 +15,10 @@
 //! - OP, OR and OF1 count every decision, false alarms in classes without a positive included.
 //! - Without any positive sample there is no figure. A ratio of 0 to 0 beside it is 0.
 
+use fearless_simd::{Level, Simd, dispatch};
 use serde::{Deserialize, Serialize};
 
+use crate::columns::rank_key;
 use crate::labels::Labels;
 use crate::scores::{ScoreError, ScoreMatrix};
 
@@ -45,6 +47,17 @@ pub struct MultilabelFigures {
     pub of1: Option<f64>,
 }
 
+/// The figures by each way of predicting labels.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ByEachWay {
+    /// At logit ≥ 0, which is p ≥ 0.5.
+    pub at_threshold: MultilabelFigures,
+    /// Each sample's `k` highest classes (all, if there are fewer).
+    pub top_k: MultilabelFigures,
+    /// Those of its `k` highest classes that reach logit 0.
+    pub top_k_at_threshold: MultilabelFigures,
+}
+
 /// The figures when a label is predicted at logit ≥ 0, which is p ≥ 0.5.
 ///
 /// # Errors
@@ -53,14 +66,7 @@ pub fn at_threshold(
     scores: &ScoreMatrix<'_>,
     labels: &Labels,
 ) -> Result<MultilabelFigures, ScoreError> {
-    figures(scores, labels, |row, predicted| {
-        predicted.extend(
-            (0u32..)
-                .zip(row)
-                .filter(|(_, score)| **score >= 0.0)
-                .map(|(c, _)| c),
-        );
-    })
+    Ok(by_each_way(scores, labels, 0)?.at_threshold)
 }
 
 /// The figures when each sample is given its `k` highest classes (all, if there are fewer).
@@ -72,8 +78,7 @@ pub fn top_k(
     labels: &Labels,
     k: u32,
 ) -> Result<MultilabelFigures, ScoreError> {
-    let k = k.min(scores.classes()) as usize;
-    figures(scores, labels, |row, predicted| highest(row, k, predicted))
+    Ok(by_each_way(scores, labels, k)?.top_k)
 }
 
 /// The figures when each sample is given those of its `k` highest classes that reach logit 0, which
@@ -86,54 +91,112 @@ pub fn top_k_at_threshold(
     labels: &Labels,
     k: u32,
 ) -> Result<MultilabelFigures, ScoreError> {
-    let k = k.min(scores.classes()) as usize;
-    figures(scores, labels, |row, predicted| {
-        highest(row, k, predicted);
-        predicted.retain(|class| row[*class as usize] >= 0.0);
-    })
+    Ok(by_each_way(scores, labels, k)?.top_k_at_threshold)
 }
 
-/// The classes of the `k` highest scores of a row into `predicted`, which is empty.
-fn highest(row: &[f32], k: usize, predicted: &mut Vec<u32>) {
-    if k > 0 {
-        // Insertion into a list of at most k: k is 3 and most scores fail the first comparison.
-        let mut lowest = f32::NEG_INFINITY;
-        for (class, &score) in (0u32..).zip(row) {
-            if predicted.len() >= k && score <= lowest {
-                continue;
-            }
-            let place = predicted.partition_point(|&other| row[other as usize] >= score);
-            predicted.truncate(k - 1);
-            predicted.insert(place, class);
-            lowest = predicted.last().map_or(lowest, |&last| row[last as usize]);
-        }
-    }
-}
-
-/// Counts hits, predictions and positives per class; `predict` fills in the classes of one sample.
-fn figures(
+/// All three in one pass over the scores.
+///
+/// # Errors
+/// [`ScoreError::LabelsDiffer`] if the shapes differ; [`ScoreError::NotANumber`].
+pub fn by_each_way(
     scores: &ScoreMatrix<'_>,
     labels: &Labels,
-    predict: impl Fn(&[f32], &mut Vec<u32>),
-) -> Result<MultilabelFigures, ScoreError> {
+    k: u32,
+) -> Result<ByEachWay, ScoreError> {
     scores.check(labels)?;
-    let positives = labels.support();
-    let mut predictions = vec![0u32; positives.len()];
-    let mut hits = vec![0u32; positives.len()];
-    let (mut row, mut predicted) = (Vec::new(), Vec::new());
-    for sample in 0..scores.samples() {
-        scores.copy_sample(sample, &mut row);
-        predicted.clear();
-        predict(&row, &mut predicted);
-        for &class in &predicted {
-            predictions[class as usize] += 1;
-            hits[class as usize] += u32::from(labels.contains(sample, class));
-        }
-    }
-    Ok(summarise(&positives, &predictions, &hits))
+    Ok(count(scores, labels, k))
 }
 
-fn summarise(positives: &[u32], predictions: &[u32], hits: &[u32]) -> MultilabelFigures {
+/// The same, of scores and labels that are known to be of one shape and without NaN.
+pub(crate) fn count(scores: &ScoreMatrix<'_>, labels: &Labels, k: u32) -> ByEachWay {
+    dispatch!(Level::new(), simd => vectorized(simd, scores, labels, k))
+}
+
+#[inline(always)]
+fn vectorized<S: Simd>(simd: S, scores: &ScoreMatrix<'_>, labels: &Labels, k: u32) -> ByEachWay {
+    simd.vectorize(
+        #[inline(always)]
+        || count_rows(scores, labels, k),
+    )
+}
+
+#[inline(always)]
+fn count_rows(scores: &ScoreMatrix<'_>, labels: &Labels, k: u32) -> ByEachWay {
+    let k = k.min(scores.classes()) as usize;
+    let tally = || Tally {
+        predictions: vec![0; scores.classes() as usize],
+        hits: vec![0; scores.classes() as usize],
+    };
+    let (mut half, mut top, mut both) = (tally(), tally(), tally());
+    let half_key = rank_key(0.0);
+    let mut room = Vec::new();
+    let mut keys = vec![0; scores.classes() as usize];
+    for sample in 0..scores.samples() {
+        let row = scores.sample(sample, &mut room);
+        for ((key, count), &score) in keys.iter_mut().zip(&mut half.predictions).zip(row) {
+            *key = rank_key(score);
+            // At most one a sample, and those are counted in u32.
+            *count = count.wrapping_add(u32::from(*key <= half_key));
+        }
+        for class in labels.of(sample) {
+            half.hits[class as usize] += u32::from(keys[class as usize] <= half_key);
+        }
+        for _ in 0..k {
+            let (class, key) = take_highest(&mut keys);
+            let hit = labels.contains(sample, class);
+            top.add(class, hit);
+            if key <= half_key {
+                both.add(class, hit);
+            }
+        }
+    }
+    let positives = labels.support();
+    ByEachWay {
+        at_threshold: summarise(&positives, &half),
+        top_k: summarise(&positives, &top),
+        top_k_at_threshold: summarise(&positives, &both),
+    }
+}
+
+/// Predictions and right ones, `[classes]` each.
+struct Tally {
+    predictions: Vec<u32>,
+    hits: Vec<u32>,
+}
+
+impl Tally {
+    fn add(&mut self, class: u32, hit: bool) {
+        self.predictions[class as usize] += 1;
+        self.hits[class as usize] += u32::from(hit);
+    }
+}
+
+/// The class of the highest score of a row and its key, of equal ones the first; it is out of the next question. Without a
+/// branch that depends on the scores.
+#[inline(always)]
+fn take_highest(keys: &mut [u32]) -> (u32, u32) {
+    /// After the key of every score.
+    const GONE: u32 = u32::MAX;
+    const LANES: usize = 16;
+    let mut lanes = [GONE; LANES];
+    let (whole, rest) = keys.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            lanes[lane] = lanes[lane].min(chunk[lane]);
+        }
+    }
+    for (lane, key) in lanes.iter_mut().zip(rest) {
+        *lane = (*lane).min(*key);
+    }
+    let key = lanes.iter().copied().fold(GONE, u32::min);
+    let class = keys.iter().position(|other| *other == key).unwrap_or(0) as u32;
+    if let Some(taken) = keys.get_mut(class as usize) {
+        *taken = GONE;
+    }
+    (class, key)
+}
+
+fn summarise(positives: &[u32], Tally { predictions, hits }: &Tally) -> MultilabelFigures {
     let shown: Vec<usize> = (0..positives.len())
         .filter(|&class| positives[class] > 0)
         .collect();

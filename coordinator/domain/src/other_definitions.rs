@@ -16,6 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::average_precision::mean;
+use crate::columns::{Column, for_each_class};
 use crate::labels::Labels;
 use crate::ranking::{OperatingPoint, Ranking};
 use crate::scores::{ScoreError, ScoreMatrix};
@@ -57,32 +58,35 @@ pub fn other_definitions(
     labels: &Labels,
 ) -> Result<OtherDefinitions, ScoreError> {
     scores.check(labels)?;
-    let rankings = (0..scores.classes()).map(|class| Ranking::new(scores, labels, class));
-    Ok(of_rankings(rankings))
+    let mut all = OtherDefinitions::default();
+    for_each_class(scores, &labels.by_class(), |column| all.push(column));
+    all.average();
+    Ok(all)
 }
 
-/// The same from the ranking of each class.
-pub(crate) fn of_rankings(rankings: impl Iterator<Item = Ranking>) -> OtherDefinitions {
-    let mut all = OtherDefinitions::default();
-    for ranking in rankings {
-        let (points, positives) = (ranking.points(), ranking.positives());
+impl OtherDefinitions {
+    /// Adds the class of `column`.
+    pub(crate) fn push(&mut self, column: Column<'_>) {
+        let positives = column.positives.len() as u64;
+        let envelope = envelope(column.points);
         let shown = |figure: f64| (positives > 0).then_some(figure);
-        all.eleven_point
-            .per_class
-            .push(shown(eleven_point(&points, positives)));
-        all.every_point
-            .per_class
-            .push(shown(every_point(&points, positives)));
-        all.epsilon.per_class.push(Some(epsilon(&ranking)));
+        let eleven = eleven_point(column.points, &envelope, positives);
+        self.eleven_point.per_class.push(shown(eleven));
+        let every = every_point(column.points, &envelope, positives);
+        self.every_point.per_class.push(shown(every));
+        self.epsilon.per_class.push(Some(epsilon(column)));
     }
-    for variant in [
-        &mut all.eleven_point,
-        &mut all.every_point,
-        &mut all.epsilon,
-    ] {
-        variant.map = mean(variant.per_class.iter().copied().flatten());
+
+    /// Makes the means, when all classes are there.
+    pub(crate) fn average(&mut self) {
+        for variant in [
+            &mut self.eleven_point,
+            &mut self.every_point,
+            &mut self.epsilon,
+        ] {
+            variant.map = mean(variant.per_class.iter().copied().flatten());
+        }
     }
-    all
 }
 
 /// The highest precision at this recall or above: `[points]`.
@@ -94,8 +98,7 @@ fn envelope(points: &[OperatingPoint]) -> Vec<f64> {
     envelope
 }
 
-fn eleven_point(points: &[OperatingPoint], positives: u64) -> f64 {
-    let envelope = envelope(points);
+fn eleven_point(points: &[OperatingPoint], envelope: &[f64], positives: u64) -> f64 {
     let at_recall = |tenths: u64| {
         let reached = points.partition_point(|point| 10 * point.found < tenths * positives);
         envelope.get(reached).copied().unwrap_or(0.0)
@@ -103,19 +106,113 @@ fn eleven_point(points: &[OperatingPoint], positives: u64) -> f64 {
     (0..=10).map(at_recall).sum::<f64>() / 11.0
 }
 
-fn every_point(points: &[OperatingPoint], positives: u64) -> f64 {
+fn every_point(points: &[OperatingPoint], envelope: &[f64], positives: u64) -> f64 {
     let mut before = 0;
     let mut sum = 0.0;
-    for (point, highest) in points.iter().zip(envelope(points)) {
+    for (point, highest) in points.iter().zip(envelope) {
         sum += (point.found - before) as f64 * highest;
         before = point.found;
     }
     sum / positives as f64
 }
 
-fn epsilon(ranking: &Ranking) -> f64 {
+/// The positives one by one. Where one has the score of a negative, the samples' own order decides.
+fn epsilon(column: Column<'_>) -> f64 {
+    let mixed = mixed(column);
+    let members: u64 = mixed.iter().map(|tie| tie.members).sum();
+    if members > column.of_samples.len() as u64 / 8 {
+        let ranking = Ranking::of_class(column.of_samples, column.shown);
+        return one_by_one(ranking.in_order());
+    }
+    let members = members_of(column, &mixed);
+    let mut ties = members.chunk_by(|a, b| a.tie == b.tie).peekable();
+    let (mut found, mut sum) = (0, 0.0);
+    for (at, (point, &above)) in column.points.iter().zip(column.above).enumerate() {
+        let mut add = |taken: u64| {
+            found += 1;
+            sum += found as f64 / taken as f64;
+        };
+        match ties.next_if(|tie| tie[0].tie == at) {
+            None => (above + 1..=point.taken).for_each(add),
+            Some(tie) => (above + 1..)
+                .zip(tie.iter().rev())
+                .filter(|(_, member)| member.positive)
+                .for_each(|(taken, _)| add(taken)),
+        }
+    }
+    sum / (found as f64 + EPSILON)
+}
+
+/// Positives and negatives of one score.
+struct Mixed {
+    /// Which of the column's points it is.
+    tie: usize,
+    key: u32,
+    members: u64,
+}
+
+fn mixed(column: Column<'_>) -> Vec<Mixed> {
+    let mut found = 0;
+    let mut mixed = Vec::new();
+    for (tie, (point, &above)) in column.points.iter().zip(column.above).enumerate() {
+        let members = point.taken - above;
+        if members > point.found - found {
+            // The last of its positives: as many were found by then.
+            let key = column.positives[point.found as usize - 1];
+            mixed.push(Mixed { tie, key, members });
+        }
+        found = point.found;
+    }
+    mixed
+}
+
+/// A sample in a mixed tie.
+struct Member {
+    tie: usize,
+    positive: bool,
+}
+
+/// The members of the ties, tie by tie, those of each by ascending sample.
+fn members_of(column: Column<'_>, mixed: &[Mixed]) -> Vec<Member> {
+    // Nearly every sample is in none: a bit for each hash of a key says so.
+    const WORDS: usize = 1 << 10;
+    let bit = |key: u32| {
+        let hash = key.wrapping_mul(0x9E37_79B1) >> 16;
+        (hash as usize / 64, 1u64 << (hash % 64))
+    };
+    let mut members = Vec::new();
+    if mixed.is_empty() {
+        return members;
+    }
+    let mut filter = [0u64; WORDS];
+    for tie in mixed {
+        let (word, bit) = bit(tie.key);
+        filter[word] |= bit;
+    }
+    let mut shown = column.shown.iter().peekable();
+    for (sample, &key) in (0u32..).zip(column.of_samples) {
+        let (word, bit) = bit(key);
+        if filter[word] & bit == 0 {
+            continue;
+        }
+        if let Ok(at) = mixed.binary_search_by_key(&key, |tie| tie.key) {
+            while shown.next_if(|before| **before < sample).is_some() {}
+            let positive = shown.peek().is_some_and(|other| **other == sample);
+            members.push(Member {
+                tie: mixed[at].tie,
+                positive,
+            });
+        }
+    }
+    // Stable: samples stay in their order.
+    members.sort_by_key(|member| member.tie);
+    members
+}
+
+/// From whether each sample is positive, from the highest score to the lowest.
+fn one_by_one(in_order: impl Iterator<Item = bool>) -> f64 {
     let (mut found, mut sum) = (0u64, 0.0);
-    for (taken, positive) in (1u64..).zip(ranking.in_order()) {
+    for (taken, positive) in (1u64..).zip(in_order) {
         if positive {
             found += 1;
             sum += found as f64 / taken as f64;

@@ -1,8 +1,9 @@
 //! One class's samples from the highest score to the lowest, and what is true at each threshold on the way: what the
 //! figures beside average precision are read from, and what a precision-recall curve draws.
 
-use crate::average_precision::{rank_key, score_of};
+use crate::columns::{rank_key, score_of};
 use crate::labels::Labels;
+use crate::radix::sorted;
 use crate::scores::ScoreMatrix;
 
 /// What is true when every sample scored at least `score` is taken as positive.
@@ -42,18 +43,35 @@ impl Ranking {
     /// Ranks one class of scores and labels of the same shape.
     #[must_use]
     pub fn new(scores: &ScoreMatrix<'_>, labels: &Labels, class: u32) -> Self {
-        let mut positives = 0;
-        let mut ranked: Vec<u64> = (0..scores.samples())
-            .map(|sample| {
-                let positive = u64::from(labels.contains(sample, class));
-                positives += positive;
-                let key = u64::from(rank_key(scores.get(sample, class)));
+        let samples = 0..scores.samples();
+        let keys: Vec<u32> = samples
+            .clone()
+            .map(|sample| rank_key(scores.get(sample, class)))
+            .collect();
+        let shown: Vec<u32> = samples
+            .filter(|sample| labels.contains(*sample, class))
+            .collect();
+        Self::of_class(&keys, &shown)
+    }
+
+    /// The same from the [`rank_key`] of each sample, and the samples that show the class, ascending.
+    pub(crate) fn of_class(keys: &[u32], shown: &[u32]) -> Self {
+        let mut ranked: Vec<u64> = (0u32..)
+            .zip(keys)
+            .map(|(sample, &key)| {
                 // A split of 2³¹ samples has no scores that fit a memory.
                 let turned = u64::from(!sample & 0x7FFF_FFFF);
-                key << 32 | turned << 1 | positive
+                u64::from(key) << 32 | turned << 1
             })
             .collect();
-        ranked.sort_unstable();
+        for &sample in shown {
+            ranked[sample as usize] |= 1;
+        }
+        // By descending sample, as equal scores stay.
+        ranked.reverse();
+        let mut spare = vec![0; ranked.len()];
+        let ranked = sorted(&mut ranked, &mut spare).to_vec();
+        let positives = shown.len() as u64;
         Self { ranked, positives }
     }
 

@@ -144,21 +144,19 @@ impl<'a> ScoreMatrix<'a> {
         }]
     }
 
-    /// The scores of one sample, `[classes]`, into `row`.
-    pub(crate) fn copy_sample(&self, sample: u32, row: &mut Vec<f32>) {
-        row.clear();
+    /// The scores of one sample, `[classes]`, put into `room` where they do not lie beside each other.
+    pub(crate) fn sample<'b>(&self, sample: u32, room: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
         let (sample, classes) = (sample as usize, self.classes as usize);
         match self.layout {
-            Layout::SampleMajor => {
-                row.extend_from_slice(&self.scores[sample * classes..][..classes]);
-            }
+            Layout::SampleMajor => &self.scores[sample * classes..][..classes],
             Layout::ClassMajor => {
-                row.extend(
-                    self.scores
-                        .iter()
-                        .skip(sample)
-                        .step_by(self.samples as usize),
-                );
+                let column = self.scores.iter().skip(sample);
+                room.clear();
+                room.extend(column.step_by(self.samples as usize));
+                room
             }
         }
     }

@@ -7,10 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::average_precision::mean;
-use crate::calibration::probability;
+use crate::columns::{Column, Thresholds, for_each_class, rank_key, score_of};
 use crate::labels::Labels;
-use crate::ranking::{OperatingPoint, Ranking, points_of_all};
+use crate::ranking::OperatingPoint;
 use crate::scores::{ScoreError, ScoreMatrix};
+use crate::sigmoid::probability;
 
 /// What the figures mean, to be printed beside them.
 pub const DEFINITION: &str = "the threshold of highest F1, of equals the highest; a label is predicted at a score of at \
@@ -47,16 +48,97 @@ pub fn best_thresholds(
     labels: &Labels,
 ) -> Result<BestThresholds, ScoreError> {
     scores.check(labels)?;
-    let all = points_of_all(scores, labels);
-    let rankings = (0..scores.classes()).map(|class| Ranking::new(scores, labels, class));
-    let per_class: Vec<_> = rankings
-        .map(|ranking| best(&ranking.points(), ranking.positives()))
+    let mut best = BestThresholds {
+        overall: overall(scores, labels),
+        ..BestThresholds::default()
+    };
+    for_each_class(scores, &labels.by_class(), |column| best.push(column));
+    best.average();
+    Ok(best)
+}
+
+impl BestThresholds {
+    /// Adds the class of `column`.
+    pub(crate) fn push(&mut self, column: Column<'_>) {
+        let found = best(column.points, column.positives.len() as u64);
+        self.per_class.push(found);
+    }
+
+    /// Makes the mean, when all classes are there.
+    pub(crate) fn average(&mut self) {
+        self.mean_class_f1 = mean(self.per_class.iter().flatten().map(|best| best.f1));
+    }
+}
+
+/// Scores that share their sign, exponent and seven bits more, as bfloat16 has them.
+const BUCKETS: usize = 1 << 16;
+
+/// The best threshold for all decisions. They are not sorted: they are counted in coarse buckets, and only those buckets are
+/// looked into that could hold a higher F1 than the best at a bucket's end.
+pub(crate) fn overall(scores: &ScoreMatrix<'_>, labels: &Labels) -> Option<Threshold> {
+    let mut positives: Vec<u32> = (0..labels.samples())
+        .flat_map(|sample| labels.of(sample).map(move |class| (sample, class)))
+        .map(|(sample, class)| rank_key(scores.get(sample, class)))
         .collect();
-    Ok(BestThresholds {
-        overall: best(&all, all.last().map_or(0, |point| point.found)),
-        mean_class_f1: mean(per_class.iter().flatten().map(|best| best.f1)),
-        per_class,
-    })
+    let all = count(scores.as_slice().iter().map(|score| rank_key(*score)));
+    let found = count(positives.iter().copied());
+    let shown = positives.len() as u64;
+
+    let mut end = (0, 0);
+    let ends: Vec<(u64, u64)> = all
+        .iter()
+        .zip(found.iter())
+        .map(|(all, found)| {
+            end = (end.0 + u64::from(*all), end.1 + u64::from(*found));
+            end
+        })
+        .collect();
+    let f1 = |(taken, found): (u64, u64)| 2.0 * found as f64 / (taken + shown) as f64;
+    let reached = ends.iter().map(|end| f1(*end)).fold(0.0, f64::max);
+    // At best its positives come first.
+    let could_hold = |bucket: usize| {
+        let new = u64::from(found[bucket]);
+        let (taken, before) = bucket.checked_sub(1).map_or((0, 0), |last| ends[last]);
+        new > 0 && f1((taken + new, before + new)) >= reached
+    };
+    let mut candidates = (0..BUCKETS).filter(|bucket| could_hold(*bucket));
+    let first = candidates.next()?;
+    let last = candidates.last().unwrap_or(first);
+
+    // As scores, which a machine compares several at a time; beyond the infinite ones there are no scores.
+    let highest = score_of(((first as u32) << 16).max(rank_key(f32::INFINITY)));
+    let lowest = score_of(((last as u32) << 16 | 0xFFFF).min(rank_key(f32::NEG_INFINITY)));
+    let within = |score: f32| (lowest <= score) & (score <= highest);
+    let mut keys = Vec::new();
+    for scores in scores.as_slice().chunks(32) {
+        // Most chunks have none.
+        if scores.iter().fold(false, |any, score| any | within(*score)) {
+            let found = scores.iter().filter(|score| within(**score));
+            keys.extend(found.map(|score| rank_key(*score)));
+        }
+    }
+    keys.sort_unstable();
+    positives.retain(|key| within(score_of(*key)));
+    positives.sort_unstable();
+    let mut thresholds = Thresholds::default();
+    let before = first.checked_sub(1).map_or((0, 0), |last| ends[last]);
+    thresholds.walk(&keys, &positives, before);
+    best(&thresholds.points, shown)
+}
+
+fn bucket_of(key: u32) -> usize {
+    (key >> 16) as usize
+}
+
+/// How many keys are in each bucket.
+fn count(keys: impl Iterator<Item = u32>) -> Box<[u32; BUCKETS]> {
+    let mut counts = Box::new([0u32; BUCKETS]);
+    for key in keys {
+        let count = &mut counts[bucket_of(key)];
+        // At most samples × classes scores, which a memory holds.
+        *count = count.wrapping_add(1);
+    }
+    counts
 }
 
 /// The best of the thresholds of positives: any other takes more samples and finds no more.
