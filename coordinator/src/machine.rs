@@ -3,15 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use crate::config::{Config, DeviceChoice, LaunchChoice};
+pub use data::threads::PROCESSORS;
+use data::threads::{self, Consumer, Threads};
 
-/// The variable by which whoever starts several runs on one machine tells each how many processors are its.
-pub const PROCESSORS: &str = "HGAT_PROCESSORS";
+use crate::config::{Config, DeviceChoice, LaunchChoice};
+use crate::terminal::figures::count;
 
 /// What this machine offers to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Processors this process may use: the least of affinity and cgroup quota.
+    /// Processors this process may use: the least of affinity, cgroup quota and [`PROCESSORS`].
     pub cpus: u32,
     /// CUDA devices, without asking the CUDA runtime: this process does not load it.
     pub cuda_devices: u32,
@@ -23,16 +24,10 @@ impl Machine {
     /// Looks around. The environment is given by the caller, which alone reads it.
     #[must_use]
     pub fn look(variable: impl Fn(&str) -> Option<String>) -> Self {
-        // Covers sched_setaffinity and the quotas of cgroups v1 and v2.
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        let allowed = variable(PROCESSORS).and_then(|text| text.trim().parse::<u32>().ok());
-        let omp = variable("OMP_NUM_THREADS")
-            .and_then(|text| text.split(',').next()?.trim().parse().ok());
         Self {
-            cpus: allowed.map_or(cpus, |allowed| allowed.clamp(1, cpus)),
+            cpus: threads::processors(&variable),
             cuda_devices: cuda_devices(Path::new("/"), variable("CUDA_VISIBLE_DEVICES").as_deref()),
-            omp_threads: omp.filter(|threads| *threads > 0),
+            omp_threads: threads::asked(&variable),
         }
     }
 }
@@ -76,13 +71,11 @@ pub struct Placement {
     pub device: DeviceChoice,
     /// One per worker: `cpu` or `cuda:K`; or `its own` where that is up to whoever starts it.
     pub devices: Vec<String>,
-    /// Compute threads of each worker.
-    pub threads: u32,
-    /// Decoding threads of each worker.
-    pub loader_threads: u32,
+    /// Of each worker; `None` for workers that someone else starts, who share out the processors of their machine.
+    pub threads: Option<Threads>,
     /// What was chosen and why, for people.
     pub device_reason: String,
-    /// The same for threads.
+    /// The same for threads, and whether they are more than the machine has processors.
     pub threads_reason: String,
 }
 
@@ -110,7 +103,7 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
     let found = machine.cuda_devices;
     let asked = config.run.workers;
     if config.run.launch == LaunchChoice::External {
-        return Ok(place_elsewhere(config, machine));
+        return Ok(place_elsewhere(config));
     }
     let refused = || TooFewDevices {
         workers: asked.unwrap_or(1),
@@ -153,60 +146,38 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
         (None, Some(threads)) => (Some(threads), "OMP_NUM_THREADS".to_owned()),
         (None, None) => (None, format!("{} processors shared out", machine.cpus)),
     };
-    let (threads, loader_threads) = split_threads(share, device, asked, config.data.loader_threads);
+    let consumer = match device {
+        DeviceChoice::Cuda => Consumer::Device,
+        _ => Consumer::Processors,
+    };
+    let threads = Threads::share_out(share, consumer, asked, config.data.loader_threads);
+    let all = u64::from(threads.all()) * u64::from(workers);
+    let threads_reason = if all > u64::from(machine.cpus) {
+        let processors = count(machine.cpus.into(), "processor", "processors");
+        format!("{threads_reason}; {all} threads take turns on {processors}")
+    } else {
+        threads_reason
+    };
     Ok(Placement {
         device,
         devices: devices.collect(),
-        threads,
-        loader_threads,
+        threads: Some(threads),
         device_reason,
         threads_reason,
     })
 }
 
-/// Compute and decoding threads of a worker whose share of the processors is `share`: together no more than that, but
-/// for the one that each needs at least, and for what was asked for.
-///
-/// Where the CPU computes, decoding takes a hundredth of it: one thread for eight. On fewer than four processors all
-/// compute, for a thread that hardly ever runs is not worth a quarter of them. A GPU needs one CPU thread to feed it for
-/// seven that decode.
-fn split_threads(
-    share: u32,
-    device: DeviceChoice,
-    compute: Option<u32>,
-    decoding: Option<u32>,
-) -> (u32, u32) {
-    let share = share.max(1);
-    let rest = |taken: u32| share.saturating_sub(taken).max(1);
-    let eighth = (share / 8).max(1);
-    match (compute, decoding) {
-        (Some(compute), Some(decoding)) => (compute, decoding),
-        (Some(compute), None) => (compute, rest(compute)),
-        (None, Some(decoding)) => (rest(decoding), decoding),
-        (None, None) if device == DeviceChoice::Cuda => (eighth, rest(eighth)),
-        (None, None) if share < 4 => (share, 1),
-        (None, None) => (rest(eighth), eighth),
-    }
-}
-
-/// Workers that someone else starts compute where they are.
-fn place_elsewhere(config: &Config, machine: &Machine) -> Placement {
+/// Workers that someone else starts compute where they are, and alone know how many processors there are.
+fn place_elsewhere(config: &Config) -> Placement {
     let workers = config.run.workers.unwrap_or(1);
     let threads_reason = match config.train.threads {
         Some(_) => "train.threads",
-        None => "the processors of this machine",
+        None => "shared out by each worker's machine",
     };
-    let (threads, loader_threads) = split_threads(
-        machine.cpus,
-        config.run.device,
-        config.train.threads,
-        config.data.loader_threads,
-    );
     Placement {
         device: config.run.device,
         devices: vec!["its own".to_owned(); workers as usize],
-        threads,
-        loader_threads,
+        threads: None,
         device_reason: "run.launch = external".to_owned(),
         threads_reason: threads_reason.to_owned(),
     }
@@ -262,7 +233,7 @@ pub(crate) mod tests {
             let placement = place(&config(set), &machine).unwrap();
             (
                 placement.devices.join(" "),
-                placement.threads,
+                placement.threads.unwrap().compute,
                 placement.device_reason,
             )
         };
@@ -296,7 +267,7 @@ pub(crate) mod tests {
     fn workers_that_someone_else_starts_are_not_placed_on_this_machine() {
         let set = ["run.launch=external", "run.workers=4", "run.device=cuda"];
         let placement = place(&config(&set), &machine(2, 0)).unwrap();
-        assert_eq!((placement.devices.len(), placement.threads), (4, 1));
+        assert_eq!((placement.devices.len(), placement.threads), (4, None));
         assert_eq!(placement.devices[0], "its own");
     }
 
@@ -306,57 +277,45 @@ pub(crate) mod tests {
             omp_threads: Some(5),
             ..machine(16, 0)
         };
-        assert_eq!(
-            place(&config(&["run.workers=4"]), &machine(16, 0))
-                .unwrap()
-                .threads,
-            3
-        );
-        assert_eq!(place(&config(&["run.workers=4"]), &omp).unwrap().threads, 5);
-        assert_eq!(
-            place(&config(&["run.workers=4", "train.threads=2"]), &omp)
-                .unwrap()
-                .threads,
-            2
-        );
+        let placed = |set: &[&str], machine: &Machine| {
+            let placement = place(&config(set), machine).unwrap();
+            let threads = placement.threads.unwrap();
+            (threads.compute, threads.decoding, placement.threads_reason)
+        };
+        let four = "run.workers=4";
+        let shared_out = "16 processors shared out".to_owned();
+        assert_eq!(placed(&[four], &machine(16, 0)), (3, 1, shared_out));
+        // What was asked for stays; that it is too much is said.
+        let beyond = "OMP_NUM_THREADS; 20 threads take turns on 16 processors".to_owned();
+        assert_eq!(placed(&[four], &omp), (5, 0, beyond));
+        let asked = "train.threads".to_owned();
+        assert_eq!(placed(&[four, "train.threads=2"], &omp), (2, 2, asked));
+        let beyond = "2 processors shared out; 6 threads take turns on 2 processors".to_owned();
+        let set = ["run.workers=2", "data.loader_threads=2"];
+        assert_eq!(placed(&set, &machine(2, 0)), (1, 2, beyond));
     }
 
     #[test]
-    fn compute_and_decoding_threads_of_all_workers_are_no_more_than_the_processors() {
-        for cpus in 4..=130 {
-            for workers in 1..=cpus / 4 {
+    fn threads_of_all_workers_are_no_more_than_the_processors_or_one_for_each_worker() {
+        for cpus in (1..=33).chain([64, 130]) {
+            for workers in 1..=cpus + 1 {
                 for cuda in [0, workers] {
                     let set = format!("run.workers={workers}");
                     let placed = place(&config(&[&set]), &machine(cpus, cuda)).unwrap();
-                    let (compute, decoding) = (placed.threads, placed.loader_threads);
+                    let threads = placed.threads.unwrap();
+                    let all = threads.all() * workers;
                     assert!(
-                        (compute + decoding) * workers <= cpus && compute > 0 && decoding > 0,
-                        "{compute} and {decoding} threads for each of {workers} workers, {cpus} processors"
+                        all <= cpus.max(workers) && threads.compute > 0,
+                        "{threads:?} for each of {workers} workers, {cpus} processors"
+                    );
+                    assert_eq!(
+                        placed.threads_reason.contains("take turns"),
+                        all > cpus,
+                        "{}",
+                        placed.threads_reason
                     );
                 }
             }
-        }
-    }
-
-    #[test]
-    fn decoding_gets_what_compute_leaves_and_the_other_way_round() {
-        use DeviceChoice::{Cpu, Cuda};
-        for (share, device, asked, expected) in [
-            (16, Cpu, (None, None), (14, 2)),
-            (16, Cuda, (None, None), (2, 14)),
-            (16, Cpu, (Some(4), None), (4, 12)),
-            (16, Cpu, (None, Some(6)), (10, 6)),
-            (16, Cpu, (Some(20), None), (20, 1)),
-            (16, Cpu, (Some(20), Some(9)), (20, 9)),
-            (1, Cpu, (None, None), (1, 1)),
-            (2, Cpu, (None, None), (2, 1)),
-            (2, Cuda, (None, None), (1, 1)),
-        ] {
-            assert_eq!(
-                split_threads(share, device, asked.0, asked.1),
-                expected,
-                "{share} {device:?} {asked:?}"
-            );
         }
     }
 

@@ -111,12 +111,13 @@ pub(crate) fn divide(
         variables
     });
     let places = places.collect();
-    let threads = u64::from(at_once) * u64::from(workers) * u64::from(placement.threads);
+    let of_each = placement.threads.map_or(1, |threads| threads.compute);
+    let threads = u64::from(at_once) * u64::from(workers) * u64::from(of_each);
     let warning = (threads > u64::from(machine.cpus)).then(|| {
         format!(
             "{at_once} runs of {workers} workers with {} each compute on {threads} threads, and this machine has {}: they \
              take turns; lower --at-once, --workers or train.threads",
-            crate::terminal::figures::count(placement.threads.into(), "thread", "threads"),
+            crate::terminal::figures::count(of_each.into(), "thread", "threads"),
             crate::terminal::figures::count(machine.cpus.into(), "processor", "processors"),
         )
     });
@@ -199,7 +200,8 @@ mod tests {
                     let divided = divide(&config, &machine(cpus, 0), None, at_once).unwrap();
                     // As a run will find it
                     let cpus_of_one: u32 = divided.places[0][0].1.parse().unwrap();
-                    let threads = place(&config, &machine(cpus_of_one, 0)).unwrap().threads;
+                    let placed = place(&config, &machine(cpus_of_one, 0)).unwrap();
+                    let threads = placed.threads.unwrap().all();
                     let all = at_once * workers * threads;
                     assert_eq!(all > cpus, divided.warning.is_some(), "{divided:?}");
                     assert!(

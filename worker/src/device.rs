@@ -1,5 +1,6 @@
-//! Where a worker computes.
+//! Where a worker computes, and on how many threads.
 
+use data::threads::{self, Consumer, Threads};
 use tch::Device;
 
 use crate::error::WorkerError;
@@ -44,9 +45,50 @@ pub(crate) fn name(device: Device) -> String {
     }
 }
 
-/// Compute threads that this process was given.
-pub(crate) fn threads() -> u32 {
-    u32::try_from(tch::get_num_threads()).unwrap_or(1)
+/// Threads of this worker: those that the run asks for, and for the rest what this process may use, shared out. Of other
+/// workers here it knows by `HGAT_PROCESSORS` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Processors that this process may use.
+    pub(crate) processors: u32,
+    consumer: Consumer,
+    /// What `OMP_NUM_THREADS` asks for.
+    omp_threads: Option<u32>,
+}
+
+impl Budget {
+    /// Looks around on this machine.
+    pub(crate) fn look(device: Device) -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        Self {
+            processors: threads::processors(variable),
+            consumer: if device == Device::Cpu {
+                Consumer::Processors
+            } else {
+                Consumer::Device
+            },
+            omp_threads: threads::asked(variable),
+        }
+    }
+
+    /// The threads, where the run asks for so many that compute and that decode.
+    pub(crate) fn threads(&self, compute: Option<u32>, decoding: Option<u32>) -> Threads {
+        let compute = compute.or(self.omp_threads);
+        Threads::share_out(self.processors, self.consumer, compute, decoding)
+    }
+
+    /// Says in the log what was chosen, and where it is too much what was asked for.
+    pub(crate) fn tell(&self, threads: Threads) {
+        let Threads { compute, decoding } = threads;
+        let processors = self.processors;
+        tracing::info!(compute, decoding, processors, "threads of this worker");
+        if threads.all() > processors {
+            tracing::warn!(
+                "{compute} compute and {decoding} decoding threads take turns on {processors} processors, which is all that \
+                 this process may use: lower train.threads or data.loader_threads, or leave them out"
+            );
+        }
+    }
 }
 
 /// This machine's name.
@@ -59,4 +101,33 @@ fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_run_does_not_ask_for_is_what_this_machine_has() {
+        let budget = Budget {
+            processors: 8,
+            consumer: Consumer::Processors,
+            omp_threads: None,
+        };
+        let omp = Budget {
+            omp_threads: Some(2),
+            ..budget
+        };
+        for (budget, asked, (compute, decoding)) in [
+            (budget, (None, None), (7, 1)),
+            (budget, (Some(3), None), (3, 5)),
+            (omp, (None, None), (2, 6)),
+            (omp, (None, Some(0)), (2, 0)),
+            // The run's word counts more than the environment, and more than the machine.
+            (omp, (Some(9), Some(1)), (9, 1)),
+        ] {
+            let threads = budget.threads(asked.0, asked.1);
+            assert_eq!(threads, Threads { compute, decoding }, "{asked:?}");
+        }
+    }
 }

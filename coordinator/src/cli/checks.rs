@@ -40,12 +40,7 @@ impl Checked {
         let machine = Machine::look(|name| environment.get(name).cloned());
         let placement = place(&config, &machine)?;
         let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
-        config.record_placement(
-            placement.device,
-            workers,
-            placement.threads,
-            placement.loader_threads,
-        );
+        config.record_placement(placement.device, workers, placement.threads);
         check_listen(&config, args.insecure)?;
         descriptors::make_room(workers).map_err(|error| Failure::new(USAGE, error.to_string()))?;
         let launch = launch(args, &config, &placement)?;
@@ -105,7 +100,7 @@ fn launch(args: &StartArgs, config: &Config, placement: &Placement) -> Result<La
         LaunchChoice::Local => Launch::Local {
             worker_binary: worker_binary(args.worker_binary.as_deref())?,
             devices: placement.devices.clone(),
-            threads: placement.threads,
+            threads: placement.threads.map_or(1, |threads| threads.compute),
         },
     })
 }

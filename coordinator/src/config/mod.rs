@@ -19,6 +19,7 @@ mod text;
 
 use std::path::Path;
 
+use data::threads::Threads;
 use domain::plan::EpochShape;
 
 pub use keys::{KEYS, Key, Kind, SECTIONS};
@@ -91,13 +92,13 @@ impl Config {
         Self::check(changed, mistakes)
     }
 
-    /// Records what was left to the machine: from here on the run and every resume of it use these.
+    /// Records what was left to the machine: from here on the run and every resume of it use these. Without `threads`,
+    /// each worker works its own out on the machine where it is.
     pub fn record_placement(
         &mut self,
         device: DeviceChoice,
         workers: u32,
-        threads: u32,
-        loader_threads: u32,
+        threads: Option<Threads>,
     ) {
         if self.run.device == DeviceChoice::Auto {
             self.run.device = device;
@@ -109,13 +110,16 @@ impl Config {
             self.settings
                 .put("run.workers", i64::from(workers).into(), MACHINE);
         }
+        let Some(Threads { compute, decoding }) = threads else {
+            return;
+        };
         if self.train.threads.is_none() {
-            self.train.threads = Some(threads);
+            self.train.threads = Some(compute);
             self.settings
-                .put("train.threads", i64::from(threads).into(), MACHINE);
+                .put("train.threads", i64::from(compute).into(), MACHINE);
         }
         // Not recorded: a run that goes on elsewhere decodes with what it finds there.
-        self.data.loader_threads.get_or_insert(loader_threads);
+        self.data.loader_threads.get_or_insert(decoding);
     }
 
     /// Every key with its value and origin, in the order of [`KEYS`].

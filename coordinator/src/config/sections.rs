@@ -66,7 +66,8 @@ pub struct Data {
     pub mean: [f64; 3],
     /// `data.std`.
     pub std: [f64; 3],
-    /// `data.loader_threads`: decoding threads of each worker; `None` until [`Config::record_placement`] has fixed it.
+    /// `data.loader_threads`: decoding threads of each worker; once [`Config::record_placement`] has fixed it, `None` only
+    /// for workers that someone else starts, who share out the processors of their machine.
     pub loader_threads: Option<u32>,
     /// `data.prefetch`: micro-batches decoded ahead.
     pub prefetch: u32,
@@ -91,7 +92,7 @@ pub struct Train {
     pub global_batch: u32,
     /// `train.micro_batch`: samples that one rank takes through the model in one go.
     pub micro_batch: u32,
-    /// `train.threads`: compute threads of each worker; `None` until [`Config::record_placement`] has fixed it.
+    /// `train.threads`: compute threads of each worker; `None` as for [`Data::loader_threads`].
     pub threads: Option<u32>,
     /// `train.precision`: `"float32"`, `"bf16"` or `"float64"`.
     pub precision: String,

@@ -168,7 +168,7 @@ impl Config {
             resize: data.resize,
             mean: data.mean.to_vec(),
             std: data.std.to_vec(),
-            loader_threads: data.loader_threads.or(self.train.threads).unwrap_or(1),
+            loader_threads: data.loader_threads,
             prefetch_batches: data.prefetch,
             on_bad_image: match data.on_bad_image {
                 OnBadImage::Error => "error".into(),
@@ -195,7 +195,7 @@ impl Config {
             epochs: train.epochs,
             global_batch: train.global_batch,
             micro_batch: train.micro_batch,
-            threads: train.threads.unwrap_or(1),
+            threads: train.threads,
             precision: train.precision.clone(),
             optimizer: train.optimizer.clone(),
             learning_rate_trunk: train.learning_rate_trunk,

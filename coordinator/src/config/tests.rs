@@ -192,7 +192,11 @@ fn a_resume_keeps_what_was_recorded_and_names_what_may_not_change() {
         ..Sources::default()
     })
     .unwrap();
-    config.record_placement(DeviceChoice::Cpu, 2, 3, 1);
+    let threads = Threads {
+        compute: 3,
+        decoding: 1,
+    };
+    config.record_placement(DeviceChoice::Cpu, 2, Some(threads));
     let folder = file(&config.to_toml());
     let recorded = folder.path().join("config.toml");
 

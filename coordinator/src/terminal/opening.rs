@@ -57,7 +57,6 @@ impl Opening<'_> {
             ),
         ));
         lines.push(row("training", &self.training()));
-        let threads = count(u64::from(self.placement.threads), "thread", "threads");
         let devices = match &self.placement.devices[..] {
             [] => "nothing".to_owned(),
             [one] => one.clone(),
@@ -66,10 +65,11 @@ impl Opening<'_> {
             [first, .., last] => format!("{first} to {last}"),
         };
         let workers = count(self.placement.devices.len() as u64, "worker", "workers");
+        let threads = self.threads();
         lines.push(row(
             "workers",
             &format!(
-                "{workers} on {devices} ({}) · {threads} each ({})",
+                "{workers} on {devices} ({}) · {threads} ({})",
                 self.placement.device_reason, self.placement.threads_reason
             ),
         ));
@@ -90,6 +90,22 @@ impl Opening<'_> {
         ));
         lines.push(String::new());
         lines
+    }
+
+    /// Compute and decoding threads of a worker, as far as they are known here.
+    fn threads(&self) -> String {
+        let compute = |threads: u32| count(threads.into(), "thread", "threads");
+        match (self.placement.threads, self.config.train.threads) {
+            (Some(threads), _) if threads.decoding == 0 => {
+                format!("{} each", compute(threads.compute))
+            }
+            (Some(threads), _) => {
+                let (computing, decoding) = (compute(threads.compute), threads.decoding);
+                format!("{computing} and {decoding} to decode each")
+            }
+            (None, Some(threads)) => format!("{} each", compute(threads)),
+            (None, None) => "threads".to_owned(),
+        }
     }
 
     fn data(&self) -> String {

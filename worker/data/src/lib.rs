@@ -1,6 +1,6 @@
 //! Pictures and labels of a COCO-format data set: reads the annotation files into a compact index, checks and
-//! decodes the JPEG files, draws the augmentation and hands out batches of pixels; also draws synthetic scenes, and fits
-//! a linear classifier to compare models with.
+//! decodes the JPEG files, draws the augmentation and hands out batches of pixels, on how many threads is said here too;
+//! also draws synthetic scenes, and fits a linear classifier to compare models with.
 //!
 //! ```text
 //! instances_*.json -> coco::Dataset -> Split::encode ~ bytes ~ Split::decode -> loader::Loader -> Batch [B, S, S, 3]
@@ -22,5 +22,6 @@ pub mod loader;
 pub mod preview;
 mod rgb;
 pub mod scenes;
+pub mod threads;
 pub mod thumbnails;
 pub mod transform;

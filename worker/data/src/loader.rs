@@ -1,4 +1,4 @@
-//! Batches in order: decodes ahead on several threads, never further than there is room.
+//! Batches in order: decodes ahead on several threads, never further than there is room; without threads, when it is asked.
 //!
 //! ```text
 //! push -> waiting requests -> open batches (at most `prefetch`) -> next
@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::coco::Split;
 use crate::files::{BadImage, OnBadImage};
 use sample::Maker;
-use state::State;
+use state::{Piece, State};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub struct LoaderOptions {
     pub pixels: PixelAugment,
     /// What a bad picture does.
     pub on_bad_image: OnBadImage,
-    /// Decoding threads; 0 counts as 1.
+    /// Decoding threads; 0: nothing is decoded ahead, [`Loader::next`] does it.
     pub threads: usize,
     /// Batches that may be under way or finished ahead of the caller; 0 counts as 1.
     pub prefetch: usize,
@@ -110,6 +110,8 @@ pub enum LoadError {
 pub struct Loader {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Of whoever asks for batches, where there are no threads.
+    scratch: Mutex<sample::Scratch>,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,22 @@ impl Shared {
         // No code that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn wait_for_finished<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.finished
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The earliest sample that nobody has taken, if there is room for its batch.
+    fn claim(&self, state: &mut State) -> Option<Piece> {
+        let claimed = state.claim(self.prefetch, |request| self.maker.open(request));
+        // A batch without samples is finished by being opened: nobody will put a piece back and say so.
+        if state.is_due_finished() {
+            self.finished.notify_all();
+        }
+        claimed
+    }
 }
 
 impl Loader {
@@ -140,7 +158,7 @@ impl Loader {
         val: Arc<Split>,
         options: LoaderOptions,
     ) -> std::io::Result<Self> {
-        let threads = options.threads.max(1);
+        let threads = options.threads;
         let shared = Arc::new(Shared {
             prefetch: options.prefetch.max(1),
             maker: Maker::new(train, val, options),
@@ -151,6 +169,7 @@ impl Loader {
         let mut loader = Self {
             shared,
             threads: Vec::with_capacity(threads),
+            scratch: Mutex::default(),
         };
         for number in 0..threads {
             let shared = Arc::clone(&loader.shared);
@@ -162,7 +181,7 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Queues a batch; never blocks. Decoding starts when it is within `prefetch` of the next batch handed out.
+    /// Queues a batch; never blocks. Threads begin to decode it when it is within `prefetch` of the next batch handed out.
     pub fn push(&self, request: Request) {
         self.shared.lock().push(request);
         self.shared.work.notify_all();
@@ -186,7 +205,14 @@ impl Loader {
         self.next_timed().map(|(batch, _)| batch)
     }
 
-    /// As [`Loader::next`], with the time spent waiting.
+    /// The next batch if it is finished, without waiting; `None` too when nothing is queued.
+    pub fn try_next(&self) -> Option<Result<Batch, LoadError>> {
+        let finished = self.shared.lock().take_finished()?;
+        self.shared.work.notify_all();
+        Some(self.shared.maker.assemble(finished))
+    }
+
+    /// As [`Loader::next`], with the time spent waiting; without threads, that is decoding.
     pub fn next_timed(&self) -> Option<(Result<Batch, LoadError>, Duration)> {
         let start = Instant::now();
         let mut state = self.shared.lock();
@@ -197,16 +223,37 @@ impl Loader {
             if let Some(batch) = state.take_finished() {
                 break batch;
             }
-            state = self
-                .shared
-                .finished
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = if self.threads.is_empty() {
+                self.advance(state)
+            } else {
+                self.shared.wait_for_finished(state)
+            };
         };
         drop(state);
         self.shared.work.notify_all();
         let waited = start.elapsed();
         Some((self.shared.maker.assemble(finished), waited))
+    }
+
+    /// Makes the earliest sample that nobody has taken; where others are at the last ones, waits for them.
+    fn advance<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let shared = &*self.shared;
+        let Some(mut piece) = shared.claim(&mut state) else {
+            // Opening a batch without samples has finished it.
+            if state.is_due_finished() {
+                return state;
+            }
+            return shared.wait_for_finished(state);
+        };
+        drop(state);
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = shared.maker.make(&mut piece, &mut scratch);
+        drop(scratch);
+        let mut state = shared.lock();
+        if state.put_back(piece, outcome) {
+            shared.finished.notify_all();
+        }
+        state
     }
 }
 
@@ -226,12 +273,7 @@ fn work(shared: &Shared) {
     let mut scratch = sample::Scratch::default();
     let mut state = shared.lock();
     while !state.is_stopped() {
-        let claimed = state.claim(shared.prefetch, |request| shared.maker.open(request));
-        // A batch without samples is finished by being opened: nobody will put a piece back and say so.
-        if state.is_due_finished() {
-            shared.finished.notify_all();
-        }
-        let Some(mut piece) = claimed else {
+        let Some(mut piece) = shared.claim(&mut state) else {
             state = shared
                 .work
                 .wait(state)

@@ -96,6 +96,27 @@ impl Given {
         found
     }
 
+    /// Bytes of all cached pictures.
+    fn held(&self) -> u64 {
+        let entries = self.entries();
+        entries.iter().map(|p| p.metadata().unwrap().len()).sum()
+    }
+
+    /// How many files are being written, or were left behind.
+    fn parts(&self) -> usize {
+        let entries = std::fs::read_dir(self.folder()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("part-"))
+            .count()
+    }
+
+    /// The bytes that all who share the cache believe it to hold.
+    fn account(&self) -> u64 {
+        let account = std::fs::read_to_string(self.folder().join("total")).unwrap();
+        account.trim().parse().unwrap()
+    }
+
     fn told(&self) -> Vec<String> {
         self.told.lock().unwrap().clone()
     }
@@ -225,15 +246,49 @@ fn a_cache_never_grows_beyond_its_limit_whoever_fills_it() {
         .map(|p| p.metadata().unwrap().len())
         .sum();
     assert!(held <= limit && held > 0, "{held} of {limit}");
-    let account = std::fs::read_to_string(given.folder().join("total")).unwrap();
-    assert_eq!(account.trim().parse::<u64>().unwrap(), held);
+    assert_eq!(given.account(), held);
     let told = given.told();
     assert!(told.len() == 2 && told[0].contains("is full"), "{told:?}");
 }
 
 #[test]
+fn fillers_at_the_same_time_agree_on_what_there_is_and_keep_within_the_limit() {
+    let given = Given::new();
+    let without = given.batches(None);
+    let whole: u64 = {
+        given.batches(Some(given.cache(GIB)));
+        given.held()
+    };
+    for limit in [GIB, whole, 2 * 60 * 90 * 3 + 5000] {
+        for _ in 0..10 {
+            // when four fill an empty folder, each by a handle of its own, and one counts it all the while
+            std::fs::remove_dir_all(given.folder()).unwrap();
+            let caches = [(); 4].map(|()| given.cache(limit));
+            let counting = given.cache(limit);
+            let nothing = given::split_of(given.dir.path(), &[]);
+            let fill = |cache: Arc<Cache>| given.batches(Some(cache)) == without;
+            let fill = &fill;
+            std::thread::scope(|scope| {
+                let fillers = caches.map(|cache| scope.spawn(move || fill(cache)));
+                while !fillers.iter().all(|filler| filler.is_finished()) {
+                    build(&counting, &nothing, 1).unwrap();
+                }
+                assert!(fillers.into_iter().all(|filler| filler.join().unwrap()));
+            });
+            // then
+            assert_eq!(given.account(), given.held());
+            assert!(given.held() <= limit && given.held() > 0);
+            assert!(limit < GIB || given.entries().len() == 4);
+            assert_eq!(given.parts(), 0);
+        }
+    }
+    let told = given.told();
+    assert!(told.iter().all(|told| told.contains("is full")), "{told:?}");
+}
+
+#[test]
 fn what_a_killed_process_left_is_no_picture_and_is_cleared_away() {
-    // given a part of long ago, one that is being written, and an account that was lost
+    // given a part whose writer is gone, one that is being written, and an account that was lost
     let given = Given::new();
     let cache = given.cache(GIB);
     given.batches(Some(cache));
@@ -244,22 +299,26 @@ fn what_a_killed_process_left_is_no_picture_and_is_cleared_away() {
     for path in [&old, &new] {
         std::fs::write(path, "half a picture").unwrap();
     }
-    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
-    let file = std::fs::File::options().write(true).open(&old).unwrap();
-    file.set_modified(hours_ago).unwrap();
+    let writer = std::fs::File::open(&new).unwrap();
+    writer.lock().unwrap();
     std::fs::write(given.folder().join("total"), "").unwrap();
     // when
     let without = given.batches(None);
     assert_eq!(given.batches(Some(given.cache(GIB))), without);
     // then
     assert!(!old.exists() && new.exists());
+    // and when that one's writer is gone too
+    let (counted_with_it, part) = (given.account(), new.metadata().unwrap().len());
+    drop(writer);
+    given.cache(GIB);
+    assert!(!new.exists());
+    assert_eq!(given.account(), counted_with_it - part);
     let held: u64 = given
         .entries()
         .iter()
         .map(|p| p.metadata().unwrap().len())
         .sum();
-    let account = std::fs::read_to_string(given.folder().join("total")).unwrap();
-    assert_eq!(account.trim().parse::<u64>().unwrap(), held);
+    assert_eq!(given.account(), held);
 }
 
 #[test]

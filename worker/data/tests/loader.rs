@@ -111,7 +111,7 @@ fn batches_come_in_the_order_of_their_requests_whatever_the_threads() {
     }
     assert_eq!(expected.len(), 6);
     // when
-    for (threads, prefetch) in [(0, 0), (1, 4), (2, 1), (2, 3), (4, 2), (4, 10)] {
+    for (threads, prefetch) in [(0, 0), (0, 3), (1, 4), (2, 1), (2, 3), (4, 2), (4, 10)] {
         let loader = given.start(threads, prefetch, OnBadImage::Error);
         assert_eq!(
             all(&loader),
@@ -121,6 +121,42 @@ fn batches_come_in_the_order_of_their_requests_whatever_the_threads() {
         assert_eq!(loader.pending(), 0);
         assert!(loader.next().is_none());
     }
+}
+
+#[test]
+fn without_threads_nothing_is_decoded_before_it_is_asked_for_and_each_asker_takes_part() {
+    // given batches that were pushed, and one picture that goes after that
+    let given = drawn();
+    let loader = given.start(0, 4, OnBadImage::Error);
+    loader.push(request(1, Purpose::Train, &[3, 1]));
+    loader.push(request(2, Purpose::Train, &[4]));
+    loader.push(request(3, Purpose::Train, &[5]));
+    given.lose(4);
+    // when
+    let tags = [(); 3].map(|()| loader.next().unwrap().map(|batch| batch.tag));
+    // then it is missed, and nothing else is
+    assert_eq!((&tags[0], &tags[2]), (&Ok(1), &Ok(3)));
+    assert!(matches!(&tags[1], Err(LoadError::BadImage(bad)) if bad.sample == 4));
+    assert!(loader.next().is_none());
+
+    // and when several ask at once, each batch is handed out once
+    for tag in 0..40 {
+        loader.push(request(tag, Purpose::Train, &[6, 7, 8][..tag as usize % 4]));
+    }
+    let ask = || {
+        let mut tags = Vec::new();
+        while let Some(batch) = loader.next() {
+            tags.push(batch.unwrap().tag);
+        }
+        tags
+    };
+    let mut tags: Vec<u64> = std::thread::scope(|scope| {
+        let askers = [(); 3].map(|()| scope.spawn(ask));
+        let tags = askers.into_iter().flat_map(|asker| asker.join().unwrap());
+        tags.collect()
+    });
+    tags.sort_unstable();
+    assert_eq!(tags, (0..40).collect::<Vec<_>>());
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! A picture is one file of raw RGB rows, with a checksum for every 16 rows, so that a crop reads its own rows alone. It
 //! belongs to a path, a size and a time of change: a changed picture is decoded again. Files are written under another
-//! name and renamed, so whoever is killed leaves nothing half; what is cut or changed later is noticed, said once, and
-//! decoded again.
+//! name, locked, and renamed, so whoever is killed leaves nothing half, and what it leaves is known by its lock being
+//! gone; what is cut or changed later is noticed, said once, and decoded again.
 //!
 //! Rows are read by position into memory that is used again, not through a memory map: a file that is cut while it is in
 //! use is then a short read and no bus error, and the copy costs less than a map's page faults.
@@ -23,7 +23,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// A state of a picture's file.
@@ -61,7 +61,6 @@ pub struct Cache {
     adds: AtomicBool,
     told: [AtomicBool; 4],
     tell: Box<dyn Fn(&str) + Send + Sync>,
-    number: AtomicU64,
 }
 
 impl fmt::Debug for Cache {
@@ -183,7 +182,6 @@ impl Cache {
             adds: AtomicBool::new(true),
             told: Default::default(),
             tell: Box::new(tell),
-            number: AtomicU64::new(0),
         })
     }
 
@@ -260,30 +258,18 @@ impl Cache {
         image: &RgbImage,
         warning: Option<Warning>,
     ) -> io::Result<bool> {
-        let old = fs::metadata(place).map_or(0, |metadata| metadata.len());
         let new = entry::length(image.width, image.height);
-        if !self.room.take(new, old)? {
+        let Some(part) = self.room.take(place, new)? else {
             return Ok(false);
-        }
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let part = self
-            .folder
-            .join(format!("{}{}-{number}", room::PART, std::process::id()));
-        let written = File::create(&part).and_then(|mut file| {
-            file.write_all(&entry::head(image, identity, warning))?;
-            file.write_all(&image.pixels)?;
-            match fs::rename(&part, place) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    place.parent().map_or(Ok(()), fs::create_dir_all)?;
-                    fs::rename(&part, place)
-                }
-                other => other,
-            }
-        });
+        };
+        let mut file = &part.file;
+        let written = file
+            .write_all(&entry::head(image, identity, warning))
+            .and_then(|()| file.write_all(&image.pixels))
+            .and_then(|()| self.room.keep(&part, place));
         if let Err(error) = written {
-            // The rest of a failed write only takes room.
-            let _ = fs::remove_file(&part);
-            let _ = self.room.take(old, new);
+            // The rest of a failed write only takes room, and whoever opens the folder next clears it away.
+            let _ = self.room.give_up(&part);
             return Err(error);
         }
         Ok(true)
