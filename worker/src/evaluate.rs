@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::WorkerError;
 use crate::rows::RowBatch;
-use crate::train::feed::{DeviceBatch, Feed};
+use crate::train::feed::Feed;
 use crate::train::replica::Replica;
 
 /// Scores sent in one call.
@@ -31,7 +31,7 @@ pub(crate) fn run(
     for part in batches.chunk_by(|a, b| a.way == b.way) {
         let score = |scores: &mut Scores, feed: &mut Feed| {
             part.iter()
-                .try_for_each(|rows| scores.take(replica, rows, feed.batch(step)?))
+                .try_for_each(|rows| scores.take(replica, rows, feed))
         };
         if part.first().is_some_and(|rows| rows.way == Way::ValAverage) {
             replica.held().by_average(|| score(&mut scores, feed))?;
@@ -69,9 +69,10 @@ impl Scores {
         &mut self,
         replica: &Replica,
         rows: &RowBatch,
-        batch: DeviceBatch,
+        feed: &mut Feed,
     ) -> Result<(), WorkerError> {
         let step = replica.step();
+        let batch = feed.batch(step)?;
         let torch = |source| WorkerError::Torch { step, source };
         let skip = |sample: u32, reason: &str| {
             rows.row_of(sample).map(|row| v1::SkippedSample {
@@ -84,7 +85,9 @@ impl Scores {
             self.skipped
                 .extend(batch.sample_ids.iter().filter_map(|&id| skip(id, reason)));
         } else if batch.len() > 0 {
-            let logits = on_host(&replica.score(&batch, rows.by_batch())?).map_err(torch)?;
+            let logits = replica.score(&batch, rows.by_batch())?;
+            feed.upload_next(step); // on CUDA: beside what the device still computes
+            let logits = on_host(&logits).map_err(torch)?; // the host waits for the device
             let classes = logits.len() / batch.len();
             for (&sample, logits) in batch.sample_ids.iter().zip(logits.chunks(classes.max(1))) {
                 if let Some(row) = rows.row_of(sample) {

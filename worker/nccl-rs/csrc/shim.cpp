@@ -13,6 +13,7 @@
 #include "stacked_product.hpp"
 #include "stacks.hpp"
 #include "store.hpp"
+#include "upload.hpp"
 #include "zeros.hpp"
 
 using nrs::guarded;
@@ -318,6 +319,42 @@ nrs_failure* nrs_reducer_require_whole(const nrs_reducer* reducer) {
       reducer->shared->require_whole();
     }
   });
+}
+
+nrs_failure* nrs_numbers_of(
+    const uint8_t* bytes,
+    const int64_t* sizes,
+    size_t dimensions,
+    const at::Tensor* like,
+    at::Tensor** out) {
+  return guarded([&] {
+    *out = new at::Tensor(nrs::numbers_of(bytes, at::IntArrayRef(sizes, dimensions), *like));
+  });
+}
+
+nrs_failure* nrs_side_stream_new(int32_t device, nrs_side_stream** out) {
+  return guarded([&] {
+    *out = new nrs_side_stream(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)));
+  });
+}
+
+nrs_failure* nrs_side_stream_enter(nrs_side_stream* stream) {
+  return guarded([&] { stream->enter(); });
+}
+
+nrs_failure* nrs_side_stream_leave(nrs_side_stream* stream) {
+  return guarded([&] { stream->leave(); });
+}
+
+nrs_failure* nrs_side_stream_hand_over(
+    nrs_side_stream* stream,
+    const at::Tensor* const* tensors,
+    size_t count) {
+  return guarded([&] { stream->hand_over(tensors, count); });
+}
+
+nrs_failure* nrs_side_stream_free(nrs_side_stream* stream) {
+  return guarded([&] { delete stream; });
 }
 
 nrs_failure* nrs_reducer_free(nrs_reducer* reducer) {

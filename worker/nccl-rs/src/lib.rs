@@ -6,7 +6,8 @@
 //!
 //! So that a collective that hangs can be looked into, it also tells where the process's threads are ([`stacks`]), and
 //! so that a death is known at once it can tie a socket to the process's life ([`Lifeline`]). And
-//! since it is the room for unsafe code, it lends what tch does not bind of libtorch ([`fused`], [`stacked_product`], [`allow_tf32`]).
+//! since it is the room for unsafe code, it lends what tch does not bind of libtorch ([`fused`], [`stacked_product`],
+//! [`numbers_of`], [`SideStream`], [`allow_tf32`]).
 //!
 //! It must not know the network protocol by which ranks find each other (that is behind [`Store`]),
 //! nor models, optimizers, plans, generations or configuration.
@@ -42,6 +43,7 @@ mod store;
 #[allow(unsafe_code)]
 mod sys;
 mod tensor;
+mod upload;
 mod work;
 
 pub use buckets::{BucketSizes, Layout, assign_buckets};
@@ -53,6 +55,7 @@ pub use reducer::{KeptGradients, Reducer, ReducerOptions, Stretch};
 pub use stacked_product::stacked_product;
 pub use stacks::{ThreadStack, stacks};
 pub use store::{Store, StoreError};
+pub use upload::{SideStream, numbers_of};
 pub use work::{Gathering, Work};
 
 /// Gives memory that allocators keep for later back to the system and the devices: after memory ran out, so that less of

@@ -35,6 +35,12 @@ pub(crate) struct Kept {
     _private: [u8; 0],
 }
 
+/// A stream of a CUDA device beside the current one.
+#[repr(C)]
+pub(crate) struct SideStream {
+    _private: [u8; 0],
+}
+
 /// A C++ exception, caught and put into words.
 #[repr(C)]
 pub(crate) struct Failure {
@@ -201,6 +207,22 @@ unsafe extern "C" {
         like: *const CTensor,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
+    pub(crate) fn nrs_numbers_of(
+        bytes: *const u8,
+        sizes: *const i64,
+        dimensions: usize,
+        like: *const CTensor,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_side_stream_new(device: i32, out: *mut *mut SideStream) -> *mut Failure;
+    pub(crate) fn nrs_side_stream_enter(stream: *mut SideStream) -> *mut Failure;
+    pub(crate) fn nrs_side_stream_leave(stream: *mut SideStream) -> *mut Failure;
+    pub(crate) fn nrs_side_stream_hand_over(
+        stream: *mut SideStream,
+        tensors: *const *const CTensor,
+        count: usize,
+    ) -> *mut Failure;
+    pub(crate) fn nrs_side_stream_free(stream: *mut SideStream) -> *mut Failure;
     pub(crate) fn nrs_allow_tf32(allow: i32);
     pub(crate) fn nrs_group_compress(group: *mut Group);
     pub(crate) fn nrs_reducer_is_shared(reducer: *const Reducer) -> i32;

@@ -7,7 +7,7 @@ mod support;
 use nccl_rs::{Error, ReduceOp};
 use tch::{Device, Kind, Tensor};
 
-use support::{bits, on_ranks};
+use support::on_ranks;
 
 #[test]
 fn all_reduce_of_two_ranks_gives_the_exact_sum() {
@@ -23,34 +23,8 @@ fn all_reduce_of_three_ranks_gives_the_exact_sum() {
     );
 }
 
-/// Values whose sums are exact in every kind, at sizes around those at which Gloo cuts messages.
 fn exact_sum(rank: support::Rank) {
-    let group = rank.group("g1");
-    for kind in [
-        Kind::Float,
-        Kind::Double,
-        Kind::Half,
-        Kind::BFloat16,
-        Kind::Int8,
-        Kind::Uint8,
-        Kind::Int,
-        Kind::Int64,
-    ] {
-        for count in [1, 7, 1_000, 70_001] {
-            let place = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(5);
-            let own = (&place + rank.rank as i64).to_kind(kind);
-
-            group
-                .all_reduce(&own, ReduceOp::Sum)
-                .unwrap()
-                .wait()
-                .unwrap();
-
-            let ranks = rank.world_size as i64;
-            let expected = (place * ranks + (0..ranks).sum::<i64>()).to_kind(kind);
-            assert_eq!(bits(&own), bits(&expected), "{kind:?}, {count} elements");
-        }
-    }
+    support::exact_sums(&rank.group("g1"), &rank, Device::Cpu);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use proto::v1::{self, session_request::Message};
 use tch::Device;
 
 use crate::describe::Description;
-use crate::device;
+use crate::device::{self, Budget};
 use crate::error::WorkerError;
 use crate::load::load;
 use crate::member::Member;
@@ -92,6 +92,7 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
 fn join(arguments: &Join) -> Result<(), WorkerError> {
     let device = device::parse(&arguments.device)?;
     let host = device::host();
+    let budget = Budget::look(device);
     let identity = Identity {
         run_id: arguments.run_id.clone(),
         worker_id: arguments
@@ -101,7 +102,7 @@ fn join(arguments: &Join) -> Result<(), WorkerError> {
         host,
         device: arguments.device.clone(),
         device_name: device::name(device),
-        threads: device::threads(),
+        threads: budget.threads(None, None).compute,
         run_dir: arguments.run_dir.clone(),
     };
     let mut link = Link::join(&arguments.coordinator, &identity, PATIENCE)?;
@@ -111,7 +112,7 @@ fn join(arguments: &Join) -> Result<(), WorkerError> {
     link.now(0, 0, v1::Activity::Setup);
     link.drain_on_sigterm();
     let link = Arc::new(link);
-    match take_part(&link, &arguments.coordinator, device, &welcome) {
+    match take_part(&link, &arguments.coordinator, (device, budget), &welcome) {
         Ok(()) => Ok(()),
         Err(WorkerError::Ended(ended)) if ended.exit_code == 0 => Ok(()),
         // What the coordinator said is the cause; a call that failed because of it is not.
@@ -145,7 +146,7 @@ fn report(link: &Link, error: WorkerError) -> WorkerError {
 fn take_part(
     link: &Arc<Link>,
     coordinator: &str,
-    device: Device,
+    (device, budget): (Device, Budget),
     welcome: &v1::Welcome,
 ) -> Result<(), WorkerError> {
     let missing = |what: &str| {
@@ -158,7 +159,9 @@ fn take_part(
     let data_spec = spec.data.as_ref().ok_or_else(|| missing("data"))?;
     let train_spec = spec.train.as_ref().ok_or_else(|| missing("train"))?;
     let (kind, compute) = kinds(&train_spec.precision);
-    tch::set_num_threads(i32::try_from(train_spec.threads).unwrap_or(1).max(1));
+    let threads = budget.threads(train_spec.threads, data_spec.loader_threads);
+    budget.tell(threads);
+    tch::set_num_threads(i32::try_from(threads.compute).unwrap_or(1));
     if device != Device::Cpu {
         // Repeating to the bit is promised on the CPU alone; here convolutions take the fastest way that is found.
         nccl_rs::allow_tf32(true);
@@ -185,10 +188,10 @@ fn take_part(
     let loader = Loader::start(
         Arc::new(train),
         Arc::new(val),
-        options(spec.seed, data_spec)?,
+        options(spec.seed, data_spec, threads.decoding)?,
     )
     .map_err(|source| WorkerError::Threads {
-        threads: data_spec.loader_threads as usize,
+        threads: threads.decoding as usize,
         source,
     })?;
 
@@ -220,7 +223,8 @@ fn take_part(
         normaliser,
         train_spec.micro_batch as usize,
         rows,
-    );
+    )
+    .map_err(torch)?;
     let mut member = Member {
         link: Arc::clone(link),
         coordinator: coordinator.to_owned(),
@@ -262,7 +266,7 @@ fn split(link: &Link, which: v1::Split) -> Result<Split, WorkerError> {
     Ok(Split::decode(&link.dataset(which)?)?)
 }
 
-fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError> {
+fn options(seed: u64, spec: &v1::DataSpec, threads: u32) -> Result<LoaderOptions, WorkerError> {
     Ok(LoaderOptions {
         size: spec.size,
         seed,
@@ -271,7 +275,7 @@ fn options(seed: u64, spec: &v1::DataSpec) -> Result<LoaderOptions, WorkerError>
         cache: cache(spec)?,
         pixels: transform::pixels(spec),
         on_bad_image: transform::on_bad_image(spec),
-        threads: spec.loader_threads as usize,
+        threads: threads as usize,
         prefetch: spec.prefetch_batches as usize,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data::loader::{Batch, Loader, Purpose, Request};
+use nccl_rs::SideStream;
 use proto::v1::{self, plan_item::Item};
 use tch::{Device, Kind, Tensor};
 
@@ -40,14 +41,11 @@ impl DeviceBatch {
 /// How pixels become numbers.
 #[derive(Debug)]
 pub(crate) struct Normaliser {
-    device: Device,
-    /// Of the targets.
-    kind: Kind,
     /// Of the images, which is what the model then computes in.
     compute: Kind,
     classes: i64,
     size: i64,
-    /// `[3]` each, in units of a byte.
+    /// `[3]` each, in units of a byte; of the targets' kind, and on the device.
     mean: Tensor,
     scale: Tensor,
 }
@@ -74,8 +72,6 @@ impl Normaliser {
                 .f_to_device(device)
         };
         Ok(Self {
-            device,
-            kind,
             compute,
             classes: classes as i64,
             size: i64::from(size),
@@ -89,32 +85,38 @@ impl Normaliser {
     /// # Errors
     /// When the pixels are not that many, or the device fails.
     pub(crate) fn images(&self, pixels: &[u8], batch: usize) -> Result<Tensor, tch::TchError> {
-        let bytes =
-            Tensor::f_from_slice(pixels)?.f_view([batch as i64, self.size, self.size, 3])?;
-        let bytes = if self.device.is_cuda() {
-            // Only from pinned memory is the copy asynchronous.
-            let pinned = bytes.f_pin_memory(self.device)?;
-            pinned.f_to_device_(self.device, Kind::Uint8, true, false)?
-        } else {
-            bytes
-        };
-        let mut numbers = bytes.f_to_kind(self.kind)?;
+        let shape = [batch as i64, self.size, self.size, 3];
+        let mut numbers = nccl_rs::numbers_of(pixels, &shape, &self.mean)?;
         let _ = numbers.f_sub_(&self.mean)?.f_mul_(&self.scale)?;
         // Only strides change: rows of RGB triples are what libtorch calls channels last, and what CUDA likes best.
         let images = numbers.f_to_kind(self.compute)?.f_permute([0, 3, 1, 2])?;
-        if self.device == Device::Cpu && self.size < PLANES_BELOW {
+        if self.device() == Device::Cpu && self.size < PLANES_BELOW {
             return images.f_contiguous();
         }
         Ok(images)
     }
 
+    fn device(&self) -> Device {
+        self.mean.device()
+    }
+
+    /// Targets `[B, C]` where the images are, likewise asynchronous.
+    fn targets(&self, labels: &[f32], batch: usize) -> Result<Tensor, tch::TchError> {
+        let labels = Tensor::f_from_slice(labels)?.f_view([batch as i64, self.classes])?;
+        let device = self.device();
+        let there = if device.is_cuda() {
+            let pinned = labels.f_pin_memory(device)?;
+            pinned.f_to_device_(device, Kind::Float, true, false)?
+        } else {
+            labels
+        };
+        there.f_to_kind(self.mean.kind())
+    }
+
     fn batch(&self, batch: Batch) -> Result<DeviceBatch, tch::TchError> {
         let size = batch.sample_ids.len();
         let images = self.images(&batch.pixels, size)?;
-        let targets = Tensor::f_from_slice(&batch.labels)?
-            .f_view([size as i64, self.classes])?
-            .f_to_device(self.device)?
-            .f_to_kind(self.kind)?;
+        let targets = self.targets(&batch.labels, size)?;
         let skipped = batch
             .skipped
             .into_iter()
@@ -138,6 +140,10 @@ pub(crate) struct Feed {
     inbox: Arc<Inbox>,
     loader: Loader,
     normaliser: Normaliser,
+    /// For the copies to a device; on the CPU there are none.
+    uploads: SideStream,
+    /// The next batch, which went to the device ahead of its turn, or why there is none.
+    ahead: Option<Result<DeviceBatch, WorkerError>>,
     items: VecDeque<Item>,
     /// Validation batches have this size; it does not matter to the scores.
     evaluation_batch: usize,
@@ -151,16 +157,21 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// A feed without a plan yet.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub(crate) fn new(
         inbox: Arc<Inbox>,
         loader: Loader,
         normaliser: Normaliser,
         evaluation_batch: usize,
         rows: Rows,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, tch::TchError> {
+        Ok(Self {
             inbox,
             loader,
+            uploads: SideStream::new(normaliser.device())?,
+            ahead: None,
             normaliser,
             items: VecDeque::new(),
             evaluation_batch: evaluation_batch.max(1),
@@ -168,13 +179,14 @@ impl Feed {
             done: (0, Vec::new()),
             parts: 1,
             waited: Duration::ZERO,
-        }
+        })
     }
 
     /// Forgets the plan and what was decoded for it: another generation begins, which cuts micro-batches into so many
     /// parts.
     pub(crate) fn begin(&mut self, parts: u32) {
         self.loader.clear();
+        self.ahead = None;
         self.items.clear();
         self.done = (0, Vec::new());
         self.parts = parts.max(1) as usize;
@@ -218,23 +230,48 @@ impl Feed {
             .unwrap_or(Item::Finish(v1::FinishPlan {})))
     }
 
-    /// The next batch in the plan's order. Waits for the decoder; that time is counted.
+    /// The next batch in the plan's order. Waits for the decoder, or decodes where it has no threads; that time is counted.
     ///
     /// # Errors
     /// A picture that cannot be read, by file and image id; that the generation is over.
     pub(crate) fn batch(&mut self, step: u64) -> Result<DeviceBatch, WorkerError> {
         self.inbox.goes_on()?;
+        let torch = |source| WorkerError::Torch { step, source };
+        if let Some(ahead) = self.ahead.take() {
+            let batch = ahead?;
+            self.uploads
+                .hand_over(&[&batch.images, &batch.targets])
+                .map_err(torch)?;
+            return Ok(batch);
+        }
         let started = Instant::now();
         let batch = self.loader.next();
         self.waited += started.elapsed();
         let batch = batch
             .ok_or_else(|| WorkerError::Config(format!("step {step}: no batch was requested")))??;
-        self.normaliser
-            .batch(batch)
-            .map_err(|source| WorkerError::Torch { step, source })
+        self.normaliser.batch(batch).map_err(torch)
     }
 
-    /// Time spent waiting for the decoder since the last call.
+    /// Sends the next batch to the device if it is decoded, on a stream of its own: beside what the device still has to
+    /// do. On the CPU there is nothing to send.
+    pub(crate) fn upload_next(&mut self, step: u64) {
+        if !self.uploads.is_there() || self.ahead.is_some() {
+            return;
+        }
+        let Some(decoded) = self.loader.try_next() else {
+            return;
+        };
+        let torch = |source| WorkerError::Torch { step, source };
+        let normaliser = &self.normaliser;
+        let upload = |batch| {
+            let batch = self.uploads.run(|| normaliser.batch(batch));
+            batch.and_then(|batch| batch).map_err(torch)
+        };
+        // What is wrong with it is said in its turn.
+        self.ahead = Some(decoded.map_err(WorkerError::from).and_then(upload));
+    }
+
+    /// Time spent waiting for the decoder, or decoding where it has no threads, since the last call.
     pub(crate) fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }

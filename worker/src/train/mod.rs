@@ -61,7 +61,7 @@ pub(crate) enum Outcome {
 ///
 /// A micro-batch goes through forward and backward in one go. The gradients of all ranks are summed while the last
 /// backward pass still runs, and with them the tally (loss, requests, batch statistics). The decoder's
-/// threads work on the next batches all the while.
+/// threads work on the next batches all the while; where it has none, [`Feed::batch`] decodes.
 pub(crate) fn run(
     replica: &mut Replica,
     feed: &mut Feed,
@@ -77,10 +77,11 @@ pub(crate) fn run(
                 let passes = replica.begin_step(&plan, feed, online)?;
                 replica.link().reach("step-begun");
                 for remaining in (0..passes).rev() {
-                    let batch = feed.batch(plan.step)?; // decoded ahead; on CUDA the copy is asynchronous
+                    let batch = feed.batch(plan.step)?; // decoded ahead, given threads; on CUDA the copy is asynchronous
                     if let Some(batch) = replica.work().usable(batch) {
                         let loss = replica.forward(&batch, &plan, online)?;
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
+                        feed.upload_next(plan.step); // on CUDA: beside what the device still computes
                         replica.link().reach("added-up");
                     } else if remaining == 0 {
                         replica.backward_nothing()?; // peers wait for this rank's share, even an empty one

@@ -10,6 +10,7 @@
 pub(crate) mod fused;
 mod reducer;
 mod store;
+pub(crate) mod upload;
 
 use std::ffi::{CStr, CString};
 use std::ptr::{NonNull, null_mut};

@@ -12,9 +12,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nccl_rs::{GlooOptions, ProcessGroup, Reducer, Store};
+use nccl_rs::{GlooOptions, ProcessGroup, ReduceOp, Reducer, Store};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 pub use key_value::{Client, Server};
 
@@ -88,6 +88,36 @@ impl Rank {
     pub fn since(&self, what: &str) -> Duration {
         let told = String::from_utf8(self.hear(what)).unwrap().parse().unwrap();
         now().saturating_sub(Duration::from_nanos(told))
+    }
+}
+
+/// Sums values whose sums are exact in every kind, at sizes around those at which messages are cut.
+pub fn exact_sums(group: &ProcessGroup, rank: &Rank, device: Device) {
+    for kind in [
+        Kind::Float,
+        Kind::Double,
+        Kind::Half,
+        Kind::BFloat16,
+        Kind::Int8,
+        Kind::Uint8,
+        Kind::Int,
+        Kind::Int64,
+    ] {
+        for count in [1, 7, 1_000, 70_001] {
+            let place = Tensor::arange(count, (Kind::Int64, device)).remainder(5);
+            let own = (&place + rank.rank as i64).to_kind(kind);
+
+            group
+                .all_reduce(&own, ReduceOp::Sum)
+                .unwrap()
+                .wait()
+                .unwrap();
+
+            let ranks = rank.world_size as i64;
+            let expected = (place * ranks + (0..ranks).sum::<i64>()).to_kind(kind);
+            let (own, expected) = (own.to_device(Device::Cpu), expected.to_device(Device::Cpu));
+            assert_eq!(bits(&own), bits(&expected), "{kind:?}, {count} elements");
+        }
     }
 }
 
