@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, missing
+from lib import BINARIES, ROOT, Result, command_line, missing
 
 # Run by its name alone: it takes some minutes, and 1 GB of disk.
 BY_NAME_ONLY = True
@@ -82,9 +82,16 @@ def run(quick):
         ours=[one["seconds"] for one in reading["ours"]],
         peer=[one["seconds"] for one in reading["pycocotools"]],
         peer_name="pycocotools, COCO(file) for both",
-        peer_command=" ".join(map(str, (sys.executable, PEER, "pycocotools", "annotations/instances_*2014.json"))),
+        peer_command=peer_command("pycocotools"),
+        peer_commands={"reading, pycocotools": peer_command("pycocotools"), "reading, json.load": peer_command("json")},
         details=details(making, sizes, reading, others),
     )
+
+
+def peer_command(way):
+    """DATA is what `worker scenes --to DATA --like-coco2014` has made: here it is in another folder every time."""
+    files = [f"DATA/annotations/instances_{split}2014.json" for split in ("train", "val")]
+    return command_line([sys.executable, PEER, way, *files])
 
 
 def details(making, sizes, reading, others):
@@ -98,7 +105,8 @@ def details(making, sizes, reading, others):
         values = [one[key] for one in answers]
         if all(value is not None for value in values):
             ends = [float(f"{value:.4g}") for value in (min(values), max(values))]
-            rows[text] = {"value": float(f"{statistics.median(values):.4g}"), "unit": unit, "from_to": ends}
+            median = float(f"{statistics.median(values):.4g}")
+            rows[text] = {"value": median, "unit": unit, "from_to": ends, "repeats": values}
 
     for way, answers in reading.items():
         add(f"reading, {way}", answers, "seconds", "s")

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from lib import BINARIES, ROOT, Result, interleaved, missing
+from lib import BINARIES, ROOT, Result, command_line, interleaved, missing
 
 PROBE = BINARIES / "heads"
 PEER = ROOT / "bench" / "peers" / "peer_heads.py"
@@ -35,5 +35,5 @@ def run(quick):
         ours=ours,
         peer=peer,
         peer_name="the reference in PyTorch, a loop over classes",
-        peer_command=" ".join(peer_command),
+        peer_command=command_line(peer_command),
     )

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 BINARIES = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+# Peers suffer from page faults of large temporaries: with these, glibc gives them memory that it keeps, as ours does.
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 
 @dataclasses.dataclass
@@ -31,8 +34,11 @@ class Result:
     ours: list[float]
     peer: list[float] | None = None
     peer_name: str = ""
+    # Of the peer that the ratio is of.
     peer_command: str = ""
-    # Further rows of the same bench, by name: {"value": …, "unit": …}.
+    # Where several peers are measured: of each, by the name of its row in `details`.
+    peer_commands: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Further rows of the same bench, by name: {"value": …, "unit": …}, and every value of several in "repeats".
     details: dict = dataclasses.field(default_factory=dict)
     quick: bool = False
 
@@ -46,6 +52,7 @@ class Result:
     def record(self) -> dict:
         """What the result file holds. `ratio` is the headline."""
         ratios = self.ratios()
+        commands = self.peer_commands or ({self.peer_name: self.peer_command} if self.peer_command else {})
         return {
             "name": self.name,
             "measured": self.measured,
@@ -56,10 +63,13 @@ class Result:
             # Without ratios, of ours.
             "spread": [min(ratios or self.ours), max(ratios or self.ours)],
             "repeats": len(self.ours),
+            # In the order in which they were taken. Files of earlier days lack these and `peer_commands`.
+            "repeats_ours": self.ours,
+            "repeats_peer": self.peer,
             "quick": self.quick,
             "peer_name": self.peer_name,
-            # As it is typed at the root of any clone, in a shell with `make env`'s exports.
-            "peer_command": self.peer_command.replace(f"{ROOT}/", "").replace(sys.executable, "python"),
+            "peer_command": self.peer_command,
+            "peer_commands": commands,
             "details": self.details,
             "machine": machine(),
         }
@@ -84,6 +94,19 @@ def missing(*paths: Path) -> str | None:
     """Which file is not there, if any, as `needs` says it."""
     absent = [path for path in paths if not path.exists()]
     return f"{absent[0]} is missing" if absent else None
+
+
+def command_line(command, environment=None) -> str:
+    """A command with the variables set for it, as typed at the root of any clone in a shell with `make env`'s exports."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
+    for word in map(str, command):
+        if word == sys.executable:
+            words.append("python")
+        elif word == os.environ.get("HGAT_TEST_COCO"):
+            words.append('"$HGAT_TEST_COCO"')
+        else:
+            words.append(shlex.quote(word.removeprefix(f"{ROOT}/")))
+    return " ".join(words)
 
 
 def interleaved(ours, peer, repeats: int) -> tuple[list[float], list[float]]:

@@ -10,14 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result
+from lib import BINARIES, KEPT_MEMORY, ROOT, Result, command_line
 
 PROBE = BINARIES / "loader"
 PEER = ROOT / "bench" / "peers" / "peer_loader.py"
 FLOOR = ROOT / "bench" / "peers" / "floor.c"
+# Our loader reads both, whichever split is measured.
+ANNOTATIONS = ("annotations/instances_train2017.json", "annotations/instances_val2017.json")
 SIZE = 448
-# Peers suffer from page faults of large temporaries: with these, glibc gives them memory that it keeps.
-KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+MEMORY = {"as shipped": {}, "malloc thresholds raised": KEPT_MEMORY}
+FLOOR_ROW = "libjpeg-turbo, rows and columns of the crop alone"
 INSTALL = {
     "dali": "to compare with it: python -m pip install nvidia-dali-cuda130==2.4.0",
     "opencv": "to compare with it: make setup-tests",
@@ -29,10 +31,12 @@ def needs():
         return f"{PROBE} is not built"
     root = os.environ.get("HGAT_TEST_COCO")
     if not root:
-        return "HGAT_TEST_COCO names no COCO folder with real pictures (docs/performance.md)"
-    if not list((Path(root) / "annotations").glob("instances_train2017.json")):
-        return f"{root} has no annotations/instances_train2017.json"
-    return None
+        return (
+            f"set HGAT_TEST_COCO to a folder in COCO's layout with some hundred real pictures: {' and '.join(ANNOTATIONS)}, "
+            "and in train2017/ and val2017/ every picture that they list (bench/README.md)"
+        )
+    absent = [file for file in ANNOTATIONS if not (Path(root) / file).is_file()]
+    return f"HGAT_TEST_COCO={root} has no {' and no '.join(absent)} (bench/README.md)" if absent else None
 
 
 def run(quick):
@@ -81,6 +85,18 @@ def peer_command(kind, seconds):
     ]  # fmt: skip
 
 
+def peer_line(peer, kind, seconds, environment):
+    """How a peer is run alone: it answers for every name that it reads."""
+    return f"echo {peer} | " + command_line(peer_command(kind, seconds), environment)
+
+
+def floor_line(kind):
+    """How the floor is run alone, from its compilation on."""
+    source = FLOOR.relative_to(ROOT)
+    boxes = command_line(["target/release/loader", os.environ["HGAT_TEST_COCO"], kind, str(SIZE), "boxes"])
+    return f"cc -O2 -o floor {source} -ljpeg && {boxes} > boxes && ./floor boxes 1"
+
+
 class Floor:
     """libjpeg-turbo decoding our crops and nothing else; or why it cannot be measured."""
 
@@ -115,7 +131,13 @@ def measure(kind, peers, quick, name):
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         floor = Floor(folder, kind)
-        settings = {"as shipped": {}} if quick else {"as shipped": {}, "malloc thresholds raised": KEPT_MEMORY}
+        settings = {"as shipped": {}} if quick else MEMORY
+        lines = {
+            f"{peer}, {how}": peer_line(peer, kind, seconds, environment)
+            for peer in peers
+            for how, environment in settings.items()
+        }
+        lines[FLOOR_ROW] = floor_line(kind)
         # Each in a process of its own: what one frees makes the next one faster.
         processes = {
             (peer, how): stack.enter_context(Peer(command, environment))
@@ -126,7 +148,7 @@ def measure(kind, peers, quick, name):
         for repeat in range(repeats + 1):
             answer = probe(kind, str(SIZE), "1")
             found = {f"{peer}, {how}": process.measure(peer) for (peer, how), process in processes.items()}
-            found["libjpeg-turbo, rows and columns of the crop alone"] = floor.measure()
+            found[FLOOR_ROW] = floor.measure()
             if repeat > 0:
                 ours.append(answer["images_per_cpu_second"])
                 stages.append(answer["microseconds"])
@@ -145,10 +167,11 @@ def measure(kind, peers, quick, name):
             "unit": "images per CPU second",
             "ratio": statistics.median(ratios),
             "spread": [ratios[0], ratios[-1]],
+            "repeats": values,
         }
     for stage in stages[0]:
-        value = statistics.median(each[stage] for each in stages)
-        details[f"ours, {stage}"] = {"value": value, "unit": "microseconds an image"}
+        values = [each[stage] for each in stages]
+        details[f"ours, {stage}"] = {"value": statistics.median(values), "unit": "microseconds an image", "repeats": values}
     transform = "random resized crop of 0.4 to 1 of the area and flip" if kind == "train" else "squashed"
     headline = f"{peers[0]}, as shipped"
     return Result(
@@ -160,6 +183,8 @@ def measure(kind, peers, quick, name):
         ours=ours,
         peer=rows[headline],
         peer_name="torchvision on PIL pictures",
-        peer_command=f"echo {peers[0]} | " + " ".join(command).replace(os.environ["HGAT_TEST_COCO"], "$HGAT_TEST_COCO"),
+        peer_command=lines[headline],
+        # Of those that were measured: how to get the others is in their rows.
+        peer_commands={row: line for row, line in lines.items() if details[row]["value"] is not None},
         details=details,
     )

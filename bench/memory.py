@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, draw_scenes, missing
+from lib import BINARIES, ROOT, Result, command_line, draw_scenes, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_rest.py"
@@ -42,9 +42,13 @@ def run(quick):
         ours=ours,
         peer=peer,
         peer_name="a Python process of PyTorch",
-        peer_command=" ".join(command),
+        peer_command=command_line(command),
         details={
-            f"{name}, {what}": {"value": parts[name][-1][key], "unit": "MiB"}
+            f"{name}, {what}": {
+                "value": parts[name][-1][key],
+                "unit": "MiB",
+                "repeats": [part[key] for part in parts[name]],
+            }
             for name in parts
             for key, what in (("Anonymous", "of that not backed by a file"), ("Pss", "files shared with others counted in part"))
         },

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, draw_scenes, missing
+from lib import BINARIES, ROOT, Result, command_line, draw_scenes, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_recovery.py"
@@ -37,17 +37,19 @@ def run(quick):
     group = len(recovered) // max(1, len(peer))
     groups = [statistics.median(recovered[i * group : (i + 1) * group]) for i in range(max(1, len(peer)))]
     peers_row = (
-        {"median": round(statistics.median(peer), 4), "p95": max(peer), "unit": "s"}
+        {"median": round(statistics.median(peer), 4), "p95": max(peer), "unit": "s", "repeats": peer}
         if peer
         else {"value": f"it did not recover once within {patience} s", "unit": ""}
     )
 
     def row(key):
-        values = sorted(kill[key] for kill in ours["kills"])
+        taken = [kill[key] for kill in ours["kills"]]
+        values = sorted(taken)
         return {
             "median": round(statistics.median(values), 4),
             "p95": round(values[min(len(values) - 1, int(0.95 * len(values)))], 4),
             "unit": "s",
+            "repeats": taken,
         }
 
     return Result(
@@ -60,7 +62,7 @@ def run(quick):
         ours=groups,
         peer=peer or None,
         peer_name="torchrun --max-restarts 3, DistributedDataParallel on Gloo",
-        peer_command=" ".join([*(f"{k}={v}" for k, v in PEER_ENVIRONMENT.items()), *peer_command()]),
+        peer_command=command_line(peer_command(), PEER_ENVIRONMENT),
         details={
             "kill to next committed step": row("next_step"),
             "kill to a standing generation of the survivors": row("standing"),

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib import BINARIES, ROOT, Result, draw_scenes, interleaved, missing
+from lib import BINARIES, ROOT, Result, command_line, draw_scenes, interleaved, missing
 
 COORDINATOR, WORKER = BINARIES / "coordinator", BINARIES / "worker"
 PEER = ROOT / "bench" / "peers" / "peer_ddp.py"
@@ -69,11 +69,12 @@ def run(quick):
         ours=ours_seconds,
         peer=peer_seconds,
         peer_name="torchrun, DistributedDataParallel on Gloo",
-        peer_command=" ".join(peer_command),
+        peer_command=command_line(peer_command),
         details={
             "ours, to the end of the process, with checkpoint and report": {
                 "value": round(statistics.median(whole), 3),
                 "unit": "s",
+                "repeats": whole,
             }
         },
     )

@@ -35,6 +35,7 @@ def parse():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--fused", action="store_true", help="SGD in its fused form on the CPU too; on CUDA it always is")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return parser.parse_args()
@@ -67,7 +68,7 @@ def main():
         [{"params": model.features.parameters(), "lr": 0.01}, {"params": model.heads.parameters(), "lr": 0.1}],
         momentum=0.9,
         weight_decay=1e-4,
-        fused=cuda,
+        fused=cuda or arguments.fused,
     )
     images = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(device=device, memory_format=layout)
     labels = (torch.rand(arguments.batch, 80) < 0.04).float().to(device)
