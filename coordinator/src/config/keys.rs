@@ -156,7 +156,8 @@ pub const KEYS: &[Key] = &[
 
     key("train.epochs", COUNT, "20", "passes over the training split"),
     key("train.global_batch", COUNT, "64", "samples in a step, whatever the number of workers"),
-    key("train.micro_batch", COUNT, "8", "samples one rank takes through the model in one go; what batch normalisation sees"),
+    key("train.micro_batch", COUNT, "8", "samples that batch normalisation sees; each rank is handed whole micro-batches"),
+    key("train.micro_batches_per_pass", COUNT, "", "micro-batches that go through the model side by side, each normalised by itself: a matter of speed and memory; not set: as many small ones as a CPU is quickest with, one on a GPU"),
     key("train.threads", Kind::Whole(1, 4096), "", "compute threads of each worker; not set: what the machine has, shared out; then recorded, unless someone else starts the workers, each of which shares out its own machine's"),
     key("train.precision", Kind::Choice(&["float32", "bf16", "float64"]), "'float32'", "of parameters and arithmetic (products of float32 on CUDA: TF32); bf16: convolutions and matrix products in bfloat16, parameters, statistics and updates in float32"),
     key("train.optimizer", Kind::Choice(&["sgd", "adamw"]), "'sgd'", "update rule"),

@@ -90,8 +90,10 @@ pub struct Train {
     pub epochs: u32,
     /// `train.global_batch`: samples in a step, over all workers.
     pub global_batch: u32,
-    /// `train.micro_batch`: samples that one rank takes through the model in one go.
+    /// `train.micro_batch`: samples that are normalised together.
     pub micro_batch: u32,
+    /// `train.micro_batches_per_pass`; `None`: the worker chooses.
+    pub micro_batches_per_pass: Option<u32>,
     /// `train.threads`: compute threads of each worker; `None` as for [`Data::loader_threads`].
     pub threads: Option<u32>,
     /// `train.precision`: `"float32"`, `"bf16"` or `"float64"`.
@@ -316,6 +318,7 @@ impl Train {
             epochs: settings.whole("train.epochs"),
             global_batch: settings.whole("train.global_batch"),
             micro_batch: settings.whole("train.micro_batch"),
+            micro_batches_per_pass: settings.optional_whole("train.micro_batches_per_pass"),
             threads: settings.optional_whole("train.threads"),
             precision: settings.text("train.precision"),
             optimizer: settings.text("train.optimizer"),

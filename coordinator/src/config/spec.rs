@@ -195,6 +195,7 @@ impl Config {
             epochs: train.epochs,
             global_batch: train.global_batch,
             micro_batch: train.micro_batch,
+            micro_batches_per_pass: train.micro_batches_per_pass,
             threads: train.threads,
             precision: train.precision.clone(),
             optimizer: train.optimizer.clone(),

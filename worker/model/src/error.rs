@@ -56,6 +56,16 @@ pub enum ModelError {
         /// Samples given.
         batch: i64,
     },
+    /// Sizes of micro-batches that are not those of the batch.
+    #[error(
+        "micro-batches of {sizes:?} samples do not make a batch of {batch}: give one size for each, in order"
+    )]
+    MicroBatches {
+        /// The sizes given.
+        sizes: Vec<i64>,
+        /// Samples given.
+        batch: i64,
+    },
     /// Images of another shape than `[B, 3, H, W]`.
     #[error(
         "images of shape {shape:?} cannot be used; expected [B, 3, H, W] with sides of at least 32"

@@ -175,7 +175,7 @@ impl Heads {
         &self,
         x: &Tensor,
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
         mut seen: Option<&mut Seen>,
     ) -> Result<Tensor> {
         let x = x
@@ -210,7 +210,7 @@ impl Heads {
         &self,
         x: &Tensor,
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
         seen: Option<&mut Seen>,
     ) -> Result<Tensor> {
         match &self.join {
@@ -236,7 +236,7 @@ impl Heads {
         &self,
         x: &Tensor,
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
         seen: Option<&mut Seen>,
     ) -> Result<Tensor> {
         let places = &self.places;

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::build::{Builder, Parameter, Role, StackedProduct};
 use crate::heads::{Heads, Seen};
-use crate::norm::{Mode, NormNames, Statistics};
+use crate::norm::{MicroBatches, Mode, NormNames, Statistics};
 use crate::resnet::ResNet;
 use crate::{ModelConfig, ModelError, Result};
 
@@ -89,29 +89,91 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError::BatchOfOne`] in training; [`ModelError::Images`]; [`ModelError::Torch`].
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        self.forward_seen(images, train, None)
+        let whole = images.size().first().map_or([0], |batch| [*batch]);
+        self.forward_seen(images, train.then_some(&whole), None)
+    }
+
+    /// As [`HgatFc::forward`] in training of several micro-batches of these `sizes`, one behind the other in `images`: all
+    /// logits and gradients are those of each by itself, to rounding. Weights are read once for all of them. The mean of their
+    /// statistics by their samples is left in [`HgatFc::batch_statistics`].
+    ///
+    /// # Errors
+    /// As for [`HgatFc::forward`]; [`ModelError::MicroBatches`].
+    pub fn forward_micro_batches(&self, images: &Tensor, sizes: &[i64]) -> Result<Tensor> {
+        self.forward_seen(images, Some(sizes), None)
     }
 
     fn forward_seen(
         &self,
         images: &Tensor,
-        train: bool,
+        micro_batches: Option<&[i64]>,
         seen: Option<&mut Seen>,
     ) -> Result<Tensor> {
         let shape = images.size();
         if !matches!(*shape.as_slice(), [b, 3, h, w] if b >= 1 && h >= 32 && w >= 32) {
             return Err(ModelError::Images { shape });
         }
-        if train && shape[0] < 2 {
-            return Err(ModelError::BatchOfOne { batch: shape[0] });
-        }
-        let mode = if train { Mode::Train } else { Mode::Eval };
-        let features = if self.trunk_frozen || self.trunk_held {
-            tch::no_grad(|| self.trunk.forward(images, &self.statistics, Mode::Eval))?
-        } else {
-            self.trunk.forward(images, &self.statistics, mode)?
+        self.in_mode(shape[0], micro_batches, |mode| {
+            let features = if self.trunk_frozen || self.trunk_held {
+                tch::no_grad(|| self.trunk.forward(images, &self.statistics, Mode::Eval))?
+            } else {
+                self.trunk.forward(images, &self.statistics, mode)?
+            };
+            match mode {
+                Mode::Train(micro_batches) if micro_batches.sizes.len() > 1 => {
+                    self.heads_one_by_one(&features, micro_batches)
+                }
+                _ => self.heads.forward(&features, &self.statistics, mode, seen),
+            }
+        })
+    }
+
+    /// The heads of several micro-batches' features. Not side by side, as convolutions go, which compute each picture by
+    /// itself: a matrix product adds in an order that depends on the number of its rows, batch norms of few samples magnify
+    /// what that changes, and the result would depend on which micro-batches happen to go together.
+    fn heads_one_by_one(
+        &self,
+        features: &Tensor,
+        micro_batches: MicroBatches<'_>,
+    ) -> Result<Tensor> {
+        let MicroBatches { sizes, statistics } = micro_batches;
+        let parts = features.f_split_with_sizes(sizes, 0)?;
+        let logits = (0i64..).zip(&parts).zip(sizes).map(|((at, part), size)| {
+            let alone = MicroBatches {
+                sizes: &[*size],
+                statistics: &statistics.f_narrow(0, at, 1)?,
+            };
+            self.heads
+                .forward(part, &self.statistics, Mode::Train(alone), None)
+        });
+        Ok(Tensor::f_cat(&logits.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Goes forward with `batch` samples: in training where micro-batches are given, in evaluation otherwise.
+    fn in_mode(
+        &self,
+        batch: i64,
+        micro_batches: Option<&[i64]>,
+        forward: impl FnOnce(Mode<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let Some(sizes) = micro_batches else {
+            return forward(Mode::Eval);
         };
-        self.heads.forward(&features, &self.statistics, mode, seen)
+        if let Some(&batch) = sizes.iter().find(|size| **size < 2) {
+            return Err(ModelError::BatchOfOne { batch });
+        }
+        if sizes.iter().sum::<i64>() != batch {
+            let sizes = sizes.to_vec();
+            return Err(ModelError::MicroBatches { sizes, batch });
+        }
+        let statistics = self.statistics.apart(sizes.len())?;
+        let micro_batches = MicroBatches {
+            sizes,
+            statistics: &statistics,
+        };
+        let logits = forward(Mode::Train(micro_batches))?;
+        tch::no_grad(|| self.statistics.gather(micro_batches))?;
+        Ok(logits)
     }
 
     /// What the nodes of images `[B, 3, H, W]` attend to, in evaluation; `None` for the variants without attention.
@@ -120,7 +182,7 @@ impl HgatFc {
     /// [`ModelError::Images`]; [`ModelError::Torch`].
     pub fn attention(&self, images: &Tensor) -> Result<Option<Attention>> {
         let mut seen = Seen::default();
-        let _ = self.forward_seen(images, false, Some(&mut seen))?;
+        let _ = self.forward_seen(images, None, Some(&mut seen))?;
         let (Some(between), Some(within)) = (seen.between, seen.within) else {
             return Ok(None);
         };
@@ -135,8 +197,11 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError::Torch`], for instance when F is not the trunk's.
     pub fn heads(&self, features: &Tensor, train: bool) -> Result<Tensor> {
-        let mode = if train { Mode::Train } else { Mode::Eval };
-        self.heads.forward(features, &self.statistics, mode, None)
+        let batch = features.size().first().copied().unwrap_or(0);
+        let whole = [batch];
+        self.in_mode(batch, train.then_some(&whole), |mode| {
+            self.heads.forward(features, &self.statistics, mode, None)
+        })
     }
 
     /// All parameters, in an order that the config alone decides.

@@ -56,18 +56,27 @@ impl NormNames {
     }
 }
 
-/// Whether a forward pass normalises by its batch or by the running statistics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Train,
+/// Whether a forward pass normalises each micro-batch by itself or all by the running statistics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mode<'a> {
+    Train(MicroBatches<'a>),
     Eval,
+}
+
+/// The micro-batches of a forward pass, one behind the other along its samples.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MicroBatches<'a> {
+    /// Samples in each.
+    pub(crate) sizes: &'a [i64],
+    /// `[micro-batches, S]`: where each leaves its statistics.
+    pub(crate) statistics: &'a Tensor,
 }
 
 /// The statistics of all norms of a model: `[S]` each.
 #[derive(Debug)]
 pub(crate) struct Statistics {
     pub(crate) running: Tensor,
-    /// Of the last forward pass in train mode; the variance is the unbiased one, as torch keeps it.
+    /// Of the last forward pass in train mode, the mean over its micro-batches by their samples; the variance is the unbiased one, as torch keeps it.
     pub(crate) batch: Tensor,
     momentum: Tensor,
 }
@@ -100,6 +109,33 @@ impl Statistics {
         Ok(())
     }
 
+    /// Room for the statistics of so many micro-batches, `[micro-batches, S]`. That of one is the model's own.
+    pub(crate) fn apart(&self, micro_batches: usize) -> Result<Tensor> {
+        let own = self.batch.f_unsqueeze(0)?;
+        if micro_batches == 1 {
+            return Ok(own);
+        }
+        // A trunk that is held leaves what is there.
+        Ok(own.f_repeat([micro_batches as i64, 1])?)
+    }
+
+    /// Makes the model's own of those of several micro-batches.
+    pub(crate) fn gather(&self, micro_batches: MicroBatches<'_>) -> Result<()> {
+        let MicroBatches { sizes, statistics } = micro_batches;
+        if sizes.len() > 1 {
+            let weights = Tensor::f_from_slice(sizes)?
+                .f_to_device(statistics.device())?
+                .f_to_kind(statistics.kind())?;
+            let weights = weights.f_div_scalar(sizes.iter().sum::<i64>())?;
+            let mean = weights
+                .f_unsqueeze(0)?
+                .f_matmul(statistics)?
+                .f_squeeze_dim(0)?;
+            self.batch.shallow_clone().f_copy_(&mean)?;
+        }
+        Ok(())
+    }
+
     /// Leaves the trunk's statistics where they are from now on, or lets them move again.
     pub(crate) fn hold(&mut self, norms: &[NormNames], held: bool) -> Result<()> {
         for norm in norms.iter().filter(|norm| norm.role == Role::Trunk) {
@@ -120,7 +156,7 @@ impl Norm {
         &self,
         x: &Tensor,
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<Tensor> {
         let affine = (
             self.weight.f_view([self.channels])?,
@@ -129,14 +165,14 @@ impl Norm {
         self.normalise(x, affine, 0, self.channels, statistics, mode)
     }
 
-    /// Normalises `[rows, channels]` as the `layer`-th of several stacked norms of `channels` each does.
+    /// Normalises `[rows, channels]`, all of one micro-batch, as the `layer`-th of several stacked norms of `channels` each does.
     pub(crate) fn layer(
         &self,
         x: &Tensor,
         affine: (Tensor, Tensor),
         (layer, channels): (i64, i64),
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<Tensor> {
         self.normalise(x, affine, layer * channels, channels, statistics, mode)
     }
@@ -144,33 +180,53 @@ impl Norm {
     fn normalise(
         &self,
         x: &Tensor,
-        (weight, bias): (Tensor, Tensor),
+        affine: (Tensor, Tensor),
         start: i64,
         channels: i64,
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<Tensor> {
-        let train = mode == Mode::Train;
-        let (source, momentum) = if train {
-            (&statistics.batch, 1.0)
-        } else {
-            (&statistics.running, 0.0)
+        let places = [self.offset + start, self.offset + self.channels + start];
+        let within = |all: &Tensor| -> Result<[Tensor; 2]> {
+            let [mean, variance] = places.map(|from| all.f_narrow(0, from, channels));
+            Ok([mean?, variance?])
         };
-        let mean = source.f_narrow(0, self.offset + start, channels)?;
-        let variance = source.f_narrow(0, self.offset + self.channels + start, channels)?;
-        // cuDNN's batch norm knows no float64.
-        let cudnn = x.kind() != Kind::Double;
-        let (mean, variance) = (Some(&mean), Some(&variance));
-        Ok(Tensor::f_batch_norm(
-            x,
-            Some(&weight),
-            Some(&bias),
-            mean,
-            variance,
-            train,
-            momentum,
-            EPSILON,
-            cudnn,
-        )?)
+        let MicroBatches { sizes, statistics } = match mode {
+            Mode::Eval => return batch_norm(x, &affine, &within(&statistics.running)?, false),
+            Mode::Train(micro_batches) => micro_batches,
+        };
+        if sizes.len() == 1 {
+            let own = within(&statistics.f_select(0, 0)?)?;
+            return batch_norm(x, &affine, &own, true);
+        }
+        let parts = x.f_split_with_sizes(sizes, 0)?;
+        let parts = (0i64..).zip(&parts).map(|(micro_batch, part)| {
+            let own = within(&statistics.f_select(0, micro_batch)?)?;
+            batch_norm(part, &affine, &own, true)
+        });
+        Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
     }
+}
+
+/// By the batch's own statistics, which are left in `[mean, variance]`, or in evaluation by those there.
+fn batch_norm(
+    x: &Tensor,
+    (weight, bias): &(Tensor, Tensor),
+    [mean, variance]: &[Tensor; 2],
+    train: bool,
+) -> Result<Tensor> {
+    // cuDNN's batch norm knows no float64.
+    let cudnn = x.kind() != Kind::Double;
+    let momentum = if train { 1.0 } else { 0.0 };
+    Ok(Tensor::f_batch_norm(
+        x,
+        Some(weight),
+        Some(bias),
+        Some(mean),
+        Some(variance),
+        train,
+        momentum,
+        EPSILON,
+        cudnn,
+    )?)
 }

@@ -47,7 +47,7 @@ impl ConvNorm {
         })
     }
 
-    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode<'_>) -> Result<Tensor> {
         let padding = self.side / 2;
         // A 1×1 kernel has nothing to dilate, so the maths is the same; but libtorch sends undilated float32 1×1
         // convolutions of small batches on one thread to a slow path, and dilated ones to oneDNN: 1.3 times faster.
@@ -126,7 +126,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode<'_>) -> Result<Tensor> {
         let mut y = x.shallow_clone();
         for (index, convolution) in self.convolutions.iter().enumerate() {
             y = convolution.forward(&y, statistics, mode)?;
@@ -183,7 +183,7 @@ impl ResNet {
         &self,
         x: &Tensor,
         statistics: &Statistics,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<Tensor> {
         let x = self.stem.forward(x, statistics, mode)?.f_relu_()?;
         let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;

@@ -22,7 +22,7 @@ use crate::rows::Rows;
 use crate::session::{Identity, Link};
 use crate::snapshot::About;
 use crate::train::average::Average;
-use crate::train::feed::{Feed, Normaliser};
+use crate::train::feed::{Feed, Normaliser, together};
 use crate::train::held::Held;
 use crate::train::online::Online;
 use crate::train::optimizer::Optimizer;
@@ -223,6 +223,10 @@ fn take_part(
         normaliser,
         train_spec.micro_batch as usize,
         rows,
+        train_spec.micro_batches_per_pass.map_or_else(
+            || together(device, train_spec.micro_batch, data_spec.size),
+            |given| given as usize,
+        ),
     )
     .map_err(torch)?;
     let mut member = Member {

@@ -1,7 +1,7 @@
 //! From the coordinator's plan to tensors on the device: asks the loader for what is planned as soon as it is known, so
 //! that the next batches are decoded while the device works.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::session::Inbox;
 /// less time with planes at 64 pixels, the same at 128 and a fifteenth more at 224; resnet50 is alike at 64 already.
 const PLANES_BELOW: i64 = 128;
 
-/// A batch where the model wants it.
+/// Pictures that go through the model in one pass, where it wants them.
 #[derive(Debug)]
 pub(crate) struct DeviceBatch {
     /// `[B, 3, S, S]`, normalised.
@@ -27,6 +27,8 @@ pub(crate) struct DeviceBatch {
     pub(crate) targets: Tensor,
     /// B sample ids, without the skipped.
     pub(crate) sample_ids: Vec<u32>,
+    /// How many of them are of each micro-batch, in order; 0 where all were skipped.
+    pub(crate) sizes: Vec<i64>,
     /// Pictures that could not be read.
     pub(crate) skipped: Vec<v1::SkippedSample>,
 }
@@ -35,6 +37,36 @@ impl DeviceBatch {
     /// B.
     pub(crate) fn len(&self) -> usize {
         self.sample_ids.len()
+    }
+
+    /// Takes out the micro-batches of a single sample, and those of none; returns the samples.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn without_single_samples(&mut self) -> Result<Vec<u32>, tch::TchError> {
+        if self.sizes.iter().all(|size| *size > 1) {
+            return Ok(Vec::new());
+        }
+        let of_each = self
+            .sizes
+            .iter()
+            .flat_map(|&size| (0..size).map(move |_| size > 1));
+        let stays: Vec<bool> = of_each.collect();
+        let (mut places, mut kept, mut single) = (Vec::new(), Vec::new(), Vec::new());
+        for ((place, &sample), stays) in (0i64..).zip(&self.sample_ids).zip(stays) {
+            if stays {
+                places.push(place);
+                kept.push(sample);
+            } else {
+                single.push(sample);
+            }
+        }
+        let places = Tensor::f_from_slice(&places)?.f_to_device(self.images.device())?;
+        self.images = self.images.f_index_select(0, &places)?;
+        self.targets = self.targets.f_index_select(0, &places)?;
+        self.sample_ids = kept;
+        self.sizes.retain(|size| *size > 1);
+        Ok(single)
     }
 }
 
@@ -113,8 +145,13 @@ impl Normaliser {
         there.f_to_kind(self.mean.kind())
     }
 
-    fn batch(&self, batch: Batch) -> Result<DeviceBatch, tch::TchError> {
+    /// The batch of a pass, with the samples that were asked for of each micro-batch.
+    fn batch(&self, batch: Batch, asked: &[Vec<u32>]) -> Result<DeviceBatch, tch::TchError> {
         let size = batch.sample_ids.len();
+        let bad: BTreeSet<u32> = batch.skipped.iter().map(|bad| bad.sample).collect();
+        let read =
+            |samples: &Vec<u32>| samples.iter().filter(|id| !bad.contains(id)).count() as i64;
+        let sizes = asked.iter().map(read).collect();
         let images = self.images(&batch.pixels, size)?;
         let targets = self.targets(&batch.labels, size)?;
         let skipped = batch
@@ -129,6 +166,7 @@ impl Normaliser {
             images,
             targets,
             sample_ids: batch.sample_ids,
+            sizes,
             skipped,
         })
     }
@@ -145,13 +183,14 @@ pub(crate) struct Feed {
     /// The next batch, which went to the device ahead of its turn, or why there is none.
     ahead: Option<Result<DeviceBatch, WorkerError>>,
     items: VecDeque<Item>,
+    /// What was asked of the loader and not handed out: the samples of each micro-batch of a pass.
+    asked: VecDeque<Vec<Vec<u32>>>,
     /// Validation batches have this size; it does not matter to the scores.
     evaluation_batch: usize,
     rows: Rows,
     /// What this rank has done already of one step, see [`Feed::holds`].
     done: (u64, Vec<v1::MicroBatch>),
-    /// Into how many parts a micro-batch is cut, because a device has no room for a whole one.
-    parts: usize,
+    cutting: Cutting,
     waited: Duration,
 }
 
@@ -166,6 +205,7 @@ impl Feed {
         normaliser: Normaliser,
         evaluation_batch: usize,
         rows: Rows,
+        together: usize,
     ) -> Result<Self, tch::TchError> {
         Ok(Self {
             inbox,
@@ -174,10 +214,11 @@ impl Feed {
             ahead: None,
             normaliser,
             items: VecDeque::new(),
+            asked: VecDeque::new(),
             evaluation_batch: evaluation_batch.max(1),
             rows,
             done: (0, Vec::new()),
-            parts: 1,
+            cutting: Cutting { parts: 1, together },
             waited: Duration::ZERO,
         })
     }
@@ -188,8 +229,9 @@ impl Feed {
         self.loader.clear();
         self.ahead = None;
         self.items.clear();
+        self.asked.clear();
         self.done = (0, Vec::new());
-        self.parts = parts.max(1) as usize;
+        self.cutting.parts = parts.max(1) as usize;
     }
 
     /// In `step` this rank need not do these micro-batches, if its part of the step begins with them.
@@ -206,12 +248,14 @@ impl Feed {
         0
     }
 
-    /// How many times a step still goes forward and backward: once a micro-batch, or a part of one.
+    /// How many times a step still goes forward and backward.
     pub(crate) fn passes(&self, plan: &v1::StepPlan) -> usize {
-        let batches = plan.micro_batches.iter().skip(self.done(plan));
-        batches
-            .map(|batch| cut(&batch.sample_ids, self.parts).count())
-            .sum()
+        self.cutting.passes(self.left(plan)).len()
+    }
+
+    /// The micro-batches that are still to be done.
+    fn left<'a>(&self, plan: &'a v1::StepPlan) -> &'a [v1::MicroBatch] {
+        plan.micro_batches.get(self.done(plan)..).unwrap_or(&[])
     }
 
     /// The next item of the plan; waits for the coordinator where none is known.
@@ -247,9 +291,9 @@ impl Feed {
         let started = Instant::now();
         let batch = self.loader.next();
         self.waited += started.elapsed();
-        let batch = batch
-            .ok_or_else(|| WorkerError::Config(format!("step {step}: no batch was requested")))??;
-        self.normaliser.batch(batch).map_err(torch)
+        let nothing = || WorkerError::Config(format!("step {step}: no batch was requested"));
+        let (batch, asked) = batch.zip(self.asked.pop_front()).ok_or_else(nothing)?;
+        self.normaliser.batch(batch?, &asked).map_err(torch)
     }
 
     /// Sends the next batch to the device if it is decoded, on a stream of its own: beside what the device still has to
@@ -258,17 +302,18 @@ impl Feed {
         if !self.uploads.is_there() || self.ahead.is_some() {
             return;
         }
-        let Some(decoded) = self.loader.try_next() else {
+        let Some((decoded, asked)) = self.loader.try_next().zip(self.asked.front()) else {
             return;
         };
         let torch = |source| WorkerError::Torch { step, source };
         let normaliser = &self.normaliser;
         let upload = |batch| {
-            let batch = self.uploads.run(|| normaliser.batch(batch));
+            let batch = self.uploads.run(|| normaliser.batch(batch, asked));
             batch.and_then(|batch| batch).map_err(torch)
         };
         // What is wrong with it is said in its turn.
         self.ahead = Some(decoded.map_err(WorkerError::from).and_then(upload));
+        self.asked.pop_front();
     }
 
     /// Time spent waiting for the decoder, or decoding where it has no threads, since the last call.
@@ -282,7 +327,18 @@ impl Feed {
     }
 
     fn evaluation_size(&self) -> usize {
-        (self.evaluation_batch / self.parts).max(1)
+        (self.evaluation_batch / self.cutting.parts).max(1)
+    }
+
+    /// Asks the loader for a pass of these micro-batches.
+    fn ask(&mut self, epoch: u32, purpose: Purpose, micro_batches: Vec<Vec<u32>>) {
+        self.loader.push(Request {
+            tag: 0,
+            epoch: u64::from(epoch),
+            purpose,
+            samples: micro_batches.concat(),
+        });
+        self.asked.push_back(micro_batches);
     }
 
     fn collect(&mut self, block: bool) -> Result<(), WorkerError> {
@@ -292,26 +348,17 @@ impl Feed {
             .into_iter()
             .filter_map(|item| item.item)
         {
-            let push = |epoch: u32, purpose, samples: &[u32]| {
-                let request = Request {
-                    tag: 0,
-                    epoch: u64::from(epoch),
-                    purpose,
-                    samples: samples.to_vec(),
-                };
-                self.loader.push(request);
-            };
             match &item {
                 Item::Step(step) => {
-                    for micro_batch in step.micro_batches.iter().skip(self.done(step)) {
-                        for part in cut(&micro_batch.sample_ids, self.parts) {
-                            push(step.epoch, Purpose::Train, part);
-                        }
+                    for pass in self.cutting.passes(self.left(step)) {
+                        let samples = pass.into_iter().map(<[u32]>::to_vec).collect();
+                        self.ask(step.epoch, Purpose::Train, samples);
                     }
                 }
                 Item::Evaluation(evaluation) => {
                     for batch in self.evaluation_batches(&evaluation.sample_ids) {
-                        push(evaluation.epoch, batch.purpose(), &batch.samples);
+                        let purpose = batch.purpose();
+                        self.ask(evaluation.epoch, purpose, vec![batch.samples]);
                     }
                 }
                 Item::Snapshot(_) | Item::Finish(_) => {}
@@ -320,6 +367,46 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// How a rank's micro-batches become passes through the model.
+#[derive(Debug, Clone, Copy)]
+struct Cutting {
+    /// Into how many parts a micro-batch is cut, because a device has no room for a whole one.
+    parts: usize,
+    /// How many whole ones go through the model together, each normalised by itself.
+    together: usize,
+}
+
+impl Cutting {
+    /// The passes of these micro-batches, and of each the samples that are normalised together.
+    fn passes(self, micro_batches: &[v1::MicroBatch]) -> Vec<Vec<&[u32]>> {
+        if self.parts > 1 {
+            return micro_batches
+                .iter()
+                .flat_map(|batch| cut(&batch.sample_ids, self.parts))
+                .map(|part| vec![part])
+                .collect();
+        }
+        micro_batches
+            .chunks(self.together.max(1))
+            .map(|pass| pass.iter().map(|batch| &*batch.sample_ids).collect())
+            .collect()
+    }
+}
+
+/// How many micro-batches of so many pictures of `size` pixels a side go through the model together, where nothing is said.
+///
+/// On the CPU a pass of few small pictures takes its time for reading and turning the weights, once a pass. With so many
+/// that it does not, or that their memory counts, they go one by one; and so they do on a device, which is busy with one.
+pub(crate) fn together(device: Device, micro_batch: u32, size: u32) -> usize {
+    /// Pixels of 64 pictures of 64 x 64: the activations of one picture of 512 x 512.
+    const MOST_PIXELS: u64 = 64 * 64 * 64;
+    if device != Device::Cpu {
+        return 1;
+    }
+    let pixels = u64::from(micro_batch.max(1)) * u64::from(size.max(1)).pow(2);
+    usize::try_from(MOST_PIXELS / pixels).unwrap_or(1).max(1)
 }
 
 /// Cuts a micro-batch into so many parts, as evenly as they go and none of a single sample, of which batch normalisation
@@ -335,6 +422,62 @@ fn cut(samples: &[u32], parts: usize) -> impl Iterator<Item = &[u32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passes_hold_every_micro_batch_once_and_in_order() {
+        let micro_batches: Vec<v1::MicroBatch> = (0..7u32)
+            .map(|index| v1::MicroBatch {
+                index,
+                sample_ids: (index * 4..index * 4 + 4).collect(),
+            })
+            .collect();
+        let passes = |parts, together| Cutting { parts, together }.passes(&micro_batches);
+        for (parts, together, expected) in [(1, 1, 7), (1, 3, 3), (1, 7, 1), (1, 9, 1), (2, 3, 14)]
+        {
+            let passes = passes(parts, together);
+            assert_eq!(passes.len(), expected, "{parts} {together}");
+            let samples: Vec<u32> = passes
+                .iter()
+                .flatten()
+                .copied()
+                .flatten()
+                .copied()
+                .collect();
+            assert_eq!(samples, (0..28).collect::<Vec<u32>>());
+        }
+        // What is left after whole passes is cut as it was before.
+        let rest = Cutting {
+            parts: 1,
+            together: 3,
+        }
+        .passes(&micro_batches[3..]);
+        assert_eq!(rest, passes(1, 3)[1..]);
+    }
+
+    #[test]
+    fn only_small_pictures_on_a_cpu_go_together() {
+        let on_cpu = |micro_batch, size| together(Device::Cpu, micro_batch, size);
+        assert_eq!((on_cpu(4, 64), on_cpu(16, 64), on_cpu(64, 64)), (16, 4, 1));
+        assert_eq!((on_cpu(4, 128), on_cpu(4, 224), on_cpu(64, 448)), (4, 1, 1));
+        assert_eq!(together(Device::Cuda(0), 4, 64), 1);
+    }
+
+    #[test]
+    fn a_micro_batch_of_a_single_sample_is_taken_out_of_its_pass() {
+        let numbers = |of: &[f32]| Tensor::from_slice(of).view([-1, 1]);
+        let mut batch = DeviceBatch {
+            images: numbers(&[0.0, 1.0, 2.0, 3.0, 4.0]),
+            targets: numbers(&[0.0, 1.0, 2.0, 3.0, 4.0]),
+            sample_ids: vec![10, 11, 12, 13, 14],
+            sizes: vec![2, 0, 1, 2],
+            skipped: Vec::new(),
+        };
+        assert_eq!(batch.without_single_samples().unwrap(), [12]);
+        assert_eq!(batch.sizes, [2, 2]);
+        assert_eq!(batch.sample_ids, [10, 11, 13, 14]);
+        assert_eq!(batch.images, numbers(&[0.0, 1.0, 3.0, 4.0]));
+        assert_eq!(batch.targets, numbers(&[0.0, 1.0, 3.0, 4.0]));
+    }
 
     #[test]
     fn parts_hold_every_sample_once_and_at_least_two() {

@@ -59,7 +59,7 @@ pub(crate) enum Outcome {
 
 /// Works through the plan until it finishes, or all ranks agree to stop or to regroup.
 ///
-/// A micro-batch goes through forward and backward in one go. The gradients of all ranks are summed while the last
+/// A pass is a micro-batch, or several small ones side by side, forward and backward in one go. The gradients of all ranks are summed while the last
 /// backward pass still runs, and with them the tally (loss, requests, batch statistics). The decoder's
 /// threads work on the next batches all the while; where it has none, [`Feed::batch`] decodes.
 pub(crate) fn run(
@@ -78,7 +78,8 @@ pub(crate) fn run(
                 replica.link().reach("step-begun");
                 for remaining in (0..passes).rev() {
                     let batch = feed.batch(plan.step)?; // decoded ahead, given threads; on CUDA the copy is asynchronous
-                    if let Some(batch) = replica.work().usable(batch) {
+                    let torch = replica.torch();
+                    if let Some(batch) = replica.work().usable(batch).map_err(torch)? {
                         let loss = replica.forward(&batch, &plan, online)?;
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
                         feed.upload_next(plan.step); // on CUDA: beside what the device still computes

@@ -210,7 +210,7 @@ impl<'a> Replica<'a> {
         }
     }
 
-    /// A micro-batch forward: its share of the step's loss.
+    /// A pass forward: its micro-batches' share of the step's loss.
     pub(crate) fn forward(
         &mut self,
         batch: &DeviceBatch,
@@ -219,7 +219,10 @@ impl<'a> Replica<'a> {
     ) -> Result<Tensor, WorkerError> {
         let (started, torch) = (Instant::now(), self.torch());
         self.link.pulse().passes();
-        let logits = self.held.model.forward(&batch.images, true)?;
+        let logits = self
+            .held
+            .model
+            .forward_micro_batches(&batch.images, &batch.sizes)?;
         online.note(&batch.sample_ids, &logits)?;
         let loss = self
             .loss
@@ -228,8 +231,7 @@ impl<'a> Replica<'a> {
         let statistics = model.batch_statistics();
         let took = started.elapsed();
         self.link.pulse().passed(took);
-        work.add(&batch.sample_ids, &loss, statistics, took)
-            .map_err(&torch)?;
+        work.add(batch, &loss, statistics, took).map_err(&torch)?;
         match model.held_zero()? {
             // The reducer wants a gradient of every parameter, be it 0.
             Some(zero) => loss.f_add(&zero).map_err(torch),
@@ -381,7 +383,8 @@ impl<'a> Replica<'a> {
         self.group.rank()
     }
 
-    fn torch(&self) -> impl Fn(TchError) -> WorkerError + use<> {
+    /// What fails on the device in this step.
+    pub(crate) fn torch(&self) -> impl Fn(TchError) -> WorkerError + use<> {
         let step = self.step;
         move |source| WorkerError::Torch { step, source }
     }

@@ -18,8 +18,8 @@ pub(crate) struct Work {
     place: Place,
     /// What it is handed, in order.
     micro_batches: Vec<v1::MicroBatch>,
-    /// How many forward and backward passes of them are done.
-    passes: usize,
+    /// How many of them, or of their parts, have gone forward.
+    done: usize,
     sample_ids: Vec<u32>,
     skipped: Vec<v1::SkippedSample>,
     forward: Duration,
@@ -37,7 +37,7 @@ impl Work {
         Ok(Self {
             place: Place::default(),
             micro_batches: Vec::new(),
-            passes: 0,
+            done: 0,
             sample_ids: Vec::new(),
             skipped: Vec::new(),
             forward: Duration::ZERO,
@@ -66,7 +66,7 @@ impl Work {
     ) -> Result<(), TchError> {
         self.micro_batches.clone_from(&plan.micro_batches);
         self.place = place;
-        if self.passes > 0 {
+        if self.done > 0 {
             witness::keeps(place, &self.sample_ids);
         }
         self.tally.wish(wishes)
@@ -74,7 +74,7 @@ impl Work {
 
     /// Nothing of it is to be used.
     pub(crate) fn forget(&mut self) {
-        self.passes = 0;
+        self.done = 0;
         self.micro_batches.clear();
         self.sample_ids.clear();
         self.skipped.clear();
@@ -89,42 +89,49 @@ impl Work {
     /// The micro-batches that are done, in a generation that does not cut them into parts.
     pub(crate) fn done(&self) -> &[v1::MicroBatch] {
         self.micro_batches
-            .get(..self.passes)
+            .get(..self.done)
             .unwrap_or(&self.micro_batches)
     }
 
-    /// The batch, unless skipped pictures left it with a single sample, of which batch normalisation has no statistics.
-    pub(crate) fn usable(&mut self, mut batch: DeviceBatch) -> Option<DeviceBatch> {
+    /// The batch without micro-batches that skipped pictures left with a single sample, of which batch normalisation has no
+    /// statistics; none if nothing is left.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn usable(
+        &mut self,
+        mut batch: DeviceBatch,
+    ) -> Result<Option<DeviceBatch>, TchError> {
         self.skipped.append(&mut batch.skipped);
-        if batch.len() < 2 {
-            self.skipped
-                .extend(batch.sample_ids.iter().map(|&sample_id| v1::SkippedSample {
-                    sample_id,
-                    reason: "no other picture of its micro-batch could be read".to_owned(),
-                }));
-            self.passes += 1;
-            return None;
-        }
-        Some(batch)
+        let micro_batches = batch.sizes.len();
+        let single = batch.without_single_samples()?;
+        self.skipped
+            .extend(single.into_iter().map(|sample_id| v1::SkippedSample {
+                sample_id,
+                reason: "no other picture of its micro-batch could be read".to_owned(),
+            }));
+        // The others are done when they have gone forward.
+        self.done += micro_batches - batch.sizes.len();
+        Ok((batch.len() > 0).then_some(batch))
     }
 
     /// Adds a forward pass to the tally: its share of the loss, its batch statistics, and the time it took. It waits for
-    /// no other rank, so that time is this rank's own pace.
+    /// no other rank, so that time is this rank's own pace. All its micro-batches count as done.
     ///
     /// # Errors
     /// When the device fails.
     pub(crate) fn add(
         &mut self,
-        sample_ids: &[u32],
+        batch: &DeviceBatch,
         loss: &Tensor,
         statistics: &Tensor,
         took: Duration,
     ) -> Result<(), TchError> {
-        self.tally.add(loss, statistics, sample_ids.len())?;
-        witness::uses(self.place, sample_ids);
-        self.sample_ids.extend(sample_ids);
+        self.tally.add(loss, statistics, batch.len())?;
+        witness::uses(self.place, &batch.sample_ids);
+        self.sample_ids.extend(&batch.sample_ids);
         self.forward += took;
-        self.passes += 1;
+        self.done += batch.sizes.len();
         Ok(())
     }
 
