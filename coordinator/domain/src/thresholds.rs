@@ -103,7 +103,7 @@ pub(crate) fn overall(scores: &ScoreMatrix<'_>, labels: &Labels) -> Option<Thres
     };
     let mut candidates = (0..BUCKETS).filter(|bucket| could_hold(*bucket));
     let first = candidates.next()?;
-    let last = candidates.last().unwrap_or(first);
+    let last = candidates.next_back().unwrap_or(first);
 
     // As scores, which a machine compares several at a time; beyond the infinite ones there are no scores.
     let highest = score_of(((first as u32) << 16).max(rank_key(f32::INFINITY)));

@@ -1,6 +1,6 @@
 //! Sums over NCCL, where this machine has devices for it; a process of its own, since CUDA's libraries are large.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 

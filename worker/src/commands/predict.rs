@@ -15,7 +15,7 @@ use crate::describe::{Description, Foreign};
 use crate::device;
 use crate::error::WorkerError;
 use crate::load::load;
-use crate::train::feed::Normaliser;
+use crate::train::batch::Normaliser;
 
 /// Score the pictures of a folder with a checkpoint.
 ///

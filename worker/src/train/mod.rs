@@ -1,6 +1,7 @@
 //! Training: [`run`] is the loop, on one screen. Everything it needs was set up elsewhere.
 
 pub(crate) mod average;
+pub(crate) mod batch;
 pub(crate) mod feed;
 pub(crate) mod held;
 pub(crate) mod online;

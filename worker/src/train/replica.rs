@@ -8,7 +8,8 @@ use nccl_rs::{BucketSizes, ProcessGroup, Reducer, ReducerOptions};
 use proto::v1;
 use tch::{TchError, Tensor};
 
-use super::feed::{DeviceBatch, Feed};
+use super::batch::DeviceBatch;
+use super::feed::Feed;
 use super::held::Held;
 use super::online::Online;
 use super::optimizer::norm;

@@ -7,7 +7,7 @@ use model::HgatFc;
 use proto::v1;
 use tch::{TchError, Tensor};
 
-use super::feed::DeviceBatch;
+use super::batch::DeviceBatch;
 use super::tally::{Seen, Tally, Wishes};
 use super::witness::{self, Place};
 use crate::error::WorkerError;
