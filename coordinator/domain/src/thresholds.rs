@@ -105,7 +105,10 @@ pub(crate) fn overall(scores: &ScoreMatrix<'_>, labels: &Labels) -> Option<Thres
     let first = candidates.next()?;
     let last = candidates.next_back().unwrap_or(first);
 
-    // As scores, which a machine compares several at a time; beyond the infinite ones there are no scores.
+    let is_candidate = |key: &u32| (first..=last).contains(&bucket_of(*key));
+
+    // As scores, which a machine compares several at a time; beyond the infinite ones there are no scores. Zeros of both
+    // signs are one score in two buckets, so the keys have the last word.
     let highest = score_of(((first as u32) << 16).max(rank_key(f32::INFINITY)));
     let lowest = score_of(((last as u32) << 16 | 0xFFFF).min(rank_key(f32::NEG_INFINITY)));
     let within = |score: f32| (lowest <= score) & (score <= highest);
@@ -113,12 +116,12 @@ pub(crate) fn overall(scores: &ScoreMatrix<'_>, labels: &Labels) -> Option<Thres
     for scores in scores.as_slice().chunks(32) {
         // Most chunks have none.
         if scores.iter().fold(false, |any, score| any | within(*score)) {
-            let found = scores.iter().filter(|score| within(**score));
-            keys.extend(found.map(|score| rank_key(*score)));
+            let found = scores.iter().map(|score| rank_key(*score));
+            keys.extend(found.filter(is_candidate));
         }
     }
     keys.sort_unstable();
-    positives.retain(|key| within(score_of(*key)));
+    positives.retain(is_candidate);
     positives.sort_unstable();
     let mut thresholds = Thresholds::default();
     let before = first.checked_sub(1).map_or((0, 0), |last| ends[last]);

@@ -147,7 +147,7 @@ pub const KEYS: &[Key] = &[
     key("data.mean", Kind::Triple(0.0, 1.0), "[0.485, 0.456, 0.406]", "subtracted from red, green and blue in 0..1"),
     key("data.std", Kind::Triple(1e-6, 1e6), "[0.229, 0.224, 0.225]", "what the difference is divided by"),
     free("data.loader_threads", Kind::Whole(0, 1024), "", "decoding threads of each worker; 0: pictures are decoded between passes; not set: what compute threads leave of its share of the processors"),
-    free("data.prefetch", Kind::Whole(1, 1024), "4", "micro-batches each worker decodes ahead"),
+    free("data.prefetch", Kind::Whole(1, 1024), "4", "batches each worker decodes ahead, each as many pictures as go through the model at once"),
     free("data.cache", Kind::Path, "", "folder in which decoded pictures are kept, shared between workers and runs; not set: every picture is decoded every time"),
     free("data.cache_gib", Kind::Whole(1, 1_000_000), "128", "most GiB of pictures in data.cache; COCO 2014 takes about 100"),
     key("data.on_bad_image", Kind::Choice(&["error", "skip"]), "'error'", "an unreadable picture ends the run, or is left out, counted and listed"),

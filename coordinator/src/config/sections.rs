@@ -69,7 +69,7 @@ pub struct Data {
     /// `data.loader_threads`: decoding threads of each worker; once [`Config::record_placement`] has fixed it, `None` only
     /// for workers that someone else starts, who share out the processors of their machine.
     pub loader_threads: Option<u32>,
-    /// `data.prefetch`: micro-batches decoded ahead.
+    /// `data.prefetch`: batches decoded ahead.
     pub prefetch: u32,
     /// `data.cache`: folder of decoded pictures, absolute.
     pub cache: Option<PathBuf>,

@@ -196,6 +196,8 @@ impl Loader {
     /// Forgets everything that was pushed and not handed out, as when a plan is replaced.
     pub fn clear(&self) {
         self.shared.lock().clear();
+        // Whoever waits has nothing to wait for any more.
+        self.shared.finished.notify_all();
     }
 
     /// The next batch in the order of the requests, waiting for it; `None` when nothing is queued.

@@ -127,10 +127,9 @@ impl Statistics {
                 .f_to_device(statistics.device())?
                 .f_to_kind(statistics.kind())?;
             let weights = weights.f_div_scalar(sizes.iter().sum::<i64>())?;
-            let mean = weights
-                .f_unsqueeze(0)?
-                .f_matmul(statistics)?
-                .f_squeeze_dim(0)?;
+            // Not as a matrix product, which CUDA may round to TF32.
+            let weighted = statistics.f_mul(&weights.f_unsqueeze(1)?)?;
+            let mean = weighted.f_sum_dim_intlist(0, false, None::<Kind>)?;
             self.batch.shallow_clone().f_copy_(&mean)?;
         }
         Ok(())

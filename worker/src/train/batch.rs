@@ -21,6 +21,8 @@ pub(crate) struct DeviceBatch {
     pub(crate) sample_ids: Vec<u32>,
     /// How many of them are of each micro-batch, in order; 0 where all were skipped.
     pub(crate) sizes: Vec<i64>,
+    /// Micro-batches of the pass, with those that have been taken out.
+    pub(crate) micro_batches: usize,
     /// Pictures that could not be read.
     pub(crate) skipped: Vec<v1::SkippedSample>,
 }
@@ -148,7 +150,7 @@ impl Normaliser {
         let bad: BTreeSet<u32> = batch.skipped.iter().map(|bad| bad.sample).collect();
         let read =
             |samples: &Vec<u32>| samples.iter().filter(|id| !bad.contains(id)).count() as i64;
-        let sizes = asked.iter().map(read).collect();
+        let sizes: Vec<i64> = asked.iter().map(read).collect();
         let images = self.images(&batch.pixels, size)?;
         let targets = self.targets(&batch.labels, size)?;
         let skipped = batch
@@ -163,6 +165,7 @@ impl Normaliser {
             images,
             targets,
             sample_ids: batch.sample_ids,
+            micro_batches: sizes.len(),
             sizes,
             skipped,
         })
@@ -181,10 +184,11 @@ mod tests {
             targets: numbers(&[0.0, 1.0, 2.0, 3.0, 4.0]),
             sample_ids: vec![10, 11, 12, 13, 14],
             sizes: vec![2, 0, 1, 2],
+            micro_batches: 4,
             skipped: Vec::new(),
         };
         assert_eq!(batch.without_single_samples().unwrap(), [12]);
-        assert_eq!(batch.sizes, [2, 2]);
+        assert_eq!((batch.sizes, batch.micro_batches), (vec![2, 2], 4));
         assert_eq!(batch.sample_ids, [10, 11, 13, 14]);
         assert_eq!(batch.images, numbers(&[0.0, 1.0, 3.0, 4.0]));
         assert_eq!(batch.targets, numbers(&[0.0, 1.0, 3.0, 4.0]));

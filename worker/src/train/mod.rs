@@ -82,8 +82,8 @@ pub(crate) fn run(
                     let torch = replica.torch();
                     if let Some(batch) = replica.work().usable(batch).map_err(torch)? {
                         let loss = replica.forward(&batch, &plan, online)?;
+                        feed.upload_next(plan.step); // on CUDA: while the device goes forward
                         replica.backward(&loss, remaining == 0)?; // the last one waits for the sum over all ranks
-                        feed.upload_next(plan.step); // on CUDA: beside what the device still computes
                         replica.link().reach("added-up");
                     } else if remaining == 0 {
                         replica.backward_nothing()?; // peers wait for this rank's share, even an empty one

@@ -103,16 +103,17 @@ impl Work {
         mut batch: DeviceBatch,
     ) -> Result<Option<DeviceBatch>, TchError> {
         self.skipped.append(&mut batch.skipped);
-        let micro_batches = batch.sizes.len();
         let single = batch.without_single_samples()?;
         self.skipped
             .extend(single.into_iter().map(|sample_id| v1::SkippedSample {
                 sample_id,
                 reason: "no other picture of its micro-batch could be read".to_owned(),
             }));
-        // The others are done when they have gone forward.
-        self.done += micro_batches - batch.sizes.len();
-        Ok((batch.len() > 0).then_some(batch))
+        if batch.len() == 0 {
+            self.done += batch.micro_batches;
+            return Ok(None);
+        }
+        Ok(Some(batch))
     }
 
     /// Adds a forward pass to the tally: its share of the loss, its batch statistics, and the time it took. It waits for
@@ -131,7 +132,7 @@ impl Work {
         witness::uses(self.place, &batch.sample_ids);
         self.sample_ids.extend(&batch.sample_ids);
         self.forward += took;
-        self.done += batch.sizes.len();
+        self.done += batch.micro_batches;
         Ok(())
     }
 
