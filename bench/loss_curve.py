@@ -2,8 +2,8 @@
 the same order of samples, without augmentation. Writes docs/loss-curve.json and docs/loss-curve.svg; without DATA, draws
 what the first of them holds.
 
-In float64 the two must agree to 1e-6 for the first steps. In float32 and bf16 training is chaotic: PyTorch is run in two
-memory formats, and ours is drawn beside both. Not part of `bench/run`: it takes minutes and a data set.
+In float64 the two must agree to 1e-6 for the first steps. In float32 training is chaotic: PyTorch is run in two memory
+formats, and ours is drawn beside both. Not part of `bench/run`: it takes minutes and a data set.
 """
 
 import argparse
@@ -63,23 +63,21 @@ def plot(record, path):
     from matplotlib.ticker import MaxNLocator
 
     curves = record["curves"]
-    with panels(path, 3.1, 3.7, 3.7) as (above, *below):
+    with panels(path, 3.1, 3.7) as (above, below):
         above.plot(curves["ours, float64"], color=BLUE, lw=4, alpha=0.55, label="ours")
         above.plot(curves["PyTorch DDP, float64"], color=VERMILION, ls="--", lw=1.5, label="PyTorch DDP")
         above.set_title(f"float64: at most {record['float64_largest_difference']:.0e} apart")
         legend_below(above, columns=2)
-        for axes, precision in zip(below, ("float32", "bf16"), strict=True):
-            for name, color, dash, marker in [
-                (f"ours, {precision}", BLUE, "-", "o"),
-                (f"PyTorch DDP, {precision}, contiguous", VERMILION, "--", "s"),
-                (f"PyTorch DDP, {precision}, channels last", GREEN, "-.", "^"),
-            ]:
-                label = name.replace(f", {precision}", "")
-                axes.plot(curves[name], color=color, ls=dash, marker=marker, ms=4, lw=1.3, label=label)
-            legend_below(axes)
-        below[0].set_title("float32: three roundings of one curve")
-        below[1].set_title("bf16: the same, rounded more coarsely")
-        for axes in (above, *below):
+        for name, color, dash, marker in [
+            ("ours, float32", BLUE, "-", "o"),
+            ("PyTorch DDP, float32, contiguous", VERMILION, "--", "s"),
+            ("PyTorch DDP, float32, channels last", GREEN, "-.", "^"),
+        ]:
+            label = name.replace(", float32", "")
+            below.plot(curves[name], color=color, ls=dash, marker=marker, ms=4, lw=1.3, label=label)
+        below.set_title("float32: three roundings of one curve")
+        legend_below(below)
+        for axes in (above, below):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_xlabel("step")
             axes.set_ylabel("training loss")
@@ -117,18 +115,15 @@ def main():
         curves = {}
         curves["ours, float64"], _ = ours(arguments.data, folder, weights, FLOAT64_STEPS, arguments.epochs, "float64")
         curves["PyTorch DDP, float64"] = peer(common, FLOAT64_STEPS, ["--double"])
-        maps = {}
-        for precision, flags in (("float32", []), ("bf16", ["--bf16"])):
-            curve, summary = ours(arguments.data, folder, weights, steps, arguments.epochs, precision)
-            curves[f"ours, {precision}"], maps[precision] = curve, summary.get("map")
-            curves[f"PyTorch DDP, {precision}, contiguous"] = peer(common, steps, flags)
-            curves[f"PyTorch DDP, {precision}, channels last"] = peer(common, steps, [*flags, "--channels-last"])
+        curves["ours, float32"], summary = ours(arguments.data, folder, weights, steps, arguments.epochs, "float32")
+        curves["PyTorch DDP, float32, contiguous"] = peer(common, steps)
+        curves["PyTorch DDP, float32, channels last"] = peer(common, steps, ["--channels-last"])
     worst = max(abs(a - b) for a, b in zip(curves["ours, float64"], curves["PyTorch DDP, float64"], strict=True))
     print(f"float64: the first {FLOAT64_STEPS} losses differ by at most {worst:.1e}")
     record = {
         "measured": f"HGAT_FC on resnet18 at {SIZE} px, 2 ranks, global batch {BATCH}, SGD, {samples} pictures",
         "float64_largest_difference": worst,
-        "map": maps,
+        "map": summary.get("map"),
         "curves": curves,
         "machine": machine(),
     }
