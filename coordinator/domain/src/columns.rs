@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::labels::Labels;
 use crate::radix::sorted;
 use crate::ranking::OperatingPoint;
 use crate::scores::{Layout, ScoreMatrix};
@@ -35,6 +36,14 @@ pub(crate) fn score_of(key: u32) -> f32 {
     } else {
         !key & 0x7FFF_FFFF
     })
+}
+
+/// The keys of all labels that there are, sample by sample.
+pub(crate) fn keys_of_positives(scores: &ScoreMatrix<'_>, labels: &Labels) -> Vec<u32> {
+    (0..labels.samples())
+        .flat_map(|sample| labels.of(sample).map(move |class| (sample, class)))
+        .map(|(sample, class)| rank_key(scores.get(sample, class)))
+        .collect()
 }
 
 /// One class, from its highest score to its lowest.

@@ -1,7 +1,7 @@
 //! One class's samples from the highest score to the lowest, and what is true at each threshold on the way: what the
 //! figures beside average precision are read from, and what a precision-recall curve draws.
 
-use crate::columns::{rank_key, score_of};
+use crate::columns::{keys_of_positives, rank_key, score_of};
 use crate::labels::Labels;
 use crate::radix::sorted;
 use crate::scores::ScoreMatrix;
@@ -123,10 +123,7 @@ impl Ranking {
 /// The same for all decisions (samples × classes) as one ranking. Memory is that of the positives.
 #[must_use]
 pub fn points_of_all(scores: &ScoreMatrix<'_>, labels: &Labels) -> Vec<OperatingPoint> {
-    let mut positives: Vec<u32> = (0..labels.samples())
-        .flat_map(|sample| labels.of(sample).map(move |class| (sample, class)))
-        .map(|(sample, class)| rank_key(scores.get(sample, class)))
-        .collect();
+    let mut positives = keys_of_positives(scores, labels);
     positives.sort_unstable();
     let mut points: Vec<OperatingPoint> = Vec::new();
     for equal in positives.chunk_by(|a, b| a == b) {

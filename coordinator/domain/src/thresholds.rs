@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::average_precision::mean;
-use crate::columns::{Column, Thresholds, for_each_class, rank_key, score_of};
+use crate::columns::{Column, Thresholds, for_each_class, keys_of_positives, rank_key, score_of};
 use crate::labels::Labels;
 use crate::ranking::OperatingPoint;
 use crate::scores::{ScoreError, ScoreMatrix};
@@ -76,10 +76,7 @@ const BUCKETS: usize = 1 << 16;
 /// The best threshold for all decisions. They are not sorted: they are counted in coarse buckets, and only those buckets are
 /// looked into that could hold a higher F1 than the best at a bucket's end.
 pub(crate) fn overall(scores: &ScoreMatrix<'_>, labels: &Labels) -> Option<Threshold> {
-    let mut positives: Vec<u32> = (0..labels.samples())
-        .flat_map(|sample| labels.of(sample).map(move |class| (sample, class)))
-        .map(|(sample, class)| rank_key(scores.get(sample, class)))
-        .collect();
+    let mut positives = keys_of_positives(scores, labels);
     let all = count(scores.as_slice().iter().map(|score| rank_key(*score)));
     let found = count(positives.iter().copied());
     let shown = positives.len() as u64;

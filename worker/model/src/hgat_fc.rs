@@ -197,9 +197,8 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError::Torch`], for instance when F is not the trunk's.
     pub fn heads(&self, features: &Tensor, train: bool) -> Result<Tensor> {
-        let batch = features.size().first().copied().unwrap_or(0);
-        let whole = [batch];
-        self.in_mode(batch, train.then_some(&whole), |mode| {
+        let whole = features.size().first().map_or([0], |batch| [*batch]);
+        self.in_mode(whole[0], train.then_some(&whole), |mode| {
             self.heads.forward(features, &self.statistics, mode, None)
         })
     }
