@@ -1,5 +1,7 @@
 //! Scoring a share of an evaluation's rows.
 
+use std::time::{Duration, Instant};
+
 use proto::v1::{self, scoring::Way};
 use tch::{Device, Kind, Tensor};
 
@@ -8,8 +10,10 @@ use crate::rows::RowBatch;
 use crate::train::feed::Feed;
 use crate::train::replica::Replica;
 
-/// Scores sent in one call.
+/// Scores sent in one call at most.
 const ROWS_A_CALL: usize = 4096;
+/// And how long one waits at most for others to go with it: what is not sent dies with this process.
+const MOST_UNSENT: Duration = Duration::from_secs(1);
 
 /// Scores the plan's rows and sends the logits; the coordinator computes every figure.
 ///
@@ -61,10 +65,12 @@ struct Scores {
     rows: Vec<u32>,
     logits: Vec<f32>,
     skipped: Vec<v1::SkippedSample>,
+    /// When the first of these was there.
+    since: Option<Instant>,
 }
 
 impl Scores {
-    /// Scores a batch; sends when there is enough.
+    /// Scores a batch; sends when there is enough, or has been for long enough.
     fn take(
         &mut self,
         replica: &Replica,
@@ -100,7 +106,8 @@ impl Scores {
         self.skipped
             .extend(unreadable.filter_map(|bad| skip(bad.sample_id, &bad.reason)));
         replica.link().reach("scoring");
-        if self.rows.len() >= ROWS_A_CALL {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.rows.len() >= ROWS_A_CALL || since.elapsed() >= MOST_UNSENT {
             self.send(replica)?;
         }
         Ok(())
@@ -111,6 +118,7 @@ impl Scores {
             rows,
             logits,
             skipped,
+            ..
         } = std::mem::take(self);
         if rows.is_empty() && skipped.is_empty() {
             return Ok(());

@@ -56,13 +56,10 @@ impl Member {
                 // A call that failed because the generation is over is no news, and so is the abort of its group.
                 Err(error) if self.link.inbox.is_over() && error.is_of_generation() => {}
                 // Without memory it can go on where less is asked of it; whether that is so the coordinator says.
-                Err(error) if error.is_of_peers() || error.is_of_memory() => {
-                    if error.is_of_memory() {
-                        self.feed.begin(1);
-                        self.held.forget_step();
-                        nccl_rs::release_unused_memory();
-                    }
-                    self.report(last, &error);
+                Err(error) if error.is_of_memory() => self.without_memory(last, &error),
+                // Most likely a peer died, and others may not know yet.
+                Err(error) if error.is_of_peers() => {
+                    self.report(last, Class::Collective, &error.to_string());
                 }
                 // The coordinator is lost, and its successor will end this generation.
                 Err(error @ WorkerError::Link(_)) if self.link.is_lost_soon() => {
@@ -89,15 +86,31 @@ impl Member {
         }
     }
 
-    /// Tells the coordinator why this worker cannot do its step: most likely a peer died, and others may not know yet.
-    fn report(&self, generation: u64, error: &WorkerError) {
-        tracing::warn!("{error}");
+    /// Gives back what it can, and asks less of its memory by itself as long as that computes the same.
+    fn without_memory(&mut self, generation: u64, error: &WorkerError) {
+        let together = self.feed.one_by_one();
+        self.feed.begin(1);
+        self.held.forget_step();
+        nccl_rs::release_unused_memory();
+        if together <= 1 {
+            return self.report(generation, Class::Memory, &error.to_string());
+        }
+        let text = format!(
+            "no memory for {together} micro-batches side by side ({error}); from here on this worker does them one by one, \
+             which computes the same: train.micro_batches_per_pass = 1 begins so"
+        );
+        self.report(generation, Class::MemoryOfPass, &text);
+    }
+
+    /// Tells the coordinator why this worker cannot do its step.
+    fn report(&self, generation: u64, class: Class, message: &str) {
+        tracing::warn!("{message}");
         let (_, step) = self.link.position();
         self.link.send(Message::Fault(v1::Fault {
             generation,
             step,
-            class: error.class().unwrap_or(Class::Collective).into(),
-            message: error.to_string(),
+            class: class.into(),
+            message: message.to_owned(),
         }));
     }
 

@@ -253,6 +253,44 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
 }
 
 #[test]
+fn without_memory_for_several_micro_batches_a_worker_does_them_one_by_one_with_the_same_result() {
+    let place = Place::with(64, 4);
+    let wide: &[&str] = &[
+        "data.size=64",
+        "data.resize=64",
+        "train.global_batch=64",
+        "train.micro_batch=4",
+        "train.epochs=2",
+        "train.precision=float64",
+        "train.micro_batches_per_pass=8",
+    ];
+    let narrow: Vec<_> = wide
+        .iter()
+        .copied()
+        .filter(|key| !key.contains("per_pass"))
+        .chain(["train.micro_batches_per_pass=1"])
+        .collect();
+    let long = |keys: &[&'static str]| [keys, &["train.epochs=40"]].concat();
+    let most = peak(&place, "wide", &long(wide));
+    let less = peak(&place, "narrow", &long(&narrow));
+    println!("KiB of addresses: {most} with 8 micro-batches a pass, {less} with 1");
+    assert!(most > less + 50_000, "{most} {less}");
+    let script = starved(&place, most - (most - less) / 2);
+
+    let run = run_starved(&place, "one-by-one", &script, wide);
+    assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
+    let said = "no memory for 8 micro-batches side by side";
+    assert!(run.err.contains(said), "{}", run.err);
+    assert!(!run.err.contains("goes forward in"), "{}", run.err);
+    assert_eq!(ledger(&run.dir)["holds"], true);
+    // Two steps in float64: what batch normalisation sees has not changed.
+    let even = place.good("even", 2, &narrow);
+    let (far, name) = distance(&run.tensors(), &even.tensors());
+    println!("after two steps it differs by {far:.1e} ({name})");
+    assert!(far < 1e-9, "{name} differs by {far}");
+}
+
+#[test]
 fn by_speed_a_slow_worker_does_less_and_the_result_is_the_same_to_rounding() {
     let place = Place::with(36, 10);
     let settings: &[&str] = &[

@@ -60,10 +60,14 @@ struct Faulty {
 
 impl Faulty {
     fn new() -> Self {
+        Self::with(SETTINGS)
+    }
+
+    fn with(settings: &[&str]) -> Self {
         let place = Place::with(36, 10);
         let faults = place.path("run-faults");
         std::fs::create_dir_all(&faults).unwrap();
-        let run = Some(start(&place, "run", 3, SETTINGS));
+        let run = Some(start(&place, "run", 3, settings));
         Self { place, run, faults }
     }
 
@@ -186,4 +190,60 @@ fn the_coordinator_may_be_stopped_for_a_while() {
         signal("-CONT", faulty.run().pid());
     }
     faulty.end();
+}
+
+/// Of a run in which nothing but a stop takes a checkpoint.
+const WITHOUT_CHECKPOINTS: &[&str] = &[
+    "train.epochs=10000",
+    "run.snapshot_every_epochs=10000",
+    "run.evaluate_every_epochs=10000",
+    "fault.timeout=3",
+];
+
+/// That the run was stopped, with a checkpoint of its last step in place.
+fn stopped_whole(faulty: Faulty, what: &str) {
+    let Faulty { place, run, .. } = faulty;
+    let run = run.unwrap().end();
+    assert_eq!(run.code, Some(0), "{what}: {run:#?}\n{}", run.logs());
+    let last = run.last().canonicalize().unwrap();
+    let step = support::disturbed::ledger(&run.dir)["steps_done"].clone();
+    let expected = format!("step-{:08}", step.as_u64().unwrap());
+    assert!(last.ends_with(&expected), "{what}: {}", last.display());
+    all_holds(&place, &run);
+}
+
+#[test]
+fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_on_the_way_out() {
+    for (who, point) in [
+        ("worker-0", "snapshot"),
+        ("worker-0", "uploading"),
+        ("worker-0", "leaving"),
+        ("worker-1", "leaving"),
+    ] {
+        let mut faulty = Faulty::with(WITHOUT_CHECKPOINTS);
+        faulty.whole_again();
+        let met = faulty.lay(who, point, "stop");
+        signal("-TERM", faulty.run().pid());
+        until_there(&met);
+        stopped_whole(faulty, &format!("{who} at {point}"));
+    }
+}
+
+#[test]
+fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its_hands() {
+    let mut faulty = Faulty::with(WITHOUT_CHECKPOINTS);
+    faulty.whole_again();
+    // A step that does not end before the stop is known, and then the one in which all ranks agree on it.
+    until_there(&faulty.lay("worker-2", "step-begun", "stop"));
+    signal("-TERM", faulty.run().pid());
+    faulty
+        .run()
+        .wait_until(|status| status["phase"] == "stopping");
+    let agreed = faulty.lay("worker-2", "step-begun", "stop");
+    signal("-CONT", faulty.run().newest_pid("worker-2"));
+    until_there(&agreed);
+    let met = faulty.lay("worker-1", "reduced", "stop");
+    signal("-CONT", faulty.run().newest_pid("worker-2"));
+    until_there(&met);
+    stopped_whole(faulty, "worker-1 at reduced");
 }

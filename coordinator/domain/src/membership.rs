@@ -131,6 +131,11 @@ impl Member {
         self.session == Session::Open && matches!(self.place, Place::Standby { .. })
     }
 
+    /// Whether it has done its part and waits for other ranks.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.in_collective || self.leaving.is_some() || self.stands_by()
+    }
+
     /// What it last said it was doing, for a sentence.
     pub(crate) fn doing(&self) -> String {
         match (self.collective.as_str(), self.in_collective) {

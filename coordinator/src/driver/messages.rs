@@ -373,6 +373,7 @@ fn class_of(fault: &Fault) -> FaultClass {
         Class::Data => FaultClass::Data,
         Class::Numeric => FaultClass::Numeric,
         Class::Memory => FaultClass::Memory,
+        Class::MemoryOfPass => FaultClass::MemoryOfPass,
         Class::Config => FaultClass::Config,
         Class::Internal | Class::Unspecified => FaultClass::Internal,
     }

@@ -1,5 +1,7 @@
 //! A checkpoint's bytes, up from rank 0 and down to ranks that resume.
 
+use std::time::{Duration, Instant};
+
 use proto::v1::{
     GetCheckpointRequest, GetCheckpointResponse, PutCheckpointRequest, PutCheckpointResponse,
 };
@@ -14,6 +16,9 @@ use domain::run::Event;
 
 /// Chunks that wait for the disk, or for a reader: about 2 MiB.
 const IN_FLIGHT: usize = 4;
+
+/// How often it is said that more of a checkpoint has come in.
+const STILL_COMING: Duration = Duration::from_secs(5);
 
 /// Writes the checkpoint that the stream carries. What goes wrong with the disk is an answer and not an error: the
 /// worker trains on.
@@ -77,7 +82,14 @@ async fn receive(
         write(&checkpoints, generation, step, incoming, &known_map)
     });
     let mut next = Some(first);
+    let mut said = Instant::now();
     while let Some(chunk) = next {
+        if said.elapsed() >= STILL_COMING {
+            said = Instant::now();
+            let more = Event::CheckpointBegan { step };
+            let told = context.tell(Message::Event(more)).await;
+            told.map_err(Problem::Stream)?;
+        }
         if (chunk.generation, chunk.step) != (generation, step) {
             return Err(Problem::Stream(Status::invalid_argument(
                 "one stream carries one checkpoint: generation and step must not change",

@@ -146,6 +146,16 @@ impl Shared {
         }
         claimed
     }
+
+    /// Makes a piece that was claimed, and puts it where it belongs.
+    fn make(&self, mut piece: Piece, scratch: &mut sample::Scratch) -> MutexGuard<'_, State> {
+        let outcome = self.maker.make(&mut piece, scratch);
+        let mut state = self.lock();
+        if state.put_back(piece, outcome) {
+            self.finished.notify_all();
+        }
+        state
+    }
 }
 
 impl Loader {
@@ -240,7 +250,7 @@ impl Loader {
     /// Makes the earliest sample that nobody has taken; where others are at the last ones, waits for them.
     fn advance<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let shared = &*self.shared;
-        let Some(mut piece) = shared.claim(&mut state) else {
+        let Some(piece) = shared.claim(&mut state) else {
             // Opening a batch without samples has finished it.
             if state.is_due_finished() {
                 return state;
@@ -248,14 +258,9 @@ impl Loader {
             return shared.wait_for_finished(state);
         };
         drop(state);
+        // In this order alone: nobody waits for the scratch who holds the state.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = shared.maker.make(&mut piece, &mut scratch);
-        drop(scratch);
-        let mut state = shared.lock();
-        if state.put_back(piece, outcome) {
-            shared.finished.notify_all();
-        }
-        state
+        shared.make(piece, &mut scratch)
     }
 }
 
@@ -275,7 +280,7 @@ fn work(shared: &Shared) {
     let mut scratch = sample::Scratch::default();
     let mut state = shared.lock();
     while !state.is_stopped() {
-        let Some(mut piece) = shared.claim(&mut state) else {
+        let Some(piece) = shared.claim(&mut state) else {
             state = shared
                 .work
                 .wait(state)
@@ -283,10 +288,6 @@ fn work(shared: &Shared) {
             continue;
         };
         drop(state);
-        let outcome = shared.maker.make(&mut piece, &mut scratch);
-        state = shared.lock();
-        if state.put_back(piece, outcome) {
-            shared.finished.notify_all();
-        }
+        state = shared.make(piece, &mut scratch);
     }
 }

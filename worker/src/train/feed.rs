@@ -77,6 +77,13 @@ impl Feed {
         self.cutting.parts = parts.max(1) as usize;
     }
 
+    /// Gives up that several micro-batches go through the model together; says how many did.
+    pub(crate) fn one_by_one(&mut self) -> usize {
+        let before = self.cutting.widest();
+        self.cutting.together = 1;
+        before
+    }
+
     /// In `step` this rank need not do these micro-batches, if its part of the step begins with them.
     pub(crate) fn holds(&mut self, step: u64, done: &[v1::MicroBatch]) {
         self.done = (step, done.to_vec());
@@ -222,6 +229,11 @@ struct Cutting {
 }
 
 impl Cutting {
+    /// How many micro-batches a pass has at most.
+    fn widest(self) -> usize {
+        if self.parts > 1 { 1 } else { self.together }
+    }
+
     /// The passes of these micro-batches, and of each the samples that are normalised together.
     fn passes(self, micro_batches: &[v1::MicroBatch]) -> Vec<Vec<&[u32]>> {
         if self.parts > 1 {
@@ -232,7 +244,7 @@ impl Cutting {
                 .collect();
         }
         micro_batches
-            .chunks(self.together.max(1))
+            .chunks(self.widest().max(1))
             .map(|pass| pass.iter().map(|batch| &*batch.sample_ids).collect())
             .collect()
     }

@@ -1,7 +1,7 @@
 //! What it means that something was waited for in vain.
 
 use super::restart::LossClass;
-use super::{Deadline, Effect, Millis, Phase, State};
+use super::{Deadline, Effect, Millis, State};
 use crate::membership::Names;
 
 /// The earliest deadline that is over.
@@ -36,7 +36,6 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
         }
         Deadline::Heartbeat(worker) => state.on_silence(worker, now),
         Deadline::Regroup => state.give_up_on_those_inside(now),
-        Deadline::Progress if !matches!(state.phase, Phase::Training) => Vec::new(),
         Deadline::Progress => state.on_standstill(now),
         Deadline::Exit(worker) => vec![Effect::Kill {
             worker: worker.clone(),
@@ -77,7 +76,7 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
         }
         Deadline::Checkpoint(step) => {
             let text = format!(
-                "the checkpoint of step {step} has not come in whole within {}: \
+                "nothing more of the checkpoint of step {step} has come in for {}: \
                  look at the disk and at rank 0's connection",
                 timeouts.checkpoint
             );

@@ -102,7 +102,7 @@ pub enum Event {
         #[serde(default)]
         map_bits: Option<u64>,
     },
-    /// The bytes of a checkpoint began to come in.
+    /// The bytes of a checkpoint began to come in, or go on to.
     CheckpointBegan {
         /// Steps committed before it.
         step: u64,
@@ -207,6 +207,8 @@ pub enum FaultClass {
     Numeric,
     /// Out of memory.
     Memory,
+    /// Out of memory for several micro-batches side by side; the worker does them one by one from here on.
+    MemoryOfPass,
     /// This worker cannot do what the config asks for.
     Config,
     /// A bug.

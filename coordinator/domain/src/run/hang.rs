@@ -77,31 +77,40 @@ impl State {
         self.give_up_on(worker, LossClass::Hang, text, now)
     }
 
-    /// No step was committed for too long, although everyone sends heartbeats.
+    /// No step was committed, no sample scored and nobody left for too long, although everyone sends heartbeats.
     pub(super) fn on_standstill(&mut self, now: Millis) -> Vec<Effect> {
+        let nothing_came = match self.phase {
+            Phase::Training => "no step was committed",
+            Phase::Evaluating { .. } => "no sample was scored",
+            Phase::Stopping { .. } => "no rank came to its end",
+            // Other waits have their own deadlines.
+            _ => return Vec::new(),
+        };
+        let timeout = self.progress_timeout();
+        self.set(Deadline::Progress, now.after(timeout));
+        if self.deadlines.awaits_checkpoint() {
+            // Rank 0 waits for its answer, and the others for rank 0.
+            return Vec::new();
+        }
         let members: Vec<_> = self
             .roster
             .iter()
             .filter(|(_, member)| member.is_member())
-            .map(|(worker, member)| (worker.clone(), member.in_collective))
+            .map(|(worker, member)| (worker.clone(), member.waits_for_others()))
             .collect();
-        let waiting = members.iter().filter(|(_, inside)| *inside).count();
         let outside: Vec<_> = members
             .iter()
-            .filter(|(_, inside)| !inside)
+            .filter(|(_, waits)| !waits)
             .map(|(worker, _)| worker.clone())
             .collect();
-        let timeout = self.progress_timeout();
-        if waiting == 0 || outside.len() > members.len() / 2 {
+        if outside.len() > members.len() / 2 {
             // Nobody waits for anybody: steps are slow, which is no fault.
-            self.set(Deadline::Progress, now.after(timeout));
             return vec![Effect::Warn {
-                text: format!("no step was committed for {timeout}; no worker stands out"),
+                text: format!("{nothing_came} for {timeout}; no worker stands out"),
             }];
         }
         if outside.is_empty() {
-            let text =
-                format!("no step was committed for {timeout} and all ranks wait for each other");
+            let text = format!("{nothing_came} for {timeout} and all ranks wait for each other");
             return self.regroup(text, now);
         }
         let mut effects = Vec::new();
@@ -113,7 +122,7 @@ impl State {
                 .unwrap_or_default();
             let others = self.what_others_wait_for(&worker);
             let text = format!(
-                "{} hangs: no step was committed for {timeout}; {doing}{others}",
+                "{} hangs: {nothing_came} for {timeout}; {doing}{others}",
                 self.name(&worker)
             );
             effects.extend(self.give_up_on(&worker, LossClass::Hang, text, now));
@@ -125,7 +134,12 @@ impl State {
         let inside = self.roster.group(Group::InCollective);
         let others = || inside.iter().filter(|other| *other != worker);
         let Some(first) = others().next().and_then(|first| self.roster.get(first)) else {
-            return String::new();
+            let left = self.roster.crowd(Group::Leaving);
+            return if left.is_empty() {
+                String::new()
+            } else {
+                format!("; {left} waited for it to leave")
+            };
         };
         let count = inside.len() - usize::from(inside.contains(worker));
         let verb = if count == 1 { "waits" } else { "wait" };

@@ -29,6 +29,7 @@ impl State {
         };
         member.leaving = Some((reason, step));
         drop(member);
+        self.ranks_get_on(now);
         let left = self.roster.group(Group::Leaving);
         // Those before it have left after the same step, or the run would be ending: one of them stands for all.
         let other = left.iter().find(|other| *other != worker);

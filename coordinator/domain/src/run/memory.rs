@@ -8,6 +8,15 @@ use crate::membership::WorkerId;
 const SMALLEST_PART: u32 = 2;
 
 impl State {
+    /// A worker has no memory left for several micro-batches side by side. It has its state and does them one by one from
+    /// here on, which is the same to batch normalisation: nothing is to be decided but that the step is done again.
+    pub(super) fn on_passes_too_wide(&mut self, text: String, now: Millis) -> Vec<Effect> {
+        self.explained = true;
+        let mut effects = vec![Effect::Warn { text: text.clone() }];
+        effects.extend(self.regroup(text, now));
+        effects
+    }
+
     /// A worker has no memory left for its part of a step. Its state is as it was: with micro-batches cut in two for
     /// their forward passes everyone goes on, where that is allowed and something is left to cut; otherwise the run
     /// cannot do without the worker and ends, saying what would fit.

@@ -255,7 +255,14 @@ impl State {
         self.set(Deadline::Progress, now.after(self.progress_timeout()));
     }
 
-    /// How long no step may be committed before somebody is taken to hang.
+    /// Something came of the ranks' work, be it no step.
+    pub(super) fn ranks_get_on(&mut self, now: Millis) {
+        if self.deadlines.runs(&Deadline::Progress) {
+            self.set(Deadline::Progress, now.after(self.progress_timeout()));
+        }
+    }
+
+    /// How long ranks may not get on before somebody is taken to hang.
     pub(super) fn progress_timeout(&self) -> Millis {
         self.config
             .timeouts
@@ -294,7 +301,8 @@ impl State {
 
     /// Scores come by a call of their own: they may be heard before the commit of the step that they are of. A run that
     /// is ending awaits no further evaluation.
-    pub(super) fn on_scored(&mut self, step: u64, scored: u32, samples: u32) {
+    pub(super) fn on_scored(&mut self, step: u64, scored: u32, samples: u32, now: Millis) {
+        self.ranks_get_on(now);
         let awaited = if self.is_ending() {
             self.evaluations.get_mut(&step)
         } else {

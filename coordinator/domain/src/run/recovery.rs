@@ -51,6 +51,8 @@ impl State {
             }
             FaultClass::Internal => self.give_up_on(worker, LossClass::Crash, text, now),
             FaultClass::Memory => self.on_out_of_memory(worker, text, now),
+            FaultClass::MemoryOfPass if !self.is_member(worker) => Vec::new(),
+            FaultClass::MemoryOfPass => self.on_passes_too_wide(text, now),
         }
     }
 

@@ -51,6 +51,12 @@ impl Schedule {
         self.by_name.contains_key(deadline)
     }
 
+    /// Whether a checkpoint is coming in.
+    pub(super) fn awaits_checkpoint(&self) -> bool {
+        let mut names = self.by_name.keys();
+        names.any(|deadline| matches!(deadline, Deadline::Checkpoint(_)))
+    }
+
     /// Keeps those for which `keep` holds.
     pub(super) fn retain(&mut self, keep: impl Fn(&Deadline) -> bool) {
         self.by_name.retain(|deadline, _| keep(deadline));

@@ -45,7 +45,7 @@ pub enum Deadline {
     Heartbeat(WorkerId),
     /// Until all members have left a generation that is over.
     Regroup,
-    /// Until the next step is committed.
+    /// Until the next step is committed, more samples of an evaluation are scored, or a rank has left.
     Progress,
     /// Until a lost worker's process has ended.
     Exit(WorkerId),
@@ -59,7 +59,7 @@ pub enum Deadline {
     Stop,
     /// Until the figures of the last evaluation are known.
     Evaluation,
-    /// Until a checkpoint has come in whole.
+    /// Until more of a checkpoint has come in.
     Checkpoint(u64),
     /// Until released workers have left by themselves.
     Release,
@@ -76,7 +76,7 @@ impl fmt::Display for Deadline {
             Self::Forming => f.write_str("ranks must be ready"),
             Self::Heartbeat(worker) => write!(f, "heartbeat of {worker}"),
             Self::Regroup => f.write_str("ranks must leave their generation"),
-            Self::Progress => f.write_str("next step"),
+            Self::Progress => f.write_str("ranks must get on"),
             Self::Exit(worker) => write!(f, "process of {worker} must end"),
             Self::Respawn(worker) => write!(f, "{worker} is started again"),
             Self::Arrival(worker) => write!(f, "{worker} must set up"),

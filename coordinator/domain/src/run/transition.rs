@@ -38,7 +38,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             scored,
             samples,
         } => {
-            state.on_scored(*step, *scored, *samples);
+            state.on_scored(*step, *scored, *samples, now);
             Vec::new()
         }
         Event::Evaluated {

@@ -63,6 +63,34 @@ fn without_memory_micro_batches_are_halved_until_nothing_is_left_to_halve() {
 }
 
 #[test]
+fn a_worker_that_goes_on_one_by_one_costs_no_half_and_nobody_is_given_up() {
+    let mut sim = Sim::training_as(wide());
+    sim.all_do(3, 0);
+    sim.fault(1, FaultClass::MemoryOfPass, "no memory for 2 side by side");
+    for n in 0..3 {
+        sim.standby(n, 1);
+    }
+    assert_eq!(begun(&sim.effects).last(), Some(&(Shares::even(3), 1)));
+    assert_eq!(
+        sim.warnings(),
+        ["worker-1 (rank 1) at step 1: no memory for 2 side by side"]
+    );
+    for n in 0..3 {
+        sim.ready(n);
+    }
+    // What it then has no memory for is one micro-batch.
+    sim.fault(1, FaultClass::Memory, "no memory");
+    assert!(
+        sim.warnings()
+            .pop()
+            .unwrap()
+            .contains("would fit with train.micro_batch = 2"),
+        "{:?}",
+        sim.warnings()
+    );
+}
+
+#[test]
 fn without_memory_a_run_that_may_not_halve_says_what_would_fit() {
     let mut sim = Sim::training_as(wide());
     sim.all_do(3, 0);

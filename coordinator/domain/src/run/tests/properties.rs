@@ -15,6 +15,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => Just(FaultClass::Collective),
         1 => Just(FaultClass::Data),
         1 => Just(FaultClass::Internal),
+        1 => Just(FaultClass::Memory),
+        1 => Just(FaultClass::MemoryOfPass),
     ];
     let left = prop_oneof![
         Just(LeaveReason::Finished),
