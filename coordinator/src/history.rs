@@ -1,6 +1,7 @@
 //! The run's figures so far, as status, history requests and the summary read them.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use proto::v1::{EpochPoint, FurtherPoint, GetHistoryResponse, StepPoint};
 
@@ -118,6 +119,23 @@ impl History {
                 evaluations: inner.evaluations.len(),
             },
         }
+    }
+
+    /// From one commit to the next, the median of the newest ones; zero where nothing is known. Times of day may have
+    /// jumped, and hours lie between the last commit before a resume and the first after it: the median minds neither.
+    #[must_use]
+    pub fn usual_step(&self) -> Duration {
+        const NEWEST: usize = 32;
+        let inner = self.read();
+        let newest = inner.steps.len().saturating_sub(NEWEST);
+        let times = || inner.steps[newest..].iter().map(|point| point.unix_millis);
+        let mut between: Vec<u64> = times()
+            .zip(times().skip(1))
+            .map(|(one, next)| next.saturating_sub(one))
+            .collect();
+        between.sort_unstable();
+        let median = between.get(between.len() / 2);
+        Duration::from_millis(median.copied().unwrap_or(0))
     }
 
     /// All evaluations.
@@ -249,6 +267,27 @@ mod tests {
             ..StepPoint::default()
         });
         History::new(steps.collect(), Vec::new(), steps_per_epoch)
+    }
+
+    #[test]
+    fn a_steps_usual_time_is_that_of_the_newest_whatever_lay_between() {
+        let at = |millis: &[u64]| {
+            let points = millis.iter().map(|&unix_millis| StepPoint {
+                unix_millis,
+                ..StepPoint::default()
+            });
+            History::new(points.collect(), Vec::new(), 1).usual_step()
+        };
+        assert_eq!(at(&[]), Duration::ZERO);
+        assert_eq!(at(&[5]), Duration::ZERO);
+        // A resume after an hour, and a clock that was set back.
+        let steps = [1000, 1300, 1600, 3_601_600, 3_601_900, 2000, 2300];
+        assert_eq!(at(&steps), Duration::from_millis(300));
+        // Steps were slower once.
+        let slow = (0..100u64).map(|step| step * 9000);
+        let fast = (0..40u64).map(|step| 900_000 + step * 200);
+        let both: Vec<u64> = slow.chain(fast).collect();
+        assert_eq!(at(&both), Duration::from_millis(200));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Machine {
     pub cuda_devices: u32,
     /// `OMP_NUM_THREADS`, if it is a number.
     pub omp_threads: Option<u32>,
+    /// Whether its processors compute in bfloat16, as far as that is told.
+    pub bf16: bool,
 }
 
 impl Machine {
@@ -28,8 +30,23 @@ impl Machine {
             cpus: threads::processors(&variable),
             cuda_devices: cuda_devices(Path::new("/"), variable("CUDA_VISIBLE_DEVICES").as_deref()),
             omp_threads: threads::asked(&variable),
+            bf16: fs::read_to_string("/proc/cpuinfo").map_or(true, |text| computes_bf16(&text)),
         }
     }
+}
+
+/// Whether `/proc/cpuinfo` lists instructions for bfloat16: AVX-512's or AMX's on x86, "bf16" on ARM. Without flags nothing
+/// is known.
+fn computes_bf16(cpuinfo: &str) -> bool {
+    let mut flags = cpuinfo.lines().filter_map(|line| {
+        let (key, flags) = line.split_once(':')?;
+        matches!(key.trim(), "flags" | "Features").then_some(flags)
+    });
+    let has = |flags: &str| {
+        let mut flags = flags.split_whitespace();
+        flags.any(|flag| matches!(flag, "avx512_bf16" | "amx_bf16" | "bf16"))
+    };
+    flags.next().is_none_or(has)
 }
 
 /// The driver's devices, as far as `CUDA_VISIBLE_DEVICES` leaves them.
@@ -204,6 +221,23 @@ pub(crate) mod tests {
             cpus,
             cuda_devices,
             omp_threads: None,
+            bf16: true,
+        }
+    }
+
+    #[test]
+    fn instructions_for_bfloat16_are_read_from_the_processors_flags() {
+        for (text, expected) in [
+            (
+                "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n",
+                true,
+            ),
+            ("processor\t: 0\nflags\t\t: fpu avx2 fma\n", false),
+            ("Features\t: fp asimd bf16 i8mm\n", true),
+            ("Features\t: fp asimd\n", false),
+            ("processor\t: 0\n", true),
+        ] {
+            assert_eq!(computes_bf16(text), expected, "{text}");
         }
     }
 

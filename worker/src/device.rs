@@ -91,6 +91,12 @@ impl Budget {
     }
 }
 
+/// Processors that this process may use, see [`threads::processors`].
+pub(crate) fn processors() -> usize {
+    let processors = threads::processors(|name| std::env::var(name).ok());
+    usize::try_from(processors).unwrap_or(1)
+}
+
 /// This machine's name.
 pub(crate) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")

@@ -75,6 +75,9 @@ pub struct Adopted {
     pub steps_done: u64,
     /// The evaluations that have their figures, by the steps committed before them.
     pub evaluated: Vec<u64>,
+    /// How long its steps took; 0: not known.
+    #[serde(default)]
+    pub usual_step: Millis,
 }
 
 /// What is fixed for this process's part of a run.

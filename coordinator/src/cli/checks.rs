@@ -9,7 +9,7 @@ use domain::run_plan::RunPlan;
 
 use super::pictures::PictureCheck;
 use super::{Environment, Failure, StartArgs, USAGE};
-use crate::config::{Config, LaunchChoice};
+use crate::config::{Config, DeviceChoice, LaunchChoice};
 use crate::descriptors;
 use crate::machine::{Machine, Placement, place};
 use crate::run::Launch;
@@ -39,6 +39,9 @@ impl Checked {
     ) -> Result<Self, Failure> {
         let machine = Machine::look(|name| environment.get(name).cloned());
         let placement = place(&config, &machine)?;
+        if let Some(text) = slow_bf16(&config, &placement, machine) {
+            terminal.warn(&text);
+        }
         let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
         config.record_placement(placement.device, workers, placement.threads);
         check_listen(&config, args.insecure)?;
@@ -66,6 +69,19 @@ impl Checked {
     pub(super) fn listen(&self) -> Result<TcpListener, Failure> {
         listen(&self.config)
     }
+}
+
+/// What is said of bfloat16 on processors that have no instructions for it: each product is then made of conversions.
+fn slow_bf16(config: &Config, placement: &Placement, machine: Machine) -> Option<String> {
+    let here = placement.device == DeviceChoice::Cpu && placement.threads.is_some();
+    let slow = here && config.train.precision == "bf16" && !machine.bf16;
+    slow.then(|| {
+        format!(
+            "train.precision = \"bf16\" ({}): this machine's processors have no instructions for bfloat16; steps are likely to \
+             take several times as long as with \"float32\"",
+            config.origin("train.precision")
+        )
+    })
 }
 
 fn check_listen(config: &Config, insecure: bool) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use domain::rehearsal::{Bottleneck, Estimate};
 
 use crate::config::{Config, DeviceChoice};
+use crate::terminal::figures::MORE_PICTURES;
 
 /// The sentence; `workers` is how many the run has.
 pub(crate) fn sentence(estimate: &Estimate, config: &Config, workers: u32) -> String {
@@ -15,7 +16,7 @@ pub(crate) fn sentence(estimate: &Estimate, config: &Config, workers: u32) -> St
                 "{} of step time is spent waiting for pictures, so steps take as long as decoding does",
                 percent(shares.input / shares.steps())
             ),
-            "raise data.loader_threads or data.prefetch, or keep decoded pictures with data.cache".to_owned(),
+            MORE_PICTURES.to_owned(),
         ),
         Bottleneck::Compute => (
             "compute",

@@ -104,5 +104,6 @@ fn adopt(ledger: &mut Ledger, newest_step: Option<u64>, history: &History) -> Op
             .iter()
             .map(|known| known.step)
             .collect(),
+        usual_step: Millis(u64::try_from(history.usual_step().as_millis()).unwrap_or(u64::MAX)),
     })
 }

@@ -66,13 +66,16 @@ pub fn speed(images_per_second: f64) -> String {
     }
 }
 
+/// What helps a run that waits for pictures. Without decoding threads nothing is decoded ahead.
+pub(crate) const MORE_PICTURES: &str = "keep decoded pictures with data.cache if they are not yet, or, where \
+     processors are left, raise data.loader_threads (with any, data.prefetch helps too)";
+
 /// What a run that waits for pictures is told: nothing up to a twentieth of its steps' time.
 #[must_use]
 pub fn input_bound(data_wait: f64) -> Option<String> {
     (data_wait > 0.05).then(|| {
         format!(
-            "input-bound: {:.0} % of step time is spent waiting for pictures; raise data.loader_threads or \
-             data.prefetch, or keep decoded pictures with data.cache",
+            "input-bound: {:.1} % of step time is spent waiting for pictures; {MORE_PICTURES}",
             100.0 * data_wait
         )
     })

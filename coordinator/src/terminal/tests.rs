@@ -36,6 +36,7 @@ fn a_run_from_its_opening_to_its_summary() {
         cpus: 2,
         cuda_devices: 0,
         omp_threads: None,
+        bf16: true,
     };
     let placement = place(&config, &machine).unwrap();
     let opening = Opening {
@@ -101,8 +102,8 @@ fn a_run_that_waits_for_pictures_is_told_what_to_do_once_and_in_its_summary() {
     assert_eq!(
         told,
         [
-            "input-bound: 20 % of step time is spent waiting for pictures; raise data.loader_threads or data.prefetch, \
-              or keep decoded pictures with data.cache"
+            "input-bound: 20.0 % of step time is spent waiting for pictures; keep decoded pictures with data.cache if they \
+             are not yet, or, where processors are left, raise data.loader_threads (with any, data.prefetch helps too)"
         ]
     );
     let mut outcome = outcome(0, Phase::Finished);

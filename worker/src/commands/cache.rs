@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use data::cache::{Cache, build};
 use data::coco::{DataPaths, Dataset, Options};
 
+use crate::device;
 use crate::error::WorkerError;
 
 /// Keep decoded pictures, so that every epoch after the first reads them instead of decoding them again.
@@ -73,8 +74,9 @@ pub(crate) fn run(command: &CacheCommand, out: &mut impl Write) -> Result<(), Wo
     let tell = |text: &str| tracing::warn!("{text}");
     let limit = u64::from(arguments.gib) << 30;
     let cache = Cache::open(&arguments.cache, limit, tell).map_err(cannot)?;
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let threads = arguments.threads.unwrap_or(cores).get();
+    let threads = arguments
+        .threads
+        .map_or_else(device::processors, NonZeroUsize::get);
     let (mut bad, mut left) = (0, 0);
     for split in [&dataset.train, &dataset.val] {
         let built = build(&cache, split, threads).map_err(cannot)?;

@@ -12,6 +12,7 @@ use data::loader::{Loader, LoaderOptions, Purpose, Request};
 use model::weights;
 use tch::Tensor;
 
+use crate::device;
 use crate::error::WorkerError;
 
 /// Write a split's pictures as the model is shown them in evaluation, with their labels.
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
         Which::Val => (&dataset.val, Purpose::Val),
     };
     let (samples, classes) = (split.samples.len(), dataset.classes.len());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = device::processors();
     let options = LoaderOptions {
         size: arguments.size,
         seed: 0,

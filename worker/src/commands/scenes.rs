@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use data::scenes::{self, FullSize, FullSizeSplit, SceneError, SceneSet};
 
+use crate::device;
 use crate::error::WorkerError;
 
 /// Draw a data set in COCO's format: no photographs, the same pictures for the same seed.
@@ -68,7 +69,7 @@ pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), Worker
 }
 
 fn drawn(arguments: &Scenes) -> Result<String, SceneError> {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let cores = NonZeroUsize::new(device::processors()).unwrap_or(NonZeroUsize::MIN);
     let val = arguments.val.unwrap_or(arguments.images / 5);
     let set = SceneSet {
         train: arguments

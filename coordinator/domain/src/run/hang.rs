@@ -34,9 +34,13 @@ impl State {
     /// How long members may take to leave a generation that is over: each ends the micro-batch that it is in, which is no
     /// more than a step. Whoever cannot be heard is given up earlier.
     pub(super) fn time_to_leave(&self) -> Millis {
-        let timeouts = &self.config.timeouts;
-        let step = self.longest_step.min(timeouts.progress);
-        Millis(timeouts.fault.0.saturating_add(step.0))
+        let fault = self.config.timeouts.fault;
+        Millis(fault.0.saturating_add(self.time_of_a_step().0))
+    }
+
+    /// How long a step has taken so far, as far as that is waited for.
+    pub(super) fn time_of_a_step(&self) -> Millis {
+        self.longest_step.min(self.config.timeouts.progress)
     }
 
     /// Nothing was heard of a worker for too long. That alone is no death: while steps that need it are committed, it

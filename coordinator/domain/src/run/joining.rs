@@ -8,7 +8,14 @@ impl State {
     pub(super) fn on_started(&mut self, now: Millis) -> Vec<Effect> {
         if self.config.adopted.is_some() {
             // Its members try to reach this coordinator. Whoever else is here is found out by the launcher.
-            self.set(Deadline::Regroup, now.after(self.config.timeouts.rejoin));
+            // And ends the micro-batch that it is in.
+            let wait = self
+                .config
+                .timeouts
+                .rejoin
+                .0
+                .saturating_add(self.time_of_a_step().0);
+            self.set(Deadline::Regroup, now.after(Millis(wait)));
             return Vec::new();
         }
         if !self.config.local || self.phase != Phase::Waiting {

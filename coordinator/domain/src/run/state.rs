@@ -21,9 +21,11 @@ impl State {
         let mut roster = Roster::new(config.workers, config.local);
         let (mut phase, mut steps_done) = (Phase::Waiting, config.begins_at_step);
         let mut evaluated = BTreeSet::new();
+        let mut longest_step = Millis(0);
         if let Some(adopted) = &config.adopted {
             roster.adopt(&adopted.members, adopted.steps_done);
             steps_done = adopted.steps_done;
+            longest_step = adopted.usual_step;
             evaluated.extend(adopted.evaluated.iter().copied());
             phase = Phase::Regrouping {
                 cause: "the coordinator was started again".to_owned(),
@@ -54,7 +56,7 @@ impl State {
             unexplained: 0,
             waited_until: None,
             last_commit: None,
-            longest_step: Millis(0),
+            longest_step,
             deadlines: schedule::Schedule::default(),
             config,
         })

@@ -11,6 +11,7 @@ fn left_behind(local: bool) -> Sim {
             previous: 5,
             steps_done: 2,
             evaluated: vec![2],
+            usual_step: Millis(0),
         }),
         ..elastic(3)
     })
@@ -84,6 +85,36 @@ fn those_who_do_not_come_back_are_ended_and_replaced_and_may_not_come_later() {
     sim.ready(0);
     sim.progress(0, 2);
     assert_eq!(launched(&sim.effects), ["worker-1"]);
+}
+
+#[test]
+fn whoever_is_in_a_long_micro_batch_is_waited_for() {
+    // Given a coordinator that knows from its predecessor's record that steps take half a minute
+    let mut config = left_behind(true).state().config().clone();
+    config.adopted.as_mut().unwrap().usual_step = Millis(30_000);
+    let mut sim = Sim::new(config);
+    for n in 0..3 {
+        come_back(&mut sim, n, 6);
+    }
+    // When two end theirs and the third goes on with its own
+    sim.standby(0, 2);
+    sim.standby(1, 2);
+    let wait = |sim: &mut Sim, seconds: u32| {
+        for _ in 0..seconds {
+            sim.pass(1000);
+            (0..3).for_each(|n| drop(sim.beat(n, "", false)));
+        }
+    };
+    wait(&mut sim, 39);
+    // Then it is not taken to hang until it has had that time beside the one to come back
+    assert_eq!(sim.warnings(), Vec::<&str>::new());
+    assert_eq!(sim.state().generation(), 6);
+    wait(&mut sim, 2);
+    assert!(
+        sim.warnings()[0].starts_with("worker-2 (rank 2) did not leave its process group within"),
+        "{:?}",
+        sim.warnings()
+    );
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn any_config(local: bool, fixed: bool, adopted: bool) -> Config {
         previous: 5,
         steps_done: 1,
         evaluated: Vec::new(),
+        usual_step: Millis(0),
     };
     Config {
         world: if fixed { World::Fixed } else { World::Elastic },
