@@ -47,7 +47,7 @@ impl Member {
         let mut last = 0;
         self.stand_by(last);
         loop {
-            let generation = self.link.inbox.generation()?;
+            let generation = self.link.inbox.generation(self.held.steps.is_some())?;
             last = generation.number;
             self.feed.begin(generation.forward_parts);
             match self.attend(&generation) {
@@ -74,13 +74,13 @@ impl Member {
         }
     }
 
-    /// Says where this worker stands, or, if it was told to end, that it goes.
+    /// Says where this worker stands, or, if it was told to end and holds nothing that others need, that it goes.
     fn stand_by(&self, generation: u64) {
         self.link.reach("standing-by");
         let step = self.held.steps;
         let micro_batches = self.held.micro_batches();
-        if generation != 0 && self.link.inbox.requests.drain() {
-            leave(&self.link, generation, step.unwrap_or(0), Reason::Signalled);
+        if generation != 0 && step.is_none() && self.link.inbox.requests.drain() {
+            leave(&self.link, generation, 0, Reason::Signalled);
         } else {
             stand_by(&self.link, generation, step, micro_batches);
         }

@@ -247,3 +247,51 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its
     until_there(&met);
     stopped_whole(faulty, "worker-1 at reduced");
 }
+
+/// SIGTERM to every process of a run.
+fn all_are_told_to_end(faulty: &mut Faulty) {
+    let pids = ["worker-0", "worker-1", "worker-2"].map(|name| faulty.run().newest_pid(name));
+    for pid in pids {
+        signal("-TERM", pid);
+    }
+    signal("-TERM", faulty.run().pid());
+}
+
+#[test]
+fn all_are_told_to_end_while_one_is_dead_or_hangs_and_the_others_hand_over_what_they_hold() {
+    for (signalled, world) in [
+        ("-KILL", "elastic"),
+        ("-STOP", "elastic"),
+        ("-KILL", "fixed"),
+    ] {
+        let world = format!("train.world={world}");
+        let settings = [WITHOUT_CHECKPOINTS, &[world.as_str()]].concat();
+        let mut faulty = Faulty::with(&settings);
+        faulty.whole_again();
+        let pid = faulty.run().newest_pid("worker-1");
+        signal(signalled, pid);
+        if settings.contains(&"train.world=fixed") {
+            // The others stand by for its replacement.
+            faulty
+                .run()
+                .wait_until(|status| status["phase"] == "regrouping");
+        }
+        let began = Instant::now();
+        all_are_told_to_end(&mut faulty);
+        stopped_whole(faulty, &format!("{signalled} and SIGTERM, {world}"));
+        println!("{signalled} and SIGTERM, {world}: {:.1?}", began.elapsed());
+    }
+}
+
+#[test]
+fn survivors_that_are_told_to_end_go_only_when_others_have_what_they_hold() {
+    let mut faulty = Faulty::with(WITHOUT_CHECKPOINTS);
+    faulty.whole_again();
+    signal("-KILL", faulty.run().newest_pid("worker-1"));
+    for name in ["worker-0", "worker-2"] {
+        let pid = faulty.run().newest_pid(name);
+        signal("-TERM", pid);
+    }
+    // Others are started in their place, and go on from there.
+    faulty.end();
+}

@@ -85,6 +85,10 @@ pub struct Member {
     pub collective: String,
     /// Whether it was still in it.
     pub in_collective: bool,
+    /// When it first said so.
+    pub collective_since: Millis,
+    /// The machine that it said it is on.
+    pub host: String,
     /// That it is leaving, why, and after how many committed steps.
     pub leaving: Option<(LeaveReason, u64)>,
     /// What its loss is to count as, where that was decided before its process ended.
@@ -136,12 +140,21 @@ impl Member {
         self.in_collective || self.leaving.is_some() || self.stands_by()
     }
 
-    /// What it last said it was doing, for a sentence.
-    pub(crate) fn doing(&self) -> String {
+    /// What it last said it was doing, since when, and where, for a sentence.
+    pub(crate) fn doing(&self, now: Millis) -> String {
+        let since = now.since(self.collective_since);
+        let on = match self.host.as_str() {
+            "" => String::new(),
+            host => format!(", on host {host}"),
+        };
         match (self.collective.as_str(), self.in_collective) {
-            ("", _) => "it had entered no collective".to_owned(),
-            (collective, true) => format!("it was last seen in {collective}"),
-            (collective, false) => format!("it was last seen after {collective}"),
+            ("", _) => format!("it had entered no collective{on}"),
+            (collective, true) => {
+                format!("it was last seen in {collective}, entered {since} ago{on}")
+            }
+            (collective, false) => {
+                format!("it was last seen after {collective}, left {since} ago{on}")
+            }
         }
     }
 }

@@ -196,7 +196,7 @@ pub struct CheckpointsArgs {
 /// and applied with what it was given. It ends with 65 if anything is wrong.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
-    /// The run's directory; its coordinator must have ended
+    /// The run's directory; the run may go on meanwhile
     #[arg(long, value_name = "DIR")]
     pub run_dir: PathBuf,
     /// Show only what the check has found

@@ -3,9 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::v1;
+
+/// How long a worker that was told to end waits for others to take the state that it holds. A hanging peer is given up
+/// after `fault.timeout`, 5 s by default, and whoever tells processes to end kills them after 10 s at the earliest.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(8);
 
 /// Why nothing more will come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,8 +95,8 @@ struct State {
     generation: Option<v1::Generation>,
     /// The generation that was announced last.
     current: u64,
-    /// The generation whose process group this worker is in, or forms; 0: none.
-    attending: u64,
+    /// Whether this worker is in a generation, or holds what the next one begins with.
+    needed: bool,
     /// That the present generation is over at once, and why.
     over: Option<String>,
     items: VecDeque<v1::PlanItem>,
@@ -169,13 +173,16 @@ impl Inbox {
         self.lock().ended.clone()
     }
 
-    /// Notes that this process was told to end: at the next step boundary where it is in a generation, else at once.
+    /// Notes that this process was told to end: at the next step boundary where it is in a generation or holds a state,
+    /// else at once.
     pub(crate) fn drain(&self) {
-        self.requests.drain.store(true, Ordering::Release);
+        // Under the lock, or whoever is about to wait would miss it.
         let mut state = self.lock();
-        if state.attending == 0 {
+        self.requests.drain.store(true, Ordering::Release);
+        if !state.needed {
             end(&mut state, "this worker was told to end".to_owned(), 0);
         }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -227,22 +234,45 @@ impl Inbox {
         self.wait(|state| Ok(state.welcome.take()))
     }
 
-    /// Waits for a generation that the training thread has not seen.
+    /// Waits for a generation that the training thread has not seen. A worker that was told to end waits for none, unless
+    /// it `holds` the run's state: the others may be told to end as well, and somebody has to hand it over.
     ///
     /// # Errors
     /// When the session ends first.
-    pub(crate) fn generation(&self) -> Result<v1::Generation, Ended> {
-        self.lock().attending = 0;
-        if self.requests.drain() {
-            self.drain();
-        }
-        self.wait(|state| {
-            let generation = state.generation.take();
-            if let Some(generation) = &generation {
-                state.attending = generation.number;
+    pub(crate) fn generation(&self, holds: bool) -> Result<v1::Generation, Ended> {
+        let mut state = self.lock();
+        state.needed = holds;
+        let mut until = None;
+        loop {
+            let draining = self.requests.drain();
+            let patience = if holds {
+                HAND_OVER_WITHIN
+            } else {
+                Duration::ZERO
+            };
+            let until = draining.then(|| *until.get_or_insert_with(|| Instant::now() + patience));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                end(&mut state, "this worker was told to end".to_owned(), 0);
             }
-            Ok(generation)
-        })
+            if let Some(ended) = &state.ended {
+                return Err(ended.clone());
+            }
+            if let Some(generation) = state.generation.take() {
+                state.needed = true;
+                return Ok(generation);
+            }
+            state = match left {
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
     }
 
     /// Waits for the announcement of the next generation and leaves it for [`Inbox::generation`] to take.

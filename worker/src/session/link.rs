@@ -144,7 +144,7 @@ impl Link {
         });
     }
 
-    /// Lets SIGTERM drain this worker: it leaves at the next step boundary, or at once where it is in no generation. A
+    /// Lets SIGTERM drain this worker: it leaves at the next step boundary, or at once where it holds no state. A
     /// second one, or one after the coordinator has let it go, ends the process.
     pub(crate) fn drain_on_sigterm(&self) {
         let inbox = Arc::clone(&self.inbox);

@@ -71,7 +71,7 @@ impl State {
             );
             return vec![Effect::Warn { text }];
         }
-        let doing = member.doing();
+        let doing = member.doing(now);
         drop(member);
         let others = self.what_others_wait_for(worker);
         let text = format!(
@@ -122,7 +122,7 @@ impl State {
             let doing = self
                 .roster
                 .get(&worker)
-                .map(|m| m.doing())
+                .map(|m| m.doing(now))
                 .unwrap_or_default();
             let others = self.what_others_wait_for(&worker);
             let text = format!(

@@ -26,7 +26,7 @@ impl State {
             return Vec::new();
         }
         let who = self.name(worker);
-        let at = if generation == 0 {
+        let at = if generation == 0 || message.starts_with("step ") {
             String::new()
         } else {
             format!(" at step {step}")

@@ -42,9 +42,12 @@ impl State {
 
     /// Ends the run with a checkpoint if anybody still holds its state.
     fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
-        let held = !self.roster.group(Group::Members).is_empty();
-        if !held || self.stop.is_some() {
+        if self.roster.group(Group::Members).is_empty() {
             return self.fail(75, failure, None, Vec::new(), now);
+        }
+        if self.stop.is_some() {
+            // It is on its way out already: those who are left hand over what they hold.
+            return Vec::new();
         }
         self.set(Deadline::Stop, now.after(self.config.timeouts.stop));
         self.stop = Some(StopWish {

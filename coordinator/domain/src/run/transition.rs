@@ -25,8 +25,17 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             state.fail(64, reason, Some(worker.clone()), Vec::new(), now)
         }
         Event::Joined {
-            worker, generation, ..
-        } => state.on_joined(worker, *generation, now),
+            worker,
+            host,
+            generation,
+            ..
+        } => {
+            let effects = state.on_joined(worker, *generation, now);
+            if let Some(mut member) = state.roster.get_mut(worker) {
+                member.host.clone_from(host);
+            }
+            effects
+        }
         Event::Ready { worker, generation } => state.on_ready(worker, *generation, now),
         Event::Progress {
             worker,
@@ -127,6 +136,9 @@ fn hear(state: &mut State, event: &Event, now: Millis) {
         ..
     } = event
     {
+        if member.collective != *collective || member.in_collective != *in_collective {
+            member.collective_since = now;
+        }
         member.collective.clone_from(collective);
         member.in_collective = *in_collective;
     }

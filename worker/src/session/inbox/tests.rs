@@ -96,12 +96,26 @@ fn a_request_for_the_next_boundary_ends_nothing_by_itself() {
 fn a_worker_that_is_told_to_end_does_so_at_once_only_outside_of_a_generation() {
     let inbox = Inbox::default();
     inbox.file(generation(2));
-    inbox.generation().unwrap();
+    inbox.generation(false).unwrap();
     inbox.drain();
     assert_eq!(inbox.ended(), None);
     assert!(inbox.requests.drain());
 
-    assert_eq!(inbox.generation().unwrap_err().exit_code, 0);
+    // The generation is over before its next boundary: with a state it is there for the next one, to hand it over.
+    inbox.file(generation(3));
+    assert_eq!(inbox.generation(true).unwrap().number, 3);
+    assert_eq!(inbox.ended(), None);
+
+    // Without one nobody needs it.
+    inbox.file(generation(4));
+    assert_eq!(inbox.generation(false).unwrap_err().exit_code, 0);
+}
+
+#[test]
+fn a_worker_that_is_told_to_end_while_it_sets_up_does_so_at_once() {
+    let inbox = Inbox::default();
+    inbox.drain();
+    assert_eq!(inbox.ended().map(|ended| ended.exit_code), Some(0));
 }
 
 #[test]

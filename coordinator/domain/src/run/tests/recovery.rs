@@ -133,7 +133,7 @@ fn a_silent_worker_hangs_unless_steps_that_need_it_are_committed() {
         sim.warnings(),
         [
             "worker-1 (rank 1) hangs: nothing was heard from it for 5 s; it was last seen after \
-          all-reduce of gradients, step 0; worker-0 waits in all-reduce of gradients, step 0"
+          all-reduce of gradients, step 0, left 5 s ago, on host here; worker-0 waits in all-reduce of gradients, step 0"
         ]
     );
     assert!(sim.effects.contains(&Effect::Kill {
@@ -173,7 +173,7 @@ fn whoever_stands_outside_while_the_others_wait_is_who_hangs() {
     assert!(
         sim.warnings()[0].starts_with(
             "worker-1 (rank 1) hangs: no step was committed for 60 s; it was last seen after all-reduce of the tally, \
-             step 0; worker-0 and worker-2 wait in all-reduce of gradients, step 1"
+             step 0, left 59 s ago, on host here; worker-0 and worker-2 wait in all-reduce of gradients, step 1"
         ),
         "{:?}",
         sim.warnings()
@@ -216,7 +216,7 @@ fn whoever_scores_nothing_while_the_others_have_is_who_hangs_and_who_scores_is_n
     assert!(
         sim.warnings()[0].starts_with(
             "worker-1 (rank 1) hangs: no sample was scored for 60 s; it was last seen after all-reduce after evaluation, \
-             step 2; worker-0 and worker-2 wait in all-reduce after evaluation"
+             step 2, left 119.0 s ago, on host here; worker-0 and worker-2 wait in all-reduce after evaluation"
         ),
         "{:?}",
         sim.warnings()
@@ -320,6 +320,37 @@ fn used_up_budgets_end_the_run_with_a_checkpoint_and_75() {
             .contains("fault.crashes allows 2 of this kind an hour"),
         "{}",
         sim.ending().reason
+    );
+}
+
+#[test]
+fn the_survivor_of_two_deaths_at_once_hands_over_what_it_holds_where_budgets_allow_neither() {
+    let budgets = Budgets {
+        crash: 0,
+        ..elastic(3).budgets
+    };
+    let mut sim = Sim::training_as(Config {
+        budgets,
+        ..elastic(3)
+    });
+    sim.all_do(3, 0);
+    for n in [0, 2] {
+        sim.stream_lost(n);
+    }
+    for n in [0, 2] {
+        sim.exited(n, ProcessEnd::Signal(9));
+    }
+    let next = begun(&sim.standby(1, 1)).unwrap();
+    assert_eq!((next.1, next.3.snapshot, next.3.finish), (1, true, true));
+    sim.ready(1);
+    sim.checkpointed(1);
+    sim.leave(1, 1, LeaveReason::Finished);
+    assert_eq!(sim.ending().exit_code, 75);
+    let reason = &sim.ending().reason;
+    assert!(
+        reason.starts_with("worker-0 (rank 0) was killed")
+            && reason.ends_with("the state after step 1 was handed over"),
+        "{reason}"
     );
 }
 

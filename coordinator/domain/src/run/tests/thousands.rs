@@ -55,7 +55,7 @@ fn ten_thousand_workers_change_their_generation_and_are_heard_in_it() {
     });
     assert_eq!(
         warned.unwrap_or_default(),
-        "worker-77 (rank 77) hangs: nothing was heard from it for 5 s; it had entered no collective; worker-0, worker-1, \
+        "worker-77 (rank 77) hangs: nothing was heard from it for 5 s; it had entered no collective, on host here; worker-0, worker-1, \
          worker-2, worker-3, worker-4, worker-5, worker-6, worker-7, and 9990 more wait in all-reduce, step 0"
     );
 }
