@@ -169,7 +169,7 @@ fn frugal(command: &mut Command) -> &mut Command {
 fn peak(place: &Place, name: &str, settings: &[&str]) -> u64 {
     let mut command = place.command(name, 2, settings);
     let mut run = Watched::start(frugal(&mut command), place.path(name));
-    run.wait_for_step(3);
+    run.wait_for_step(2);
     let status = std::fs::read_to_string(format!("/proc/{}/status", run.newest_pid("worker-1")));
     let status = status.unwrap();
     let line = status
@@ -254,15 +254,15 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
 
 #[test]
 fn without_memory_for_several_micro_batches_a_worker_does_them_one_by_one_with_the_same_result() {
-    let place = Place::with(64, 4);
+    let place = Place::with(32, 4);
     let wide: &[&str] = &[
         "data.size=64",
         "data.resize=64",
-        "train.global_batch=64",
+        "train.global_batch=32",
         "train.micro_batch=4",
         "train.epochs=2",
         "train.precision=float64",
-        "train.micro_batches_per_pass=8",
+        "train.micro_batches_per_pass=4",
     ];
     let narrow: Vec<_> = wide
         .iter()
@@ -273,13 +273,13 @@ fn without_memory_for_several_micro_batches_a_worker_does_them_one_by_one_with_t
     let long = |keys: &[&'static str]| [keys, &["train.epochs=40"]].concat();
     let most = peak(&place, "wide", &long(wide));
     let less = peak(&place, "narrow", &long(&narrow));
-    println!("KiB of addresses: {most} with 8 micro-batches a pass, {less} with 1");
+    println!("KiB of addresses: {most} with 4 micro-batches a pass, {less} with 1");
     assert!(most > less + 50_000, "{most} {less}");
     let script = starved(&place, most - (most - less) / 2);
 
     let run = run_starved(&place, "one-by-one", &script, wide);
     assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
-    let said = "no memory for 8 micro-batches side by side";
+    let said = "no memory for 4 micro-batches side by side";
     assert!(run.err.contains(said), "{}", run.err);
     assert!(!run.err.contains("goes forward in"), "{}", run.err);
     assert_eq!(ledger(&run.dir)["holds"], true);

@@ -77,17 +77,14 @@ pub(super) async fn connect(args: &AddressArgs) -> Result<RunServiceClient<Chann
     RunServiceClient::connect(address.clone())
         .await
         .map_err(|error| {
-            let summary = args.run_dir.as_ref().map(|dir| dir.join("summary.json"));
-            let ended = match (&args.run_dir, summary) {
-                (Some(_), Some(summary)) if summary.exists() => {
-                    format!("its run has ended: see {}", summary.display())
-                }
-                (Some(run_dir), _) => format!(
-                    "it did not end in good order, and its workers may be training on: \
+            let ended = match &args.run_dir {
+                Some(run_dir) => format!(
+                    "if its run has ended, {} says how; if it was killed, workers may be training on, and \
                      coordinator start --resume --run-dir {} takes them over",
+                    run_dir.join("summary.json").display(),
                     run_dir.display()
                 ),
-                (None, _) => "check --address, or give --run-dir".into(),
+                None => "check --address, or give --run-dir".into(),
             };
             Failure::new(
                 LOST,
