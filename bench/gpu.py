@@ -53,14 +53,15 @@ def run(quick):
             ours.append(train_step.our_step(data, Path(folder) / f"run-{repeat}", ranks, STEPS, settings))
             for form in peers:
                 # Once: compiling is slow, and bench/gpu.sh has eight minutes for all; the ratio is of the other.
-                if form == "eager":
+                if form != "eager" and repeat > 0:
+                    continue
+                try:
                     peers[form].append(peer(ranks, device, forms[form]))
-                elif repeat == 0:
-                    # What it lacks here, a C compiler or Triton, says nothing about the others.
-                    try:
-                        peers[form].append(peer(ranks, device, forms[form]))
-                    except (subprocess.SubprocessError, ValueError) as failed:
-                        problem = f"{failed}"
+                except (subprocess.SubprocessError, ValueError) as failed:
+                    if form == "eager":
+                        raise
+                    # What compiling lacks here, a C compiler or Triton, says nothing about the others.
+                    problem = f"{failed}"
     lines = {f"peer, {form}": command_line(peer_command(ranks, device, forms[form])) for form in peers}
     return Result(
         name="gpu_dry" if DRY else "gpu",

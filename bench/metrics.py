@@ -5,22 +5,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from lib import BINARIES, Result, command_line, interleaved, missing
+from lib import BINARIES, ROOT, Result, command_line, interleaved, missing
 
 SAMPLES, CLASSES = 40_504, 80
-# The same on the same numbers, in a process of its own.
-ALONE = f"""import time, numpy
-from sklearn.metrics import average_precision_score
-random = numpy.random.default_rng(0)
-labels = random.random(({SAMPLES}, {CLASSES})) < 2.9 / {CLASSES}
-scores = random.normal(size=labels.shape).astype("f4") * 2 - 3 + 3 * labels.astype("f4")
-began = time.perf_counter()
-average_precision_score(labels, scores, average="macro")
-print(time.perf_counter() - began)
-"""
+PEER = ROOT / "bench" / "peers" / "peer_metrics.py"
 PROBE, SCORING = BINARIES / "metrics", BINARIES / "scoring"
 
 
@@ -33,13 +23,10 @@ def answer(command):
 
 
 def run(quick):
-    import numpy
-    from sklearn.metrics import average_precision_score
+    sys.path.insert(0, str(PEER.parent))
+    from peer_metrics import draw, timed
 
-    # Labels as rare as COCO's (2.9 a picture), scores of a model that has learnt something.
-    random = numpy.random.default_rng(0)
-    labels = random.random((SAMPLES, CLASSES)) < 2.9 / CLASSES
-    scores = random.normal(size=labels.shape).astype("f4") * 2 - 3 + 3 * labels.astype("f4")
+    labels, scores = draw(SAMPLES, CLASSES)
 
     answers = []
 
@@ -50,9 +37,9 @@ def run(quick):
     peer_map = []
 
     def peer():
-        began = time.perf_counter()
-        peer_map.append(average_precision_score(labels, scores, average="macro"))
-        return time.perf_counter() - began
+        seconds, found = timed(labels, scores)
+        peer_map.append(found)
+        return seconds
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "scores", Path(folder) / "labels"
@@ -88,7 +75,7 @@ def run(quick):
         ours=ours_seconds,
         peer=peer_seconds,
         peer_name="scikit-learn",
-        peer_command=command_line([sys.executable, "-c", ALONE]),
+        peer_command=command_line([sys.executable, PEER, SAMPLES, CLASSES]),
         details={
             "ours, mAP alone": seconds("map_seconds"),
             "ours, every figure, of scores rounded to bfloat16": {

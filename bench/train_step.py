@@ -69,11 +69,12 @@ def compare(name, quick, peer_flags, settings):
     details = {f"peer, {layout}": row_of(values) for layout, values in peers.items()} | beside
     if alone:
         details["floor: ours in one process, nothing to communicate"] = row_of(alone)
+    timed = steps if steps == most else f"{steps} to {most}"
     return Result(
         name=name,
         measured=f"a training step of HGAT_FC on resnet50 at {SIZE} pixels, {RANKS} ranks of one thread, batch {BATCH} a "
-        f"rank, SGD, median of {steps if steps == most else f'{steps} to {most}'} steps; ours reads, decodes and augments pictures and clips gradients in that "
-        "time, the peer has synthetic tensors in memory",
+        f"rank, SGD, median of {timed} steps; ours reads, decodes and augments pictures and clips gradients in that time, "
+        "the peer has synthetic tensors in memory",
         unit="s",
         higher_is_better=False,
         ours=ours,

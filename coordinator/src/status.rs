@@ -1,6 +1,6 @@
 //! The one view of a run that gRPC and the terminal share.
 
-use domain::membership::{Member, Process, Session, WorkerId};
+use domain::membership::{Member, Process, Roster, Session, WorkerId};
 use domain::run::{EndKind, Millis, Phase, State};
 use proto::v1::{self, Activity, Deadline, Heartbeat, Join, Status, WorkerStatus};
 
@@ -71,7 +71,7 @@ pub(crate) fn view<'a>(
             .roster()
             .iter()
             .take(WORKERS_LIMIT)
-            .map(|(worker, member)| worker_view(worker, member, introduced(worker), now))
+            .map(|known| worker_view(state.roster(), known, introduced(known.0), now))
             .collect(),
         workers_joined: state.roster().joined(),
         workers_unlisted: state.roster().len().saturating_sub(WORKERS_LIMIT) as u32,
@@ -115,8 +115,8 @@ fn phase(phase: &Phase) -> v1::Phase {
 }
 
 fn worker_view(
-    worker: &WorkerId,
-    member: &Member,
+    roster: &Roster,
+    (worker, member): (&WorkerId, &Member),
     introduced: Option<&Introduced>,
     now: Millis,
 ) -> WorkerStatus {
@@ -130,7 +130,7 @@ fn worker_view(
         device: text(|join| &join.device),
         threads: join.map_or(0, |join| join.threads),
         rank: member.rank,
-        activity: activity(member, heartbeat),
+        activity: activity(roster, member, heartbeat),
         step: member.next_step,
         collective: heartbeat.map(collective).unwrap_or_default(),
         heartbeat_age_millis: match member.session {
@@ -143,11 +143,12 @@ fn worker_view(
 }
 
 /// What a worker is doing, in a word or two.
-fn activity(member: &Member, heartbeat: Option<&Heartbeat>) -> String {
+fn activity(roster: &Roster, member: &Member, heartbeat: Option<&Heartbeat>) -> String {
     match (&member.process, member.session) {
         (Process::Ended(end), _) => end.to_string(),
         (_, Session::Never) => "starting".to_owned(),
         (_, Session::Lost) => "gone".to_owned(),
+        _ if roster.is_spare(member) => "spare".to_owned(),
         (_, Session::Open) => {
             match heartbeat.map_or(Activity::Setup, |heartbeat| heartbeat.activity()) {
                 Activity::Unspecified | Activity::Setup => "setting up",

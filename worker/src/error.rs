@@ -58,15 +58,10 @@ pub(crate) enum WorkerError {
     Torch { step: u64, source: tch::TchError },
     /// Loss or gradient is not a finite number; the step was not applied.
     #[error(
-        "step {step}: loss {loss} and gradient norm {norm} are not both finite, on samples {samples}; the step was not \
-         applied: lower train.learning_rate_*, set train.clip_norm, or look at these pictures"
+        "step {step}: loss {loss} and gradient norm {norm} are not both finite; the step was not applied: lower \
+         train.learning_rate_*, set train.clip_norm, or look at its pictures"
     )]
-    NotFinite {
-        step: u64,
-        loss: f64,
-        norm: f64,
-        samples: String,
-    },
+    NotFinite { step: u64, loss: f64, norm: f64 },
     /// A checkpoint does not fit this run.
     #[error("checkpoint of step {step}: {reason}")]
     Checkpoint { step: u64, reason: String },

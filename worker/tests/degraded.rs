@@ -254,12 +254,12 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
 
 #[test]
 fn without_memory_for_several_micro_batches_a_worker_does_them_one_by_one_with_the_same_result() {
-    let place = Place::with(32, 4);
+    let place = Place::with(64, 4);
     let wide: &[&str] = &[
         "data.size=64",
         "data.resize=64",
-        "train.global_batch=32",
-        "train.micro_batch=4",
+        "train.global_batch=64",
+        "train.micro_batch=8",
         "train.epochs=2",
         "train.precision=float64",
         "train.micro_batches_per_pass=4",

@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::disturbed::{again, all_holds, start};
@@ -228,8 +229,16 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_on_the_way_out() {
 fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its_hands() {
     let mut faulty = Faulty::with(WITHOUT_CHECKPOINTS);
     faulty.whole_again();
-    // A step that does not end before the stop is known, and then the one in which all ranks agree on it.
+    // A step that all have begun, and that does not end, before the stop is known; then the one in which they agree on it.
     until_there(&faulty.lay("worker-2", "step-begun", "stop"));
+    faulty.run().wait_until(|status| {
+        let step = format!("in all-reduce of gradients, step {}", status["step"]);
+        let workers = status["workers"].as_array().unwrap().iter();
+        workers
+            .filter(|worker| worker["collective"] == step.as_str())
+            .count()
+            == 2
+    });
     signal("-TERM", faulty.run().pid());
     faulty
         .run()
@@ -247,7 +256,10 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its
 fn all_are_told_to_end(faulty: &mut Faulty) {
     let pids = ["worker-0", "worker-1", "worker-2"].map(|name| faulty.run().newest_pid(name));
     for pid in pids {
-        signal("-TERM", pid);
+        // One may be dead.
+        let _ = Command::new("kill")
+            .args(["-TERM", &pid.to_string()])
+            .output();
     }
     signal("-TERM", faulty.run().pid());
 }

@@ -53,6 +53,17 @@ fn sigterm_to_the_coordinator_checkpoints_and_the_run_can_be_resumed() {
 }
 
 #[test]
+fn numbers_that_are_none_end_the_run_with_all_samples_of_the_step() {
+    let place = Place::with(36, 10);
+    let run = place.run("run", 2, &["train.learning_rate_head=1e38"]);
+
+    assert_eq!(run.code, Some(65), "{run:#?}");
+    let (_, samples) = run.err.split_once("; its samples: [").unwrap();
+    let (samples, _) = samples.split_once(']').unwrap();
+    assert_eq!(samples.split(", ").count(), 12, "{}", run.err);
+}
+
+#[test]
 fn an_unreadable_picture_ends_the_run_by_name_or_is_skipped_and_listed() {
     let place = Place::with(36, 10);
     // Given a picture whose header and end are fine and whose middle is not

@@ -143,18 +143,14 @@ impl Member {
     /// What it last said it was doing, since when, and where, for a sentence.
     pub(crate) fn doing(&self, now: Millis) -> String {
         let since = now.since(self.collective_since);
-        let on = match self.host.as_str() {
-            "" => String::new(),
-            host => format!(", on host {host}"),
+        let what = match (self.collective.as_str(), self.in_collective) {
+            ("", _) => "it had entered no collective".to_owned(),
+            (collective, true) => format!("it was last seen in {collective}, entered {since} ago"),
+            (collective, false) => format!("it was last seen after {collective}, left {since} ago"),
         };
-        match (self.collective.as_str(), self.in_collective) {
-            ("", _) => format!("it had entered no collective{on}"),
-            (collective, true) => {
-                format!("it was last seen in {collective}, entered {since} ago{on}")
-            }
-            (collective, false) => {
-                format!("it was last seen after {collective}, left {since} ago{on}")
-            }
+        match self.host.as_str() {
+            "" => what,
+            host => format!("{what}, on host {host}"),
         }
     }
 }

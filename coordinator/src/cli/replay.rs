@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use domain::run::{Config, Event, Millis, State, step};
+use domain::run::{Config, Event, Millis, Phase, State, step};
 use serde::Deserialize;
 
 use super::failure::DATA;
 use super::{Failure, OK, ReplayArgs, USAGE};
 use crate::driver::digest;
-use crate::terminal::answer;
+use crate::terminal::{answer, figures};
 
 /// A line of `events.jsonl` as far as decisions rest on it.
 #[derive(Deserialize)]
@@ -40,10 +40,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
             .line(number, &line)
             .map_err(|text| Failure::new(DATA, format!("{}, {text}", args.events.display())))?;
     }
-    let Replay { parts, events, .. } = replay;
-    answer(&format!(
-        "{events} events in {parts} parts: every decision is the one that was made"
-    ));
+    answer(&replay.verdict());
     Ok(OK)
 }
 
@@ -109,6 +106,20 @@ impl Replay {
              now     {effects}\n  reason  {reason}"
         ))
     }
+
+    /// What a record says whose every line was taken.
+    fn verdict(&self) -> String {
+        let events = figures::count(self.events, "event", "events");
+        let parts = figures::count(self.parts, "part", "parts");
+        let same = format!("every decision of {events} in {parts} is the one that was made");
+        match self.state.as_ref().map(State::phase) {
+            Some(Phase::Over(_)) => same,
+            Some(_) => format!(
+                "{same}; the record ends before the run does: it goes on, its coordinator was killed, or lines are missing"
+            ),
+            None => format!("{same}: the record is empty"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +143,7 @@ mod tests {
         let mut replay = Replay::default();
         replay.line(1, &head).unwrap();
         replay.line(2, &line(&digest(&effects, &reason))).unwrap();
+        assert!(replay.verdict().contains("ends before the run does"));
         let mut other = Replay::default();
         other.line(1, &head).unwrap();
         let differs = other.line(2, &line("0000000000000000")).unwrap_err();

@@ -242,16 +242,17 @@ impl Inbox {
     pub(crate) fn generation(&self, holds: bool) -> Result<v1::Generation, Ended> {
         let mut state = self.lock();
         state.needed = holds;
-        let mut until = None;
+        let patience = if holds {
+            HAND_OVER_WITHIN
+        } else {
+            Duration::ZERO
+        };
+        let mut told = None;
         loop {
-            let draining = self.requests.drain();
-            let patience = if holds {
-                HAND_OVER_WITHIN
-            } else {
-                Duration::ZERO
-            };
-            let until = draining.then(|| *until.get_or_insert_with(|| Instant::now() + patience));
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = self.requests.drain().then(|| {
+                let told = *told.get_or_insert_with(Instant::now);
+                patience.saturating_sub(told.elapsed())
+            });
             if left == Some(Duration::ZERO) {
                 end(&mut state, "this worker was told to end".to_owned(), 0);
             }

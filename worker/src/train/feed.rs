@@ -231,7 +231,11 @@ struct Cutting {
 impl Cutting {
     /// How many micro-batches a pass has at most.
     fn widest(self) -> usize {
-        if self.parts > 1 { 1 } else { self.together }
+        if self.parts > 1 {
+            1
+        } else {
+            self.together.max(1)
+        }
     }
 
     /// The passes of these micro-batches, and of each the samples that are normalised together.
@@ -244,7 +248,7 @@ impl Cutting {
                 .collect();
         }
         micro_batches
-            .chunks(self.widest().max(1))
+            .chunks(self.widest())
             .map(|pass| pass.iter().map(|batch| &*batch.sample_ids).collect())
             .collect()
     }

@@ -154,7 +154,6 @@ impl Work {
             step: self.place.step,
             loss: seen.loss,
             norm,
-            samples: format!("{:?}", self.sample_ids),
         })
     }
 

@@ -253,6 +253,8 @@ impl Watched {
                 std::time::Instant::now() < give_up,
                 "waited in vain: {status:#?}"
             );
+            // Each question is a process of its own: the cores are the run's.
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 

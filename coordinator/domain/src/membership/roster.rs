@@ -117,6 +117,13 @@ impl Roster {
         self.wanted.max(8)
     }
 
+    /// Whether a worker of this roster waits, set up, while others are all that are wanted.
+    #[must_use]
+    pub fn is_spare(&self, member: &Member) -> bool {
+        let complete = self.groups.of(Group::Members).len() >= self.wanted as usize;
+        complete && !member.is_member() && member.stands_by()
+    }
+
     /// How many it knows.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]

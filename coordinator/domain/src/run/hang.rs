@@ -34,8 +34,7 @@ impl State {
     /// How long members may take to leave a generation that is over: each ends the micro-batch that it is in, which is no
     /// more than a step. Whoever cannot be heard is given up earlier.
     pub(super) fn time_to_leave(&self) -> Millis {
-        let fault = self.config.timeouts.fault;
-        Millis(fault.0.saturating_add(self.time_of_a_step().0))
+        self.config.timeouts.fault.after(self.time_of_a_step())
     }
 
     /// How long a step has taken so far, as far as that is waited for.
@@ -96,18 +95,10 @@ impl State {
             // Rank 0 waits for its answer, and the others for rank 0.
             return Vec::new();
         }
-        let members: Vec<_> = self
+        let outside = self
             .roster
-            .iter()
-            .filter(|(_, member)| member.is_member())
-            .map(|(worker, member)| (worker.clone(), member.waits_for_others()))
-            .collect();
-        let outside: Vec<_> = members
-            .iter()
-            .filter(|(_, waits)| !waits)
-            .map(|(worker, _)| worker.clone())
-            .collect();
-        if outside.len() > members.len() / 2 {
+            .which(|member| member.is_member() && !member.waits_for_others());
+        if outside.len() > self.world_size() as usize / 2 {
             // Nobody waits for anybody: steps are slow, which is no fault.
             return vec![Effect::Warn {
                 text: format!("{nothing_came} for {timeout}; no worker stands out"),

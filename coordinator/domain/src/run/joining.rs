@@ -7,15 +7,10 @@ use crate::membership::{Group, JoinRefusal, Names, Place, Session, WorkerId};
 impl State {
     pub(super) fn on_started(&mut self, now: Millis) -> Vec<Effect> {
         if self.config.adopted.is_some() {
-            // Its members try to reach this coordinator. Whoever else is here is found out by the launcher.
-            // And ends the micro-batch that it is in.
-            let wait = self
-                .config
-                .timeouts
-                .rejoin
-                .0
-                .saturating_add(self.time_of_a_step().0);
-            self.set(Deadline::Regroup, now.after(Millis(wait)));
+            // Its members try to reach this coordinator and end the micro-batches that they are in. Whoever else is here is
+            // found out by the launcher.
+            let wait = self.config.timeouts.rejoin.after(self.time_of_a_step());
+            self.set(Deadline::Regroup, now.after(wait));
             return Vec::new();
         }
         if !self.config.local || self.phase != Phase::Waiting {
@@ -68,6 +63,7 @@ impl State {
     pub(super) fn on_joined(
         &mut self,
         worker: &WorkerId,
+        host: &str,
         generation: u64,
         now: Millis,
     ) -> Vec<Effect> {
@@ -78,7 +74,7 @@ impl State {
                 && matches!(self.phase, Phase::Regrouping { .. })
         });
         if comes_back {
-            return self.on_return(worker, now);
+            return self.on_return(worker, host, now);
         }
         let mut effects = Vec::new();
         let admitted = if self.is_ending() {
@@ -105,24 +101,29 @@ impl State {
                 exit_code,
             }];
         }
-        self.set(
-            Deadline::Heartbeat(worker.clone()),
-            now.after(self.config.timeouts.fault),
-        );
+        self.begin_listening(worker, host, now);
         effects.push(Effect::Welcome {
             worker: worker.clone(),
         });
         effects
     }
 
-    /// A member has found the coordinator that was started again. It was training all along; now it is asked to where
-    /// everybody can be told the same plan.
-    fn on_return(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
-        self.roster.reopen(worker, now);
+    /// A worker was let in, from this machine; from now on it is to be heard.
+    fn begin_listening(&mut self, worker: &WorkerId, host: &str, now: Millis) {
+        if let Some(mut member) = self.roster.get_mut(worker) {
+            host.clone_into(&mut member.host);
+        }
         self.set(
             Deadline::Heartbeat(worker.clone()),
             now.after(self.config.timeouts.fault),
         );
+    }
+
+    /// A member has found the coordinator that was started again. It was training all along; now it is asked to where
+    /// everybody can be told the same plan.
+    fn on_return(&mut self, worker: &WorkerId, host: &str, now: Millis) -> Vec<Effect> {
+        self.roster.reopen(worker, now);
+        self.begin_listening(worker, host, now);
         vec![
             Effect::Welcome {
                 worker: worker.clone(),

@@ -174,8 +174,7 @@ impl State {
         }
         self.passed_over_in_a_row += 1;
         let step = report.step;
-        let epoch = self.plan.epoch_plan(self.plan.epoch_of(step));
-        let samples = epoch.samples_of_step(self.plan.step_in_epoch(step));
+        let samples = self.samples_of(step);
         let text = format!(
             "step {step} was passed over: its loss or gradient is not finite, and its update was not applied; its samples: \
              {samples:?}"
@@ -192,6 +191,14 @@ impl State {
             effects.extend(self.fail(65, reason, None, Vec::new(), now));
         }
         effects
+    }
+
+    /// The samples of a step, of all ranks.
+    pub(super) fn samples_of(&self, step: u64) -> Vec<u32> {
+        let epoch = self.plan.epoch_plan(self.plan.epoch_of(step));
+        epoch
+            .samples_of_step(self.plan.step_in_epoch(step))
+            .to_vec()
     }
 
     /// Replicas that differ: the ones that most others contradict take the state from those, or the run ends if there

@@ -40,10 +40,13 @@ impl State {
                     format!("{who} reports a failed collective at step {step}: {message}");
                 self.regroup(noticed, now)
             }
-            FaultClass::Data | FaultClass::Config | FaultClass::Numeric => {
-                // Trying again ends the same way.
-                let code = if class == FaultClass::Data { 65 } else { 64 };
-                self.fail(code, text, Some(worker.clone()), Vec::new(), now)
+            // Trying again ends the same way.
+            FaultClass::Data => self.fail(65, text, Some(worker.clone()), Vec::new(), now),
+            FaultClass::Config => self.fail(64, text, Some(worker.clone()), Vec::new(), now),
+            FaultClass::Numeric => {
+                // The figures are sums over all ranks: any sample of the step may have spoiled them.
+                let text = format!("{text}; its samples: {:?}", self.samples_of(step));
+                self.fail(65, text, Some(worker.clone()), Vec::new(), now)
             }
             FaultClass::Internal | FaultClass::Memory if self.is_first_start() => {
                 let code = if class == FaultClass::Memory { 75 } else { 1 };

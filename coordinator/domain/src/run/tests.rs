@@ -5,6 +5,7 @@ mod adoption;
 mod cluster;
 mod degraded;
 mod evaluation;
+mod hang;
 mod kept;
 mod properties;
 mod recovery;

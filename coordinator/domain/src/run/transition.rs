@@ -29,13 +29,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
             host,
             generation,
             ..
-        } => {
-            let effects = state.on_joined(worker, *generation, now);
-            if let Some(mut member) = state.roster.get_mut(worker) {
-                member.host.clone_from(host);
-            }
-            effects
-        }
+        } => state.on_joined(worker, host, *generation, now),
         Event::Ready { worker, generation } => state.on_ready(worker, *generation, now),
         Event::Progress {
             worker,
@@ -138,9 +132,9 @@ fn hear(state: &mut State, event: &Event, now: Millis) {
     {
         if member.collective != *collective || member.in_collective != *in_collective {
             member.collective_since = now;
+            member.collective.clone_from(collective);
+            member.in_collective = *in_collective;
         }
-        member.collective.clone_from(collective);
-        member.in_collective = *in_collective;
     }
     drop(member);
     if !ending {
