@@ -18,6 +18,10 @@ fn main() {
     compiler(&libtorch)
         .file("csrc/shim.cpp")
         .compile("nccl_rs_shim");
+    compiler(&libtorch)
+        .opt_level(3)
+        .file("csrc/norm.cpp")
+        .compile("nccl_rs_norm");
     println!("cargo:rustc-check-cfg=cfg(cuda)");
     if cuda {
         println!("cargo:rustc-cfg=cuda");
@@ -81,7 +85,7 @@ fn compiler(libtorch: &Path) -> cc::Build {
         .define("_GLIBCXX_USE_CXX11_ABI", abi().as_str())
         .warnings(true)
         .flag_if_supported("-Wno-unused-parameter")
-        // Nothing here is hot: every call leads to a collective or a backward pass.
+        // Little here is hot: every call leads to a collective or a backward pass.
         .opt_level(1);
     shim
 }

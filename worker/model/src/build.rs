@@ -1,9 +1,10 @@
 //! Parameters as they are made: each with its place in memory, its names in files and its first values.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::norm::{Norm, NormNames};
+use crate::operations::Operations;
 
 /// Which of the two parameter groups a parameter belongs to; each has its own learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,20 +132,12 @@ impl Generator {
     }
 }
 
-/// `W xᵀ` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`.
-pub type StackedProduct = fn(&Tensor, &Tensor) -> std::result::Result<Tensor, TchError>;
-
-/// libtorch's batched product.
-fn batched_product(weight: &Tensor, x: &Tensor) -> std::result::Result<Tensor, TchError> {
-    weight.f_bmm(&x.f_transpose(1, 2)?)
-}
-
 /// Collects parameters and batch norms while layers are made.
 #[derive(Debug)]
 pub(crate) struct Builder {
     device: Device,
     kind: Kind,
-    pub(crate) product: StackedProduct,
+    pub(crate) operations: Operations,
     generator: Generator,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) norms: Vec<NormNames>,
@@ -153,12 +146,12 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// A builder whose draws depend on `seed` alone.
-    pub(crate) fn new(device: Device, kind: Kind, seed: u64) -> Self {
+    pub(crate) fn new(device: Device, kind: Kind, seed: u64, operations: Operations) -> Self {
         let (parameters, norms) = (Vec::new(), Vec::new());
         Self {
             device,
             kind,
-            product: batched_product,
+            operations,
             generator: Generator(seed),
             parameters,
             norms,
@@ -232,6 +225,7 @@ impl Builder {
             bias,
             channels: all,
             offset,
+            in_one_go: self.operations.norm,
         })
     }
 

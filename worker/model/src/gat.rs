@@ -99,11 +99,12 @@ mod tests {
     use tch::{Device, IndexOp, Kind};
 
     use super::*;
+    use crate::Operations;
 
     #[test]
     fn the_weights_are_those_of_the_papers_equation_and_absent_nodes_get_none() {
         // Given two graphs, the second of two nodes
-        let mut builder = Builder::new(Device::Cpu, Kind::Double, 3);
+        let mut builder = Builder::new(Device::Cpu, Kind::Double, 3, Operations::default());
         let prefixes = ["one".to_owned(), "two".to_owned()];
         let layer = Attention::new(&mut builder, &prefixes, 4).unwrap();
         let x = Tensor::randn([2, 1, 3, 4], (Kind::Double, Device::Cpu));

@@ -5,9 +5,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::build::{Builder, Parameter, Role, StackedProduct};
+use crate::build::{Builder, Parameter, Role};
 use crate::heads::{Heads, Seen};
 use crate::norm::{MicroBatches, Mode, NormNames, Statistics};
+use crate::operations::Operations;
 use crate::resnet::ResNet;
 use crate::{ModelConfig, ModelError, Result};
 
@@ -40,27 +41,22 @@ impl HgatFc {
     /// # Errors
     /// [`ModelError`] when the config contradicts itself or the device has no room.
     pub fn new(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Result<Self> {
-        Self::build(config, device, Builder::new(device, kind, seed))
+        Self::with_operations(config, device, kind, seed, Operations::default())
     }
 
-    /// As [`HgatFc::new`], with another way than libtorch's to compute the head's stacked layers.
+    /// As [`HgatFc::new`], with other ways than libtorch's to compute some of it.
     ///
     /// # Errors
     /// As for [`HgatFc::new`].
-    pub fn with_product(
+    pub fn with_operations(
         config: &ModelConfig,
         device: Device,
         kind: Kind,
         seed: u64,
-        product: StackedProduct,
+        operations: Operations,
     ) -> Result<Self> {
-        let mut builder = Builder::new(device, kind, seed);
-        builder.product = product;
-        Self::build(config, device, builder)
-    }
-
-    fn build(config: &ModelConfig, device: Device, mut builder: Builder) -> Result<Self> {
         config.check()?;
+        let mut builder = Builder::new(device, kind, seed, operations);
         let trunk = ResNet::new(&mut builder, config.backbone)?;
         let heads = Heads::new(&mut builder, config, device)?;
         let statistics = Statistics::new(&builder, &builder.parameters[0].tensor)?;

@@ -17,10 +17,12 @@ mod linear;
 pub mod loss;
 mod names;
 mod norm;
+mod operations;
 mod resnet;
 pub mod weights;
 
-pub use build::{Parameter, Role, StackedProduct};
+pub use build::{Parameter, Role};
 pub use config::{Backbone, Graph, ModelConfig, Residual};
 pub use error::{ModelError, Result};
 pub use hgat_fc::{Attention, HgatFc};
+pub use operations::{Operations, StackedProduct, TrunkNorm};

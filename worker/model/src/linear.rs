@@ -4,9 +4,9 @@
 
 use tch::Tensor;
 
-use crate::build::{Builder, Init, Role, StackedProduct, in_kind_of};
+use crate::build::{Builder, Init, Role, in_kind_of};
 use crate::norm::{Mode, Norm, Statistics};
-use crate::{Residual, Result};
+use crate::{Residual, Result, StackedProduct};
 
 /// `relu(bn(W x))`: the reference's `BasicLinear`.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl BasicLinear {
             .map(|prefix| format!("{prefix}.bn"))
             .collect();
         let norm = builder.norm(&norms, to, Role::Head, momentum)?;
-        let product = builder.product;
+        let product = builder.operations.product;
         Ok(Self {
             weight,
             norm,

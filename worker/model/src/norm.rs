@@ -6,8 +6,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::Result;
 use crate::build::{Builder, Role};
+use crate::{Result, TrunkNorm};
 
 /// torch's default, and the reference's.
 const EPSILON: f64 = 1e-5;
@@ -21,6 +21,15 @@ pub(crate) struct Norm {
     pub(crate) channels: i64,
     /// Where its statistics begin: all means, then all variances.
     pub(crate) offset: i64,
+    pub(crate) in_one_go: TrunkNorm,
+}
+
+/// What a trunk does with what was normalised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Then<'a> {
+    Nothing,
+    Relu,
+    AddAndRelu(&'a Tensor),
 }
 
 /// What a norm is called in files, and where its statistics lie.
@@ -162,6 +171,36 @@ impl Norm {
             self.bias.f_view([self.channels])?,
         );
         self.normalise(x, affine, 0, self.channels, statistics, mode)
+    }
+
+    /// Normalises `[B, channels, H, W]` and does what follows, in training in one go where there is a way.
+    pub(crate) fn forward_then(
+        &self,
+        x: &Tensor,
+        then: Then<'_>,
+        statistics: &Statistics,
+        mode: Mode<'_>,
+    ) -> Result<Tensor> {
+        let (residual, relu) = match then {
+            Then::Nothing => (None, false),
+            Then::Relu => (None, true),
+            Then::AddAndRelu(residual) => (Some(residual), true),
+        };
+        if let Mode::Train(MicroBatches { sizes, statistics }) = mode {
+            let affine = [&self.weight, &self.bias];
+            let [means, variances] = [self.offset, self.offset + self.channels]
+                .map(|from| statistics.f_narrow(1, from, self.channels));
+            let places = [&means?, &variances?];
+            let all = (self.in_one_go)(x, affine, places, sizes, EPSILON, residual, relu)?;
+            if let Some(y) = all {
+                return Ok(y);
+            }
+        }
+        let mut y = self.forward(x, statistics, mode)?;
+        if let Some(residual) = residual {
+            y = y.f_add_(residual)?;
+        }
+        Ok(if relu { y.f_relu_()? } else { y })
     }
 
     /// Normalises `[rows, channels]`, all of one micro-batch, as the `layer`-th of several stacked norms of `channels` each does.

@@ -7,7 +7,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::build::{Builder, Init, Role, in_kind_of};
-use crate::norm::{Mode, Norm, Statistics};
+use crate::norm::{Mode, Norm, Statistics, Then};
 use crate::{Backbone, Result};
 
 /// torchvision's momentum for the trunk's batch norms.
@@ -47,7 +47,13 @@ impl ConvNorm {
         })
     }
 
-    fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode<'_>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        then: Then<'_>,
+        statistics: &Statistics,
+        mode: Mode<'_>,
+    ) -> Result<Tensor> {
         let padding = self.side / 2;
         // A 1×1 kernel has nothing to dilate, so the maths is the same; but libtorch sends undilated float32 1×1
         // convolutions of small batches on one thread to a slow path, and dilated ones to oneDNN: 1.3 times faster.
@@ -56,7 +62,7 @@ impl ConvNorm {
         let (stride, padding, dilation) = ([self.stride; 2], [padding; 2], [dilation; 2]);
         let weight = self.laid_out_as(x)?;
         let x = x.f_conv2d(&weight, None::<&Tensor>, stride, padding, dilation, 1)?;
-        self.norm.forward(&x, statistics, mode)
+        self.norm.forward_then(&x, then, statistics, mode)
     }
 
     /// The weight in the kind and memory format of `x`. libtorch would turn a larger kernel to channels last as well, but
@@ -127,18 +133,20 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, statistics: &Statistics, mode: Mode<'_>) -> Result<Tensor> {
-        let mut y = x.shallow_clone();
-        for (index, convolution) in self.convolutions.iter().enumerate() {
-            y = convolution.forward(&y, statistics, mode)?;
-            if index + 1 < self.convolutions.len() {
-                y = y.f_relu_()?;
-            }
-        }
         let shortcut = match &self.downsample {
-            Some(downsample) => downsample.forward(x, statistics, mode)?,
+            Some(downsample) => downsample.forward(x, Then::Nothing, statistics, mode)?,
             None => x.shallow_clone(),
         };
-        Ok(y.f_add_(&shortcut)?.f_relu_()?)
+        let mut y = x.shallow_clone();
+        for (index, convolution) in self.convolutions.iter().enumerate() {
+            let then = if index + 1 < self.convolutions.len() {
+                Then::Relu
+            } else {
+                Then::AddAndRelu(&shortcut)
+            };
+            y = convolution.forward(&y, then, statistics, mode)?;
+        }
+        Ok(y)
     }
 }
 
@@ -185,7 +193,7 @@ impl ResNet {
         statistics: &Statistics,
         mode: Mode<'_>,
     ) -> Result<Tensor> {
-        let x = self.stem.forward(x, statistics, mode)?.f_relu_()?;
+        let x = self.stem.forward(x, Then::Relu, statistics, mode)?;
         let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in &self.blocks {
             x = block.forward(&x, statistics, mode)?;

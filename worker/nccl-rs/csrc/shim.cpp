@@ -9,6 +9,7 @@
 #include "fused.hpp"
 #include "group.hpp"
 #include "kept_memory.hpp"
+#include "norm.hpp"
 #include "reducer.hpp"
 #include "stacked_product.hpp"
 #include "stacks.hpp"
@@ -93,6 +94,26 @@ nrs_failure* nrs_stacked_product(
     const at::Tensor* x,
     at::Tensor** out) {
   return guarded([&] { *out = new at::Tensor(nrs::StackedProduct::apply(*weight, *x)); });
+}
+
+nrs_failure* nrs_norm(
+    const at::Tensor* x,
+    const at::Tensor* weight,
+    const at::Tensor* bias,
+    const at::Tensor* residual,
+    const at::Tensor* means,
+    const at::Tensor* variances,
+    const int64_t* sizes,
+    size_t groups,
+    double epsilon,
+    int relu,
+    at::Tensor** out) {
+  return guarded([&] {
+    const auto added = residual == nullptr ? at::Tensor() : *residual;
+    const at::IntArrayRef each(sizes, groups);
+    *out = new at::Tensor(
+        nrs::norm(*x, *weight, *bias, added, *means, *variances, each, epsilon, relu != 0));
+  });
 }
 
 nrs_failure* nrs_fused_sgd(

@@ -7,7 +7,7 @@
 //! So that a collective that hangs can be looked into, it also tells where the process's threads are ([`stacks`]), and
 //! so that a death is known at once it can tie a socket to the process's life ([`Lifeline`]). And
 //! since it is the room for unsafe code, it lends what tch does not bind of libtorch ([`fused`], [`stacked_product`],
-//! [`numbers_of`], [`SideStream`], [`allow_tf32`]).
+//! [`norm()`], [`numbers_of`], [`SideStream`], [`allow_tf32`]).
 //!
 //! It must not know the network protocol by which ranks find each other (that is behind [`Store`]),
 //! nor models, optimizers, plans, generations or configuration.
@@ -36,6 +36,7 @@ mod ffi;
 pub mod fused;
 mod group;
 mod lifeline;
+mod norm;
 mod reducer;
 mod stacked_product;
 mod stacks;
@@ -51,6 +52,7 @@ pub use cuda::{load_cuda, nccl_unavailable_reason};
 pub use error::{Error, Result};
 pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp};
 pub use lifeline::{FAREWELL, Lifeline};
+pub use norm::norm;
 pub use reducer::{KeptGradients, Reducer, ReducerOptions, Stretch};
 pub use stacked_product::stacked_product;
 pub use stacks::{ThreadStack, stacks};

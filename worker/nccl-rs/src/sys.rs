@@ -178,6 +178,19 @@ unsafe extern "C" {
         x: *const CTensor,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
+    pub(crate) fn nrs_norm(
+        x: *const CTensor,
+        weight: *const CTensor,
+        bias: *const CTensor,
+        residual: *const CTensor,
+        means: *const CTensor,
+        variances: *const CTensor,
+        sizes: *const i64,
+        groups: usize,
+        epsilon: f64,
+        relu: i32,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
     pub(crate) fn nrs_fused_sgd(
         tensors: *const *const CTensor,
         length: usize,

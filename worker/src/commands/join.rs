@@ -8,7 +8,7 @@ use clap::Args;
 use data::cache::Cache;
 use data::coco::Split;
 use data::loader::{Loader, LoaderOptions};
-use model::{HgatFc, weights};
+use model::{HgatFc, Operations, weights};
 use nccl_rs::Lifeline;
 use proto::v1::{self, session_request::Message};
 use tch::Device;
@@ -173,7 +173,9 @@ fn take_part(
     let description = Description::of(model_spec, data_spec);
     let config = description.config(model_spec.last_bias)?;
     let mut model = if device == Device::Cpu {
-        HgatFc::with_product(&config, device, kind, spec.seed, nccl_rs::stacked_product)
+        let (product, norm) = (nccl_rs::stacked_product, nccl_rs::norm);
+        let operations = Operations { product, norm };
+        HgatFc::with_operations(&config, device, kind, spec.seed, operations)
     } else {
         HgatFc::new(&config, device, kind, spec.seed)
     }?;

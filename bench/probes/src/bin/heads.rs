@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Context;
-use model::{Backbone, Graph, HgatFc, ModelConfig, Residual, loss};
+use model::{Backbone, Graph, HgatFc, ModelConfig, Operations, Residual, loss};
 use tch::{Device, Kind, Tensor};
 
 /// COCO's classes by supercategory.
@@ -42,13 +42,9 @@ fn main() -> anyhow::Result<()> {
         groups: groups.to_vec(),
     };
     let options = (Kind::Float, Device::Cpu);
-    let model = HgatFc::with_product(
-        &config,
-        Device::Cpu,
-        Kind::Float,
-        0,
-        nccl_rs::stacked_product,
-    )?;
+    let (product, norm) = (nccl_rs::stacked_product, nccl_rs::norm);
+    let operations = Operations { product, norm };
+    let model = HgatFc::with_operations(&config, Device::Cpu, Kind::Float, 0, operations)?;
     let features = Tensor::f_randn([batch, 2048, 7, 7], options)?.f_set_requires_grad(true)?;
     let targets = Tensor::f_rand([batch, 80], options)?
         .f_lt(0.04)?

@@ -1,6 +1,6 @@
 //! Operations of libtorch's that tch does not bind; the arguments of the module above apply.
 
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use tch::Tensor;
 
@@ -63,6 +63,39 @@ pub(crate) fn stacked_product(weight: &Tensor, x: &Tensor) -> Result<Tensor, Fai
     // place for the pointer to a new one, which `tensor_from` owns. Sizes that do not match come back as a failure.
     check(unsafe {
         sys::nrs_stacked_product(tensor_pointer(weight), tensor_pointer(x), &raw mut out)
+    })?;
+    Ok(tensor_from(out))
+}
+
+/// Normalises groups of samples, and what follows.
+pub(crate) fn norm(
+    x: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    [means, variances]: [&Tensor; 2],
+    sizes: &[i64],
+    epsilon: f64,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor, Failure> {
+    let residual = residual.map_or_else(null, tensor_pointer);
+    let mut out = null_mut();
+    // SAFETY: valid tensors (see the module), of which the shim keeps references for the backward pass and which it
+    // checks before it reads their memory, and null for one that there is not; a list of this length, read during the
+    // call; and a place for the pointer to a new tensor, which `tensor_from` owns.
+    check(unsafe {
+        sys::nrs_norm(
+            tensor_pointer(x),
+            tensor_pointer(weight),
+            tensor_pointer(bias),
+            residual,
+            tensor_pointer(means),
+            tensor_pointer(variances),
+            sizes.as_ptr(),
+            sizes.len(),
+            epsilon,
+            relu.into(),
+            &raw mut out,
+        )
     })?;
     Ok(tensor_from(out))
 }

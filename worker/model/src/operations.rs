@@ -1,0 +1,40 @@
+//! Operations of which whoever trains may have faster forms than libtorch's; the model does not ask how they work.
+
+use tch::{TchError, Tensor};
+
+/// `W xᵀ` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`.
+pub type StackedProduct = fn(&Tensor, &Tensor) -> Result<Tensor, TchError>;
+
+/// Normalises a batch `[B, C, H, W]` in training, and with it what follows.
+///
+/// What it is given: the batch; weight and bias, `[C]`; where the means and the unbiased variances of all groups of samples
+/// are left, `[groups, C]` each; the samples in each group, which is normalised by itself; epsilon; a batch that is added
+/// before the ReLU, if any; whether there is a ReLU. `None`: it has no form for such a batch.
+pub type TrunkNorm = fn(
+    &Tensor,
+    [&Tensor; 2],
+    [&Tensor; 2],
+    &[i64],
+    f64,
+    Option<&Tensor>,
+    bool,
+) -> Result<Option<Tensor>, TchError>;
+
+/// How a model computes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Operations {
+    /// The head's stacked layers.
+    pub product: StackedProduct,
+    /// The trunk's batch norms in training.
+    pub norm: TrunkNorm,
+}
+
+impl Default for Operations {
+    /// libtorch's.
+    fn default() -> Self {
+        Self {
+            product: |weight, x| weight.f_bmm(&x.f_transpose(1, 2)?),
+            norm: |_, _, _, _, _, _, _| Ok(None),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The model as workers compute it, with operations in other forms than libtorch's, beside the model that is compared with the
+//! reference: logits and gradients as near to the exact ones.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use model::{Backbone, Graph, HgatFc, ModelConfig, Operations, Residual, loss};
+use tch::{Device, Kind, Tensor};
+
+/// Logits, and the gradients of all parameters.
+fn pass(model: &HgatFc, images: &Tensor, targets: &Tensor) -> Vec<Tensor> {
+    let logits = model.forward(images, true).unwrap();
+    let samples = u32::try_from(images.size()[0]).unwrap();
+    loss::multilabel_soft_margin(&logits, targets, samples)
+        .unwrap()
+        .backward();
+    let gradients = model
+        .parameters()
+        .iter()
+        .map(|parameter| parameter.tensor.grad());
+    std::iter::once(logits.detach()).chain(gradients).collect()
+}
+
+/// How far tensors are from exact ones: the root of the mean square of the differences, each relative to its norm.
+fn distance(found: &[Tensor], exact: &[Tensor]) -> f64 {
+    assert_eq!(found.len(), exact.len());
+    let norm = |tensor: &Tensor| tensor.norm().double_value(&[]);
+    let relative = found.iter().zip(exact).map(|(found, exact)| {
+        assert_eq!(found.size(), exact.size());
+        norm(&(found.to_kind(Kind::Double) - exact)) / norm(exact).max(1e-3)
+    });
+    (relative.map(|far| far * far).sum::<f64>() / exact.len() as f64).sqrt()
+}
+
+fn compare(graph: Graph) {
+    let config = ModelConfig {
+        backbone: Backbone::ResNet18,
+        graph,
+        residual: Residual::Sum,
+        bn_momentum: 0.1,
+        hidden: 24,
+        group_channels: 16,
+        class_channels: 8,
+        last_bias: None,
+        groups: vec![vec![0, 3], vec![1], vec![2, 4, 5]],
+    };
+    tch::manual_seed(5);
+    // Channels last, as workers have pictures of 128 pixels and more; of numbers that every kind has.
+    let images = Tensor::randn([5, 64, 64, 3], (Kind::BFloat16, Device::Cpu)).permute([0, 3, 1, 2]);
+    let targets = Tensor::rand([5, 6], (Kind::Float, Device::Cpu)).lt(0.4);
+    let (product, norm) = (nccl_rs::stacked_product, nccl_rs::norm);
+    let of = |kind, compute, operations| {
+        let model = HgatFc::with_operations(&config, Device::Cpu, kind, 1, operations).unwrap();
+        pass(&model, &images.to_kind(compute), &targets.to_kind(kind))
+    };
+    let (plain, workers) = (Operations::default(), Operations { product, norm });
+
+    let exact = of(Kind::Double, Kind::Double, plain);
+    let far = distance(&of(Kind::Double, Kind::Double, workers), &exact);
+    assert!(far < 1e-11, "{graph:?} in float64: {far:e} apart");
+    for compute in [Kind::Float, Kind::BFloat16] {
+        let [plain, ours] = [plain, workers]
+            .map(|operations| distance(&of(Kind::Float, compute, operations), &exact));
+        println!(
+            "{graph:?}, {compute:?}: {ours:.1e} from the exact values, libtorch's operations {plain:.1e}"
+        );
+        assert!(
+            ours < 3.0 * plain,
+            "{graph:?}, {compute:?}: {ours:e} and {plain:e}"
+        );
+    }
+}
+
+#[test]
+fn the_workers_forms_of_operations_are_as_near_to_the_exact_values_as_libtorchs() {
+    for graph in [Graph::Gat, Graph::None, Graph::Fc] {
+        compare(graph);
+    }
+}
