@@ -1,4 +1,7 @@
-//! All figures of one evaluation at once: each class is ranked once, and every figure reads the same ranking.
+//! All figures of one evaluation at once: each class is ranked once, and every figure reads the same ranking. Those that
+//! need none are computed meanwhile, on another thread where there is one; that changes no bit.
+
+use std::thread;
 
 use crate::average_precision::{self, MeanAveragePrecision};
 use crate::calibration::{Calibration, Sums};
@@ -33,25 +36,44 @@ pub fn figures(scores: &ScoreMatrix<'_>, labels: &Labels, k: u32) -> Result<Figu
     let positives = labels.by_class();
     let mut per_class = Vec::with_capacity(positives.len());
     let mut sums = Sums::new();
-    let mut best_thresholds = BestThresholds {
-        overall: thresholds::overall(scores, labels),
-        ..BestThresholds::default()
-    };
+    let mut best_thresholds = BestThresholds::default();
     let mut other_definitions = OtherDefinitions::default();
-    for_each_class(scores, &positives, |column| {
-        per_class.push(average_precision::of_points(column.points));
-        sums.push(column);
-        best_thresholds.push(column);
-        other_definitions.push(column);
-    });
+    let by_rank = || {
+        for_each_class(scores, &positives, |column| {
+            per_class.push(average_precision::of_points(column.points));
+            sums.push(column);
+            best_thresholds.push(column);
+            other_definitions.push(column);
+        });
+    };
+    let without_rank = || {
+        let overall = thresholds::overall(scores, labels);
+        (overall, multilabel::count(scores, labels, k))
+    };
+    let (overall, multilabel) = beside(without_rank, by_rank);
+    best_thresholds.overall = overall;
     best_thresholds.average();
     other_definitions.average();
     Ok(Figures {
         average_precision: average_precision::of_classes(per_class, &positives, scores.samples()),
-        multilabel: multilabel::count(scores, labels, k),
+        multilabel,
         calibration: sums.finish(),
         best_thresholds,
         other_definitions,
+    })
+}
+
+/// Does both, `other` on a thread of its own if the system gives one, and returns what that one gives.
+fn beside<T: Send>(other: impl Fn() -> T + Sync, this: impl FnOnce()) -> T {
+    thread::scope(|scope| {
+        let started = thread::Builder::new().spawn_scoped(scope, &other);
+        this();
+        match started {
+            Ok(started) => started
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => other(),
+        }
     })
 }
 
