@@ -129,12 +129,11 @@ fn hear(state: &mut State, event: &Event, now: Millis) {
         in_collective,
         ..
     } = event
+        && (member.collective != *collective || member.in_collective != *in_collective)
     {
-        if member.collective != *collective || member.in_collective != *in_collective {
-            member.collective_since = now;
-            member.collective.clone_from(collective);
-            member.in_collective = *in_collective;
-        }
+        member.collective_since = now;
+        member.collective.clone_from(collective);
+        member.in_collective = *in_collective;
     }
     drop(member);
     if !ending {
