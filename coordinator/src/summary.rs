@@ -179,7 +179,8 @@ impl Summary {
             epochs_planned: status.epochs,
             steps: status.step,
             steps_planned: status.total_steps,
-            images_per_second: (outcome.images > 0 && seconds > 0.0)
+            // What is reported in less was trained while no coordinator was there.
+            images_per_second: (outcome.images > 0 && seconds >= 0.1)
                 .then(|| outcome.images as f64 / seconds),
             data_wait: outcome.data_wait,
             seconds,

@@ -54,6 +54,9 @@ struct Stretch {
 
 constexpr int64_t kElements = 1 << 16;
 
+// Rows of a group, spread evenly, of which about its mean is made.
+constexpr int64_t kTaken = 16;
+
 // Of each group: what normalises it, `[C]` each.
 enum Row : int64_t { kMean, kScale, kOffset, kInverse, kSlope, kLevel, kRowsOfStatistics };
 
@@ -153,13 +156,19 @@ void forward(
     const at::Tensor& y) {
   const int64_t channels = batch.channels;
   const T* const from = data<T>(x);
-  // Squares of differences to some value of the channel lose nothing where a mean is far from 0.
+  // Squares of differences to about the mean lose little where that is far from 0. One value alone may lie far from it.
   int64_t first = 0;
   for (size_t group = 0; group < batch.rows.size(); ++group) {
+    const int64_t height = batch.rows[group];
+    const int64_t taken = std::min(height, kTaken);
     for (int64_t c = 0; c < channels; ++c) {
-      statistics.row(group, kMean)[c] = rows::load(from[first * channels + c]);
+      float sum = 0.0f;
+      for (int64_t n = 0; n < taken; ++n) {
+        sum += rows::load(from[(first + n * height / taken) * channels + c]);
+      }
+      statistics.row(group, kMean)[c] = sum / static_cast<float>(taken);
     }
-    first += batch.rows[group];
+    first += height;
   }
   auto mean = means.accessor<float, 2>();
   auto variance = variances.accessor<float, 2>();
@@ -274,24 +283,26 @@ void check(
   constexpr auto layout = at::MemoryFormat::ChannelsLast;
   TORCH_CHECK(x.dim() == 4 && x.device().is_cpu() && x.is_contiguous(layout),
       "a batch to be normalised is not channels last on the CPU");
+  TORCH_CHECK(x.numel() > 0, "a batch to be normalised is empty");
   TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
       "a batch to be normalised is ", x.scalar_type());
   TORCH_CHECK(relu || !residual.defined(), "what is added to a normalised batch goes through a ReLU");
   TORCH_CHECK(!residual.defined() || (residual.sizes() == x.sizes() &&
-          residual.scalar_type() == x.scalar_type() && residual.is_contiguous(layout)),
+          residual.scalar_type() == x.scalar_type() && residual.device().is_cpu() &&
+          residual.is_contiguous(layout)),
       "what is added to a normalised batch is not like it");
   const int64_t samples = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
   const auto groups = static_cast<int64_t>(sizes.size());
-  const bool all_positive = std::all_of(sizes.begin(), sizes.end(), [](int64_t n) { return n > 0; });
-  TORCH_CHECK(samples == x.size(0) && all_positive,
+  const auto possible = [&](int64_t size) { return size > 0 && size <= x.size(0); };
+  TORCH_CHECK(std::all_of(sizes.begin(), sizes.end(), possible) && samples == x.size(0),
       "groups of ", sizes, " samples do not make up ", x.size(0));
   for (const auto& tensor : {weight, bias}) {
-    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
-            tensor.sizes() == at::IntArrayRef({x.size(1)}),
+    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
+            tensor.is_contiguous() && tensor.sizes() == at::IntArrayRef({x.size(1)}),
         "weight or bias of a norm do not fit its channels");
   }
   for (const auto& tensor : {means, variances}) {
-    TORCH_CHECK(tensor.scalar_type() == at::kFloat &&
+    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
             tensor.sizes() == at::IntArrayRef({groups, x.size(1)}),
         "the place for a norm's statistics does not fit");
   }
@@ -326,6 +337,7 @@ class Norm final : public torch::autograd::Function<Norm> {
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list gradients) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "a norm has no gradients of gradients");
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &kept = saved[1], &y = saved[2];
     const bool relu = context->saved_data["relu"].toBool();

@@ -14,7 +14,7 @@ use crate::ffi::fused as ffi;
 /// of threads. No gradients of gradients.
 ///
 /// # Errors
-/// When shapes or kinds do not match, a residual comes without a ReLU, or there is no room.
+/// When shapes, kinds or devices do not match, the batch is empty, a residual comes without a ReLU, or there is no room.
 pub fn norm(
     x: &Tensor,
     affine: [&Tensor; 2],
@@ -161,6 +161,21 @@ mod tests {
     }
 
     #[test]
+    fn a_first_value_that_is_far_out_spoils_no_variance() {
+        tch::manual_seed(4);
+        let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+        let [x, residual, dy] = [(); 3].map(|()| channels_last(&random(&[4, 8, 28, 28])));
+        let _ = x.get(0).select(1, 0).select(1, 0).fill_(100.0);
+        let inputs = [x, random(&[8]), random(&[8]), residual, dy];
+        let (found, exact) = (ours(&inputs, &[4], 0), exactly(&inputs, &[4], 0));
+        for figure in [0, 5] {
+            let difference = (found[figure].to_kind(Kind::Double) - &exact[figure]).norm();
+            let far = difference.double_value(&[]) / exact[figure].norm().double_value(&[]);
+            assert!(far < 1e-5, "figure {figure}: {far:e}");
+        }
+    }
+
+    #[test]
     fn what_is_no_number_stays_none_and_threads_change_no_bit() {
         let inputs = |bad: f64| {
             let all = [[3, 40, 16, 16]; 3]
@@ -214,6 +229,8 @@ mod tests {
             of(&x, &vector, &place, &[2], Some(&x), false),
             of(&x, &vector, &place, &[1], None, true),
             of(&x, &vector, &place, &[3, -1], None, true),
+            of(&x, &vector, &place, &[i64::MAX, i64::MAX, 4], None, true),
+            of(&x.narrow(0, 0, 0), &vector, &place, &[], None, true),
             of(&x, &short, &place, &[2], None, true),
             of(&x, &vector, &vector, &[2], None, true),
         ] {
