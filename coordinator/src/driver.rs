@@ -107,6 +107,8 @@ pub(crate) struct Driver {
     caused: VecDeque<Event>,
     first_step: Option<Instant>,
     last_step: Option<Instant>,
+    /// The step whose state is evaluated, and when it was committed.
+    evaluating: Option<(u64, Instant)>,
     reason: String,
     ended: Option<Ending>,
 }
@@ -180,6 +182,7 @@ impl Driver {
             caused: VecDeque::new(),
             first_step: None,
             last_step: None,
+            evaluating: None,
             reason: String::new(),
             ended: None,
         };

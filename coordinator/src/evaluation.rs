@@ -77,7 +77,7 @@ pub struct Evaluated {
     pub epoch: u32,
     /// The generation that scored it.
     pub generation: u64,
-    /// From the first score to the figures, seconds.
+    /// From its step's commit to the figures, seconds; from the first scores where a coordinator before this one saw that.
     pub seconds: f64,
     /// The figures.
     pub metrics: Metrics,

@@ -24,6 +24,8 @@ impl Driver {
             u32::try_from(last / self.steps_per_epoch()).unwrap_or(u32::MAX)
         });
         if began {
+            // Scores come many at a time: the first of them are long under way.
+            self.evaluating = self.last_step.map(|committed| (step, committed));
             self.parts
                 .observer
                 .tell(RunEvent::EvaluationBegan { epoch, samples });
@@ -81,7 +83,12 @@ impl Driver {
         .await;
     }
 
-    fn keep_evaluation(&mut self, evaluated: Evaluated) {
+    fn keep_evaluation(&mut self, mut evaluated: Evaluated) {
+        if let Some((step, committed)) = self.evaluating
+            && step == evaluated.step
+        {
+            evaluated.seconds = committed.elapsed().as_secs_f64();
+        }
         self.parts.store.evaluation(&evaluated);
         self.parts.history.push_evaluation(evaluated.clone());
         let best_before = self.shown.best;
