@@ -62,6 +62,12 @@ pub(crate) enum WorkerError {
          train.learning_rate_*, set train.clip_norm, or look at its pictures"
     )]
     NotFinite { step: u64, loss: f64, norm: f64 },
+    /// A score is not a number, so no figure can be made of it.
+    #[error(
+        "evaluation after {step} steps: a score of image {sample} is not a number: the model has diverged; start again with \
+         lower train.learning_rate_* or train.clip_norm set"
+    )]
+    Diverged { step: u64, sample: u32 },
     /// A checkpoint does not fit this run.
     #[error("checkpoint of step {step}: {reason}")]
     Checkpoint { step: u64, reason: String },
@@ -90,6 +96,7 @@ impl WorkerError {
             Self::Data(_)
             | Self::Weights(_)
             | Self::NotFinite { .. }
+            | Self::Diverged { .. }
             | Self::Input { .. }
             | Self::Checkpoint { .. } => exit::DATA,
             Self::Index(_)
@@ -106,9 +113,11 @@ impl WorkerError {
             Self::Ended(_) | Self::Link(_) | Self::Regroup(_) => None,
             _ if self.is_of_memory() => Some(Class::Memory),
             Self::Collective { .. } => Some(Class::Collective),
-            Self::Data(_) | Self::Weights(_) | Self::Input { .. } | Self::Checkpoint { .. } => {
-                Some(Class::Data)
-            }
+            Self::Data(_)
+            | Self::Weights(_)
+            | Self::Input { .. }
+            | Self::Diverged { .. }
+            | Self::Checkpoint { .. } => Some(Class::Data),
             Self::NotFinite { .. } => Some(Class::Numeric),
             Self::Config(_) => Some(Class::Config),
             Self::Index(_)

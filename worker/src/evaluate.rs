@@ -18,7 +18,7 @@ const MOST_UNSENT: Duration = Duration::from_secs(1);
 /// Scores the plan's rows and sends the logits; the coordinator computes every figure.
 ///
 /// # Errors
-/// When a picture cannot be read or the coordinator cannot be reached.
+/// When a picture cannot be read, the coordinator cannot be reached, or a score is no number.
 pub(crate) fn run(
     replica: &mut Replica,
     feed: &mut Feed,
@@ -96,6 +96,9 @@ impl Scores {
             let logits = on_host(&logits).map_err(torch)?; // the host waits for the device
             let classes = logits.len() / batch.len();
             for (&sample, logits) in batch.sample_ids.iter().zip(logits.chunks(classes.max(1))) {
+                if logits.iter().any(|logit| logit.is_nan()) {
+                    return Err(WorkerError::Diverged { step, sample });
+                }
                 if let Some(row) = rows.row_of(sample) {
                     self.rows.push(row);
                     self.logits.extend(logits);

@@ -64,6 +64,17 @@ fn numbers_that_are_none_end_the_run_with_all_samples_of_the_step() {
 }
 
 #[test]
+fn a_model_that_has_diverged_by_its_evaluation_ends_the_run_saying_so() {
+    let place = Place::with(36, 10);
+    // The only step of an epoch has good gradients and leaves bad weights.
+    let settings = ["train.learning_rate_head=1e38", "train.global_batch=36"];
+    let run = place.run("run", 2, &settings);
+
+    assert_eq!(run.code, Some(65), "{run:#?}");
+    assert!(run.err.contains("the model has diverged"), "{}", run.err);
+}
+
+#[test]
 fn an_unreadable_picture_ends_the_run_by_name_or_is_skipped_and_listed() {
     let place = Place::with(36, 10);
     // Given a picture whose header and end are fine and whose middle is not

@@ -66,6 +66,8 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
+        let spare = |member| self.roster.is_spare(member);
+        let spare = self.roster.get(worker).is_some_and(spare);
         let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
@@ -97,11 +99,12 @@ impl State {
             effects.extend(self.lose(worker, text.clone(), now));
         }
         if elsewhere {
-            // Its stream was all that was known of it.
+            // Its stream was all that was known of it. A spare that goes costs the run nothing.
             let class = self.verdict(worker, LossClass::Crash);
             effects.push(Effect::Warn { text: text.clone() });
-            let replaced = self.replace(worker, class, text, now);
-            effects.extend(replaced);
+            if !spare {
+                effects.extend(self.replace(worker, class, text, now));
+            }
             self.roster.forget(worker);
         } else if !left {
             let exit = Deadline::Exit(worker.clone());

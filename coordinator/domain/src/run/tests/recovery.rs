@@ -342,6 +342,26 @@ fn spares_take_over_without_a_start() {
 }
 
 #[test]
+fn a_spare_that_goes_costs_the_run_nothing() {
+    let budgets = Budgets {
+        crash: 0,
+        ..elastic(2).budgets
+    };
+    let mut sim = Sim::new(Config {
+        local: false,
+        budgets,
+        ..elastic(2)
+    });
+    for n in 0..3 {
+        sim.join(n);
+    }
+    sim.ready(0);
+    sim.ready(1);
+    sim.stream_lost(2);
+    assert_eq!(sim.reason, "training epoch 1 of 2");
+}
+
+#[test]
 fn spares_go_on_where_every_rank_was_told_to_end() {
     // Given a rank and a spare
     let mut sim = Sim::new(Config {
