@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::disturbed::{as_if_nothing_had_happened, ledger, start};
-use support::{Place, Run, Watched, distance, signal};
+use support::{Place, Run, Watched, distance, reaches, signal};
 use tch::Tensor;
 
 /// A conv weight, its momentum, and a batch norm's running mean.
@@ -313,8 +313,7 @@ fn by_speed_a_slow_worker_does_less_and_the_result_is_the_same_to_rounding() {
             while !over.load(Ordering::Relaxed) && Path::new(&format!("/proc/{pid}/stat")).exists()
             {
                 for (name, millis) in [("-STOP", 20), ("-CONT", 10)] {
-                    let mut kill = Command::new("kill");
-                    kill.args([name, &pid.to_string()]).output().unwrap();
+                    reaches(name, pid);
                     std::thread::sleep(Duration::from_millis(millis));
                 }
             }

@@ -5,11 +5,10 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::disturbed::{again, all_holds, start};
-use support::{Place, Watched, signal};
+use support::{Place, Watched, reaches, signal};
 
 /// Points that a worker comes by at the latest with the next epoch.
 const ON_ITS_WAY: &[(&str, &str)] = &[
@@ -257,9 +256,7 @@ fn all_are_told_to_end(faulty: &mut Faulty) {
     let pids = ["worker-0", "worker-1", "worker-2"].map(|name| faulty.run().newest_pid(name));
     for pid in pids {
         // One may be dead.
-        let _ = Command::new("kill")
-            .args(["-TERM", &pid.to_string()])
-            .output();
+        reaches("-TERM", pid);
     }
     signal("-TERM", faulty.run().pid());
 }

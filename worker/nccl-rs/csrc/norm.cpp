@@ -271,43 +271,6 @@ void backward(
   });
 }
 
-void check(
-    const at::Tensor& x,
-    const at::Tensor& weight,
-    const at::Tensor& bias,
-    const at::Tensor& residual,
-    const at::Tensor& means,
-    const at::Tensor& variances,
-    at::IntArrayRef sizes,
-    bool relu) {
-  constexpr auto layout = at::MemoryFormat::ChannelsLast;
-  TORCH_CHECK(x.dim() == 4 && x.device().is_cpu() && x.is_contiguous(layout),
-      "a batch to be normalised is not channels last on the CPU");
-  TORCH_CHECK(x.numel() > 0, "a batch to be normalised is empty");
-  TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
-      "a batch to be normalised is ", x.scalar_type());
-  TORCH_CHECK(relu || !residual.defined(), "what is added to a normalised batch goes through a ReLU");
-  TORCH_CHECK(!residual.defined() || (residual.sizes() == x.sizes() &&
-          residual.scalar_type() == x.scalar_type() && residual.device().is_cpu() &&
-          residual.is_contiguous(layout)),
-      "what is added to a normalised batch is not like it");
-  const int64_t samples = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-  const auto groups = static_cast<int64_t>(sizes.size());
-  const auto possible = [&](int64_t size) { return size > 0 && size <= x.size(0); };
-  TORCH_CHECK(std::all_of(sizes.begin(), sizes.end(), possible) && samples == x.size(0),
-      "groups of ", sizes, " samples do not make up ", x.size(0));
-  for (const auto& tensor : {weight, bias}) {
-    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
-            tensor.is_contiguous() && tensor.sizes() == at::IntArrayRef({x.size(1)}),
-        "weight or bias of a norm do not fit its channels");
-  }
-  for (const auto& tensor : {means, variances}) {
-    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
-            tensor.sizes() == at::IntArrayRef({groups, x.size(1)}),
-        "the place for a norm's statistics does not fit");
-  }
-}
-
 class Norm final : public torch::autograd::Function<Norm> {
  public:
   static at::Tensor forward(
@@ -368,7 +331,33 @@ at::Tensor norm(
     at::IntArrayRef sizes,
     double epsilon,
     bool relu) {
-  check(x, weight, bias, residual, means, variances, sizes, relu);
+  constexpr auto layout = at::MemoryFormat::ChannelsLast;
+  TORCH_CHECK(x.dim() == 4 && x.device().is_cpu() && x.is_contiguous(layout),
+      "a batch to be normalised is not channels last on the CPU");
+  TORCH_CHECK(x.numel() > 0, "a batch to be normalised is empty");
+  TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
+      "a batch to be normalised is ", x.scalar_type());
+  TORCH_CHECK(relu || !residual.defined(), "what is added to a normalised batch goes through a ReLU");
+  TORCH_CHECK(!residual.defined() || (residual.sizes() == x.sizes() &&
+          residual.scalar_type() == x.scalar_type() && residual.device().is_cpu() &&
+          residual.is_contiguous(layout)),
+      "what is added to a normalised batch is not like it");
+  const auto groups = static_cast<int64_t>(sizes.size());
+  const auto possible = [&](int64_t size) { return size > 0 && size <= x.size(0); };
+  // Each first: sizes that are none could add up to anything.
+  TORCH_CHECK(std::all_of(sizes.begin(), sizes.end(), possible) &&
+          std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == x.size(0),
+      "groups of ", sizes, " samples do not make up ", x.size(0));
+  for (const auto& tensor : {weight, bias}) {
+    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
+            tensor.is_contiguous() && tensor.sizes() == at::IntArrayRef({x.size(1)}),
+        "weight or bias of a norm do not fit its channels");
+  }
+  for (const auto& tensor : {means, variances}) {
+    TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
+            tensor.sizes() == at::IntArrayRef({groups, x.size(1)}),
+        "the place for a norm's statistics does not fit");
+  }
   const auto added = residual.defined() ? std::optional(residual) : std::nullopt;
   return Norm::apply(x, weight, bias, added, means, variances, sizes, epsilon, relu);
 }

@@ -117,11 +117,16 @@ impl Roster {
         self.wanted.max(8)
     }
 
-    /// Whether a worker of this roster waits, set up, while others are all that are wanted.
+    /// Whether others are all that are wanted, so that this worker of the roster has no place among them.
+    pub(crate) fn is_surplus(&self, member: &Member) -> bool {
+        let complete = self.groups.of(Group::Members).len() >= self.wanted as usize;
+        complete && !member.is_member()
+    }
+
+    /// Whether it is one of these and waits, set up, to take over.
     #[must_use]
     pub fn is_spare(&self, member: &Member) -> bool {
-        let complete = self.groups.of(Group::Members).len() >= self.wanted as usize;
-        complete && !member.is_member() && member.stands_by()
+        self.is_surplus(member) && member.stands_by()
     }
 
     /// How many it knows.

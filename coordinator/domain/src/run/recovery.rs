@@ -66,8 +66,6 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
-        let spare = |member| self.roster.is_spare(member);
-        let spare = self.roster.get(worker).is_some_and(spare);
         let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
@@ -99,12 +97,10 @@ impl State {
             effects.extend(self.lose(worker, text.clone(), now));
         }
         if elsewhere {
-            // Its stream was all that was known of it. A spare that goes costs the run nothing.
+            // Its stream was all that was known of it.
             let class = self.verdict(worker, LossClass::Crash);
             effects.push(Effect::Warn { text: text.clone() });
-            if !spare {
-                effects.extend(self.replace(worker, class, text, now));
-            }
+            effects.extend(self.replace(worker, class, text, now));
             self.roster.forget(worker);
         } else if !left {
             let exit = Deadline::Exit(worker.clone());

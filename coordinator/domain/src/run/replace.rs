@@ -5,7 +5,8 @@ use super::{Deadline, Effect, Millis, Phase, State, StopCause, StopWish};
 use crate::membership::{Group, Process, WorkerId};
 
 impl State {
-    /// Notes the failure in its class's budget: a process of this machine is started again, or the run ends.
+    /// Notes the failure in its class's budget: a process of this machine is started again, or the run ends. Without a worker
+    /// beyond those wanted the run has all that it needs, so that one's failure costs nothing.
     pub(super) fn replace(
         &mut self,
         worker: &WorkerId,
@@ -13,6 +14,10 @@ impl State {
         text: String,
         now: Millis,
     ) -> Vec<Effect> {
+        let lost = self.roster.get(worker);
+        if lost.is_some_and(|member| self.roster.is_surplus(member)) {
+            return Vec::new();
+        }
         let budgets = self.config.budgets;
         match self.losses.note(class, &budgets, now) {
             Ok(()) => {

@@ -345,6 +345,7 @@ fn spares_take_over_without_a_start() {
 fn a_spare_that_goes_costs_the_run_nothing() {
     let budgets = Budgets {
         crash: 0,
+        hang: 0,
         ..elastic(2).budgets
     };
     let mut sim = Sim::new(Config {
@@ -352,12 +353,26 @@ fn a_spare_that_goes_costs_the_run_nothing() {
         budgets,
         ..elastic(2)
     });
-    for n in 0..3 {
+    for n in 0..4 {
         sim.join(n);
     }
     sim.ready(0);
     sim.ready(1);
     sim.stream_lost(2);
+    assert_eq!(sim.reason, "training epoch 1 of 2");
+    // Nor does one that is not heard of any more.
+    for _ in 0..6 {
+        sim.pass(1000);
+        sim.beat(0, "", false);
+        sim.beat(1, "", false);
+    }
+    assert!(
+        sim.warnings()
+            .iter()
+            .any(|text| text.starts_with("worker-3 hangs")),
+        "{:?}",
+        sim.warnings()
+    );
     assert_eq!(sim.reason, "training epoch 1 of 2");
 }
 
