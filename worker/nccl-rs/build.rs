@@ -18,10 +18,12 @@ fn main() {
     compiler(&libtorch)
         .file("csrc/shim.cpp")
         .compile("nccl_rs_shim");
+    // These are: loops over elements, of which compilers make vectors. Nobody asks for errno after a root.
     compiler(&libtorch)
         .opt_level(3)
-        .file("csrc/norm.cpp")
-        .compile("nccl_rs_norm");
+        .flag_if_supported("-fno-math-errno")
+        .files(["csrc/norm.cpp", "csrc/update.cpp"])
+        .compile("nccl_rs_kernels");
     println!("cargo:rustc-check-cfg=cfg(cuda)");
     if cuda {
         println!("cargo:rustc-cfg=cuda");

@@ -8,69 +8,58 @@
 #include <numeric>
 #include <vector>
 
-#include "norm_kernels.hpp"
+#include "norm_planes.hpp"
+#include "norm_rows.hpp"
+#include "wide.hpp"
 
 namespace nrs {
 namespace {
 
-using rows::Bfloat16;
-using rows::Channels;
-using rows::Extent;
+using norms::Bfloat16;
+using norms::Channels;
+using norms::Extent;
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 
-#define NRS_INLINED __attribute__((always_inline))
-// The instructions that nearly every x86 of today has, while the program itself is built for all of them.
-#if defined(__x86_64__)
-#define NRS_WIDE __attribute__((target("avx2,fma")))
-bool is_wide() {
-  static const bool wide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return wide;
-}
-#else
-#define NRS_WIDE
-bool is_wide() {
-  return false;
-}
-#endif
-
-// Runs a body that is inlined here, and with it all that it calls, as compiled for these instructions or for any.
-template <class F>
-NRS_WIDE void run_wide(const F& body) {
-  body();
-}
-template <class F>
-void run(const F& body) {
-  is_wide() ? run_wide(body) : body();
-}
-
-// Rows of one group: few enough to stay near, and to be added up in float; more groups of them make no other sums,
+// A stretch of one group: small enough to stay near, and to be added up in float; more groups make no other sums,
 // whatever the number of threads.
 struct Stretch {
   int64_t group;
-  int64_t first;
+  int64_t place;  // of its first element
   Extent extent;
 };
 
 constexpr int64_t kElements = 1 << 16;
 
-// Rows of a group, spread evenly, of which about its mean is made.
+// Elements of a channel of a group, spread evenly, of which about its mean is made.
 constexpr int64_t kTaken = 16;
 
 // Of each group: what normalises it, `[C]` each.
 enum Row : int64_t { kMean, kScale, kOffset, kInverse, kSlope, kLevel, kRowsOfStatistics };
 
-// A batch as rows of channels, cut into stretches.
-struct Rows {
-  Rows(const at::Tensor& x, at::IntArrayRef sizes) : channels(x.size(1)) {
-    const int64_t most = std::clamp<int64_t>(kElements / channels, 16, 512);
+// Whether a batch lies plane by plane, and not with channels last.
+bool is_planar(const at::Tensor& x) {
+  return !x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+at::MemoryFormat format_of(const at::Tensor& x) {
+  return is_planar(x) ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+}
+
+// A batch, cut into stretches.
+struct Batch {
+  Batch(const at::Tensor& x, at::IntArrayRef sizes)
+      : channels(x.size(1)), width(is_planar(x) ? x.size(2) * x.size(3) : 1) {
+    const int64_t row = channels * width;
+    const int64_t most = std::clamp<int64_t>(kElements / row, width > 1 ? 1 : 16, 512);
+    const int64_t rows_of_sample = x.size(2) * x.size(3) / width;
     int64_t first = 0;
     for (size_t group = 0; group < sizes.size(); ++group) {
-      const int64_t end = first + sizes[group] * x.size(2) * x.size(3);
-      rows.push_back(end - first);
+      const int64_t end = first + sizes[group] * rows_of_sample;
+      counts.push_back((end - first) * width);
       for (; first < end; first += std::min(most, end - first)) {
-        const Extent extent{std::min(most, end - first), channels};
-        stretches.push_back({static_cast<int64_t>(group), first, extent});
+        const Extent extent{std::min(most, end - first), channels, width};
+        stretches.push_back({static_cast<int64_t>(group), first * row, extent});
       }
     }
   }
@@ -84,14 +73,14 @@ struct Rows {
       float* const own = sums + index * 2 * channels;
       sum(stretch, own, own + channels);
     });
-    std::vector<double> total(rows.size() * 2 * channels);
+    std::vector<double> total(counts.size() * 2 * channels);
     for (int64_t index = 0; index < count(); ++index) {
       double* const of_group = total.data() + stretches[index].group * 2 * channels;
       for (int64_t c = 0; c < 2 * channels; ++c) {
         of_group[c] += sums[index * 2 * channels + c];
       }
     }
-    for (size_t group = 0; group < rows.size(); ++group) {
+    for (size_t group = 0; group < counts.size(); ++group) {
       const double* const of_group = total.data() + group * 2 * channels;
       for (int64_t c = 0; c < channels; ++c) {
         take(group, c, of_group[c], of_group[channels + c]);
@@ -114,8 +103,9 @@ struct Rows {
   }
 
   int64_t channels;
-  // Of each group.
-  std::vector<int64_t> rows;
+  int64_t width;
+  // Elements of a channel in each group.
+  std::vector<int64_t> counts;
   std::vector<Stretch> stretches;
 };
 
@@ -141,9 +131,9 @@ struct Statistics {
   int64_t channels;
 };
 
-template <class T>
+template <class Layout, class T>
 void forward(
-    const Rows& batch,
+    const Batch& batch,
     const at::Tensor& x,
     const at::Tensor& residual,
     const Statistics& statistics,
@@ -157,18 +147,20 @@ void forward(
   const int64_t channels = batch.channels;
   const T* const from = data<T>(x);
   // Squares of differences to about the mean lose little where that is far from 0. One value alone may lie far from it.
-  int64_t first = 0;
-  for (size_t group = 0; group < batch.rows.size(); ++group) {
-    const int64_t height = batch.rows[group];
-    const int64_t taken = std::min(height, kTaken);
-    for (int64_t c = 0; c < channels; ++c) {
-      float sum = 0.0f;
-      for (int64_t n = 0; n < taken; ++n) {
-        sum += rows::load(from[(first + n * height / taken) * channels + c]);
+  const T* own = from;
+  for (size_t group = 0; group < batch.counts.size(); ++group) {
+    const int64_t count = batch.counts[group];
+    const int64_t taken = std::min(count, kTaken);
+    float* const about = statistics.row(group, kMean);
+    std::fill_n(about, channels, 0.0f);
+    for (int64_t n = 0; n < taken; ++n) {
+      const int64_t at = n * count / taken;
+      const T* const place = own + at / batch.width * batch.width * channels + at % batch.width;
+      for (int64_t c = 0; c < channels; ++c) {
+        about[c] += norms::load(place[c * batch.width]) / static_cast<float>(taken);
       }
-      statistics.row(group, kMean)[c] = sum / static_cast<float>(taken);
     }
-    first += height;
+    own += count * channels;
   }
   auto mean = means.accessor<float, 2>();
   auto variance = variances.accessor<float, 2>();
@@ -176,12 +168,12 @@ void forward(
   const float* const beta = data<float>(bias);
   batch.sums(
       [&](const Stretch& stretch, float* sum, float* squares) {
-        const T* const own = from + stretch.first * channels;
+        const T* const own = from + stretch.place;
         const float* const shift = statistics.row(stretch.group, kMean);
-        run([&]() NRS_INLINED { rows::moments(stretch.extent, own, shift, sum, squares); });
+        run([&]() NRS_INLINED { Layout::moments(stretch.extent, own, shift, sum, squares); });
       },
       [&](size_t group, int64_t c, double sum, double squares) {
-        const auto count = static_cast<double>(batch.rows[group]);
+        const auto count = static_cast<double>(batch.counts[group]);
         const double centre = statistics.row(group, kMean)[c] + sum / count;
         const double own = (squares - sum * sum / count) / count;
         const double spread = own < 0.0 ? 0.0 : own;
@@ -195,18 +187,18 @@ void forward(
         statistics.row(group, kOffset)[c] = static_cast<float>(beta[c] - centre * scale);
       });
   batch.each([&](const Stretch& stretch, int64_t) {
-    const int64_t at = stretch.first * channels;
+    const int64_t at = stretch.place;
     const Channels of = statistics.of(stretch.group);
     const Extent extent = stretch.extent;
     T* const to = data<T>(y) + at;
     const T* const own = from + at;
     if (residual.defined()) {
       const T* const other = data<T>(residual) + at;
-      run([&]() NRS_INLINED { rows::apply<true, true>(extent, own, other, of, to); });
+      run([&]() NRS_INLINED { Layout::template apply<true, true>(extent, own, other, of, to); });
     } else {
       run([&]() NRS_INLINED {
-        relu ? rows::apply<false, true>(extent, own, own, of, to)
-             : rows::apply<false, false>(extent, own, own, of, to);
+        relu ? Layout::template apply<false, true>(extent, own, own, of, to)
+             : Layout::template apply<false, false>(extent, own, own, of, to);
       });
     }
   });
@@ -214,9 +206,9 @@ void forward(
 
 // `y` is defined where a residual was added; then `passed` is what passes it, and with that the residual's
 // gradient.
-template <class T>
+template <class Layout, class T>
 void backward(
-    const Rows& batch,
+    const Batch& batch,
     const at::Tensor& dy,
     const at::Tensor& x,
     const at::Tensor& y,
@@ -226,13 +218,12 @@ void backward(
     const at::Tensor& of_weight,
     const at::Tensor& of_bias,
     const at::Tensor& dx) {
-  const int64_t channels = batch.channels;
   const bool again = relu && !y.defined();
   float* const weights = data<float>(of_weight);
   float* const biases = data<float>(of_bias);
   batch.sums(
       [&](const Stretch& stretch, float* sum, float* products) {
-        const int64_t at = stretch.first * channels;
+        const int64_t at = stretch.place;
         const Channels of = statistics.of(stretch.group);
         const Extent extent = stretch.extent;
         const T* const g = data<T>(dy) + at;
@@ -240,12 +231,12 @@ void backward(
         const T* const result = y.defined() ? data<T>(y) + at : nullptr;
         T* const to = y.defined() ? data<T>(passed) + at : nullptr;
         run([&]() NRS_INLINED {
-          again ? rows::gradient_sums<true>(extent, g, own, result, of, to, sum, products)
-                : rows::gradient_sums<false>(extent, g, own, result, of, to, sum, products);
+          again ? Layout::template gradient_sums<true>(extent, g, own, result, of, to, sum, products)
+                : Layout::template gradient_sums<false>(extent, g, own, result, of, to, sum, products);
         });
       },
       [&](size_t group, int64_t c, double sum, double products) {
-        const auto count = static_cast<double>(batch.rows[group]);
+        const auto count = static_cast<double>(batch.counts[group]);
         const double inverse = statistics.row(group, kInverse)[c];
         const double scale = statistics.row(group, kScale)[c];
         weights[c] += static_cast<float>(products * inverse);
@@ -256,7 +247,7 @@ void backward(
       });
   const T* const through = data<T>(y.defined() ? passed : dy);
   batch.each([&](const Stretch& stretch, int64_t) {
-    const int64_t at = stretch.first * channels;
+    const int64_t at = stretch.place;
     const Channels of = statistics.of(stretch.group);
     const Extent extent = stretch.extent;
     const float* const slope = statistics.row(stretch.group, kSlope);
@@ -265,8 +256,8 @@ void backward(
     const T* const own = data<T>(x) + at;
     T* const to = data<T>(dx) + at;
     run([&]() NRS_INLINED {
-      again ? rows::gradient<true>(extent, g, own, of, slope, level, to)
-            : rows::gradient<false>(extent, g, own, of, slope, level, to);
+      again ? Layout::template gradient<true>(extent, g, own, of, slope, level, to)
+            : Layout::template gradient<false>(extent, g, own, of, slope, level, to);
     });
   });
 }
@@ -285,12 +276,14 @@ class Norm final : public torch::autograd::Function<Norm> {
       double epsilon,
       bool relu) {
     const at::Tensor residual = added.value_or(at::Tensor());
-    const Rows batch(x, sizes);
+    const Batch batch(x, sizes);
     const auto groups = static_cast<int64_t>(sizes.size());
     const auto kept = at::empty({groups, kRowsOfStatistics, batch.channels}, at::kFloat);
     const auto y = at::empty_like(x);
-    const auto compute = x.scalar_type() == at::kFloat ? &nrs::forward<float>
-                                                       : &nrs::forward<Bfloat16>;
+    const bool wide = x.scalar_type() == at::kFloat;
+    const auto compute = is_planar(x)
+        ? wide ? &nrs::forward<norms::Planes, float> : &nrs::forward<norms::Planes, Bfloat16>
+        : wide ? &nrs::forward<norms::Rows, float> : &nrs::forward<norms::Rows, Bfloat16>;
     compute(
         batch, x, residual, Statistics(kept), weight, bias, means, variances, epsilon, relu, y);
     context->save_for_backward({x, kept, residual.defined() ? y : at::Tensor()});
@@ -305,14 +298,16 @@ class Norm final : public torch::autograd::Function<Norm> {
     const auto &x = saved[0], &kept = saved[1], &y = saved[2];
     const bool relu = context->saved_data["relu"].toBool();
     const auto sizes = context->saved_data["sizes"].toIntVector();
-    const auto dy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
-    const Rows batch(x, sizes);
+    const auto dy = gradients[0].contiguous(format_of(x));
+    const Batch batch(x, sizes);
     const auto of_weight = at::zeros({batch.channels}, at::kFloat);
     const auto of_bias = at::zeros({batch.channels}, at::kFloat);
     const auto dx = at::empty_like(x);
     const auto passed = y.defined() ? at::empty_like(x) : dy;
-    const auto compute = x.scalar_type() == at::kFloat ? &nrs::backward<float>
-                                                       : &nrs::backward<Bfloat16>;
+    const bool wide = x.scalar_type() == at::kFloat;
+    const auto compute = is_planar(x)
+        ? wide ? &nrs::backward<norms::Planes, float> : &nrs::backward<norms::Planes, Bfloat16>
+        : wide ? &nrs::backward<norms::Rows, float> : &nrs::backward<norms::Rows, Bfloat16>;
     compute(batch, dy, x, y, Statistics(kept), relu, passed, of_weight, of_bias, dx);
     const at::Tensor none;
     return {dx, of_weight, of_bias, y.defined() ? passed : none, none, none, none, none, none};
@@ -331,16 +326,15 @@ at::Tensor norm(
     at::IntArrayRef sizes,
     double epsilon,
     bool relu) {
-  constexpr auto layout = at::MemoryFormat::ChannelsLast;
-  TORCH_CHECK(x.dim() == 4 && x.device().is_cpu() && x.is_contiguous(layout),
-      "a batch to be normalised is not channels last on the CPU");
+  TORCH_CHECK(x.dim() == 4 && x.device().is_cpu() && x.is_contiguous(format_of(x)),
+      "a batch to be normalised is neither contiguous nor channels last on the CPU");
   TORCH_CHECK(x.numel() > 0, "a batch to be normalised is empty");
   TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
       "a batch to be normalised is ", x.scalar_type());
   TORCH_CHECK(relu || !residual.defined(), "what is added to a normalised batch goes through a ReLU");
   TORCH_CHECK(!residual.defined() || (residual.sizes() == x.sizes() &&
           residual.scalar_type() == x.scalar_type() && residual.device().is_cpu() &&
-          residual.is_contiguous(layout)),
+          residual.is_contiguous(format_of(x))),
       "what is added to a normalised batch is not like it");
   const auto groups = static_cast<int64_t>(sizes.size());
   const auto possible = [&](int64_t size) { return size > 0 && size <= x.size(0); };

@@ -7,7 +7,8 @@ namespace nrs {
 
 // Normalises `x`, `[B, C, H, W]`, of which every `sizes[g]` samples, one group behind the other, are normalised by their
 // own statistics; these go to row g of `means` and `variances`, `[groups, C]`. If `relu`, adds `residual`, like `x` and
-// perhaps undefined, and puts 0 for what is below. On the CPU, channels last, float or bfloat16; everything else is float.
+// perhaps undefined, and puts 0 for what is below. On the CPU, contiguous or channels last, float or bfloat16; everything
+// else is float.
 at::Tensor norm(
     const at::Tensor& x,
     const at::Tensor& weight,

@@ -7,6 +7,7 @@
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <unordered_set>
@@ -268,6 +269,23 @@ inline void attach_gradients(nrs_reducer& reducer) {
       buffer.zero_();
     }
   }
+}
+
+// The norm of all gradients' sums as one vector, after a reduction.
+inline double norm_of_sums(const nrs_reducer& reducer) {
+  at::NoGradGuard no_grad;
+  if (reducer.shared) {
+    return std::sqrt(reducer.shared->squares());
+  }
+  if (!reducer.flat_sums.at(0).device().is_cpu()) {
+    // The host waits for the device once.
+    return at::linalg_vector_norm(at::stack(at::_foreach_norm(reducer.flat_sums))).item<double>();
+  }
+  double squares = 0.0;
+  for (const auto& sums : reducer.flat_sums) {
+    squares += sum_of_squares(sums);
+  }
+  return std::sqrt(squares);
 }
 
 // Takes the views of the buckets away from the parameters again, so that nobody is left who uses the

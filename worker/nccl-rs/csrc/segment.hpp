@@ -58,6 +58,7 @@ struct SharedPlace {
 struct BucketProgress {
   std::atomic<uint64_t> ready;    // its own gradients are in its segment
   std::atomic<uint64_t> reduced;  // the sums of its share of the elements are there
+  std::atomic<double> squares;    // of these sums, added up; there before `reduced` says so
 };
 
 // The first bytes of a segment. A process writes to its own only.

@@ -26,6 +26,7 @@
 
 #include "group.hpp"
 #include "segment.hpp"
+#include "update.hpp"
 
 namespace nrs {
 
@@ -116,7 +117,12 @@ class SharedSum {
   // Waits until all sums are there. What is beside the gradients has its own in place.
   void finish() {
     if (segments_.size() == 1) {
-      return;  // the addends are the sums
+      // The addends are the sums.
+      squares_ = 0.0;
+      for (size_t bucket = 0; bucket < gradients(); ++bucket) {
+        squares_ += sum_of_squares(buckets_[bucket]);
+      }
+      return;
     }
     const size_t last = buckets_.size() - 1;
     if (beside_.defined()) {
@@ -140,10 +146,21 @@ class SharedSum {
       }
     }
     const at::Tensor beside = beside_.defined() ? at::cat(sums_of(last)) : at::Tensor();
+    squares_ = 0.0;
+    for (size_t bucket = 0; bucket < gradients(); ++bucket) {
+      for (const auto& segment : segments_) {
+        squares_ += segment->bucket(bucket).squares.load(std::memory_order_relaxed);
+      }
+    }
     require_whole();
     if (beside.defined()) {
       beside_.copy_(beside);
     }
+  }
+
+  // The sum of the squares of all gradients' sums, after `finish`: the same bits on all ranks.
+  double squares() const {
+    return squares_;
   }
 
   // Lets nobody wait for this rank's sums in this step any more.
@@ -192,9 +209,6 @@ class SharedSum {
   // How long after the group's end the last sums may take at most: far more than they do.
   static constexpr std::chrono::seconds kLastSums{1};
 
-  // Elements that are summed at a time: they stay in a core's cache.
-  static constexpr int64_t kStretch = 1 << 15;
-
   SharedSum(nrs_group& group, const std::vector<at::Tensor>& buckets, const at::Tensor& beside)
       : group_(group),
         rank_(static_cast<size_t>(group.group->getRank())),
@@ -214,6 +228,11 @@ class SharedSum {
     }
   }
 
+  // How many of the buckets are gradients.
+  size_t gradients() const {
+    return buckets_.size() - (beside_.defined() ? 1 : 0);
+  }
+
   static void collect(nrs_work* started) {
     std::unique_ptr<nrs_work> work(started);
     wait(*work);
@@ -222,8 +241,7 @@ class SharedSum {
   // Lets each bucket's storage be its place in the own segment. Views of it, such as the
   // parameters' gradients, follow, since they share the storage.
   void move_in() {
-    const size_t moved = buckets_.size() - (beside_.defined() ? 1 : 0);
-    for (size_t bucket = 0; bucket < moved; ++bucket) {
+    for (size_t bucket = 0; bucket < gradients(); ++bucket) {
       char* data = own_->data(buckets_.size(), offsets_[bucket]);
       auto* kept = new std::shared_ptr<Segment>(own_);
       buckets_[bucket].storage().unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(
@@ -272,22 +290,35 @@ class SharedSum {
         return;
       }
     }
-    sum(bucket, share(rank_, bucket), share(rank_ + 1, bucket));
+    const double squares = sum(bucket, share(rank_, bucket), share(rank_ + 1, bucket));
+    own_->bucket(bucket).squares.store(squares, std::memory_order_relaxed);
     own_->bucket(bucket).reduced.store(step_, std::memory_order_release);
     own_->announce();
     stages_[bucket] = Stage::kSummed;
   }
 
-  void sum(size_t bucket, int64_t begin, int64_t end) {
-    const size_t ranks = segments_.size();
-    for (int64_t from = begin; from < end; from += kStretch) {
-      const int64_t to = std::min(end, from + kStretch);
-      auto into = sums(rank_, bucket, from, to);
-      at::add_out(into, part(0, bucket, from, to), part(1, bucket, from, to));
-      for (size_t rank = 2; rank < ranks; ++rank) {
-        into.add_(part(rank, bucket, from, to));
-      }
+  // Answers the sum of the sums' squares.
+  double sum(size_t bucket, int64_t begin, int64_t end) {
+    if (begin >= end) {
+      return 0.0;
     }
+    auto into = sums(rank_, bucket, begin, end);
+    std::vector<at::Tensor> addends;
+    std::vector<const float*> floats;
+    for (size_t rank = 0; rank < segments_.size(); ++rank) {
+      addends.push_back(part(rank, bucket, begin, end));
+    }
+    if (into.scalar_type() != at::kFloat) {
+      at::add_out(into, addends[0], addends[1]);
+      for (size_t rank = 2; rank < addends.size(); ++rank) {
+        into.add_(addends[rank]);
+      }
+      return sum_of_squares(into);
+    }
+    for (const auto& addend : addends) {
+      floats.push_back(addend.data_ptr<float>());
+    }
+    return sum_floats(end - begin, floats, into.data_ptr<float>());
   }
 
   // Whether a rank has got to this step; with a deadline it returns only once that is so.
@@ -350,6 +381,7 @@ class SharedSum {
   std::vector<int64_t> tokens_;
   std::vector<Stage> stages_;
   uint64_t step_ = 0;
+  double squares_ = 0.0;  // of this step's sums, over all ranks
   SharedPlace found_;
   std::exception_ptr failure_;  // of this step, and not told yet
   Deadline latest_ = Deadline::max();  // for the last sums, once the group is over

@@ -334,6 +334,10 @@ nrs_failure* nrs_reducer_flat_sum(nrs_reducer* reducer, size_t index, at::Tensor
   return guarded([&] { *out = new at::Tensor(reducer->flat_sums.at(index)); });
 }
 
+nrs_failure* nrs_reducer_norm(const nrs_reducer* reducer, double* out) {
+  return guarded([&] { *out = nrs::norm_of_sums(*reducer); });
+}
+
 nrs_failure* nrs_reducer_require_whole(const nrs_reducer* reducer) {
   return guarded([&] {
     if (reducer->shared) {

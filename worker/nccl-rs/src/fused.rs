@@ -1,5 +1,6 @@
 //! Optimizer updates of many parameters in one call: on CUDA a few kernels for all of them instead of several for each,
-//! on the CPU one pass over memory instead of several. libtorch has them and tch does not bind them.
+//! which libtorch has and tch does not bind; on the CPU, for float32, one pass over memory of our own, in which gradients
+//! are multiplied on the way and what becomes of an element does not depend on where in a list it lies.
 
 use tch::{TchError, Tensor};
 
@@ -185,6 +186,88 @@ mod tests {
             all(&squares, 0.0199);
             all(&gradients, gradient);
         }
+    }
+
+    /// Values that repeat only after far more elements than are taken at a time.
+    fn wave(size: i64, scale: f64, kind: Kind) -> Tensor {
+        let places = Tensor::arange(size, (Kind::Double, Device::Cpu));
+        ((places * 0.7391).sin() * scale).to_kind(kind)
+    }
+
+    /// Four updates by either rule of a parameter in pieces that end at `cuts`: its values and its state.
+    fn walk(sgd_rule: bool, kind: Kind, cuts: &[i64]) -> Vec<Tensor> {
+        let size = 150_011;
+        let tensors: Vec<Tensor> = [1.0, 0.0, 0.0].map(|scale| wave(size, scale, kind)).into();
+        for step in 1..=4 {
+            let gradient = wave(size, 10f64.powi(2 - step), kind);
+            let pieces = |tensor: &Tensor| -> Vec<Tensor> {
+                let ends = cuts.iter().copied().chain([size]);
+                let begins = [0].into_iter().chain(cuts.iter().copied());
+                let bounds = begins.zip(ends);
+                bounds
+                    .map(|(from, to)| tensor.narrow(0, from, to - from))
+                    .collect()
+            };
+            let [values, first, second] = [0, 1, 2].map(|index| pieces(&tensors[index]));
+            let gradients = pieces(&gradient);
+            if sgd_rule {
+                let rule = Sgd {
+                    rate: 0.03,
+                    momentum: 0.9,
+                    decay: 0.01,
+                };
+                sgd(&values, &gradients, &first, 0.37, rule).unwrap();
+            } else {
+                let (rate, decay, step) = (0.03, 0.01, step as u64);
+                let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+                let rule = AdamW {
+                    rate,
+                    beta1,
+                    beta2,
+                    epsilon,
+                    decay,
+                    step,
+                };
+                adamw(&values, &gradients, [&first, &second], 0.37, rule).unwrap();
+            }
+        }
+        tensors
+    }
+
+    #[test]
+    fn float32_is_as_near_to_float64_as_libtorchs_and_the_same_wherever_an_element_lies() {
+        for sgd_rule in [true, false] {
+            let exact = walk(sgd_rule, Kind::Double, &[]);
+            let whole = walk(sgd_rule, Kind::Float, &[]);
+            let cut = walk(
+                sgd_rule,
+                Kind::Float,
+                &[1, 8, 1003, 65_536, 65_543, 149_999],
+            );
+            for ((exact, whole), cut) in exact.iter().zip(&whole).zip(&cut) {
+                assert!(whole.equal(cut), "{sgd_rule}");
+                let error = (whole.to_kind(Kind::Double) - exact).abs().max();
+                assert!(error.double_value(&[]) < 2e-6, "{sgd_rule}: {error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none_and_spoils_nothing_else() {
+        let rule = Sgd {
+            rate: 0.1,
+            momentum: 0.5,
+            decay: 0.0,
+        };
+        let [values, gradients, buffers] = [1.0, 1.0, 0.0]
+            .map(|value| vec![Tensor::full([100], value, (Kind::Float, Device::Cpu))]);
+        let _ = gradients[0].get(41).fill_(f64::NAN);
+        let _ = gradients[0].get(97).fill_(f64::INFINITY);
+        sgd(&values, &gradients, &buffers, 1.0, rule).unwrap();
+        assert_eq!(values[0].isnan().sum(Kind::Int64).int64_value(&[]), 1);
+        assert_eq!(values[0].isinf().sum(Kind::Int64).int64_value(&[]), 1);
+        let rest = values[0].eq_tensor(&Tensor::from(0.9f32)).sum(Kind::Int64);
+        assert_eq!(rest.int64_value(&[]), 98);
     }
 
     #[test]

@@ -216,13 +216,23 @@ impl Reducer {
     }
 
     /// [`Reducer::sums`] again, as few flat tensors, in the order of reduction: for what concerns every
-    /// element alike, such as norms.
+    /// element alike.
     ///
     /// # Errors
     /// [`Error::Torch`] when libtorch fails.
     pub fn flat_sums(&self) -> Result<Vec<Tensor>> {
         let sums = self.handle.flat_sums();
         sums.map_err(|failure| self.group.error("flat_sums", failure))
+    }
+
+    /// The Euclidean norm of all sums as one vector, after a reduction; the same on all ranks, to the bit. On the CPU
+    /// squares are added up in double precision, and through shared memory while the sums are made.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when the device fails.
+    pub fn norm(&self) -> Result<f64> {
+        let norm = self.handle.norm();
+        norm.map_err(|failure| self.group.error("norm", failure))
     }
 
     /// To be asked when [`Reducer::sums`] have been read: whether they were there all the while.

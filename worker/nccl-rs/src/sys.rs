@@ -265,6 +265,7 @@ unsafe extern "C" {
         index: usize,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
+    pub(crate) fn nrs_reducer_norm(reducer: *const Reducer, out: *mut f64) -> *mut Failure;
     pub(crate) fn nrs_reducer_require_whole(reducer: *const Reducer) -> *mut Failure;
     pub(crate) fn nrs_reducer_free(reducer: *mut Reducer) -> *mut Failure;
 }

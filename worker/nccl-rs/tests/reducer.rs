@@ -80,6 +80,18 @@ fn sums_equal(rank: &Rank, micro_batches: usize) {
             );
         }
         same_on_all_ranks(&group, &reducer.flat_sums().unwrap());
+
+        let gradients = alone
+            .parameters
+            .iter()
+            .map(|parameter| parameter.grad().to_kind(Kind::Double));
+        let squares: f64 = gradients
+            .map(|gradient| gradient.norm().double_value(&[]).powi(2))
+            .sum();
+        let norm = reducer.norm().unwrap();
+        let difference = (norm - squares.sqrt()).abs() / norm;
+        assert!(difference < 1e-6, "step {step}, norm: {difference:e} apart");
+        same_on_all_ranks(&group, &[Tensor::from(norm)]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! SGD with momentum and AdamW over two parameter groups, by libtorch's fused updates.
+//! SGD with momentum and AdamW over two parameter groups, by fused updates.
 //!
 //! tch's own optimizers cannot zero gradients that are views of the reducer's buckets; and here every tensor of the
 //! state has a name, a place in checkpoints and a place in the broadcast that makes replicas identical.
@@ -234,18 +234,6 @@ impl Optimizer {
         }
         Ok(())
     }
-}
-
-/// The norm of several tensors taken as one vector.
-///
-/// # Errors
-/// When the device fails.
-pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
-    let norms = tensors
-        .iter()
-        .map(Tensor::f_norm)
-        .collect::<Result<Vec<_>, TchError>>()?;
-    Tensor::f_stack(&norms, 0)?.f_norm()
 }
 
 #[cfg(test)]

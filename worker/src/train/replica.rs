@@ -12,7 +12,6 @@ use super::batch::DeviceBatch;
 use super::feed::Feed;
 use super::held::Held;
 use super::online::Online;
-use super::optimizer::norm;
 use super::schedule::Rates;
 use super::tally::{Seen, Tally, Wishes};
 use super::transfer;
@@ -28,8 +27,6 @@ pub(crate) struct Replica<'a> {
     reducer: Reducer,
     group: Arc<ProcessGroup>,
     held: &'a mut Held,
-    /// Where the sums of gradients are.
-    flat_sums: Vec<Tensor>,
     link: Arc<Link>,
     generation: u64,
     /// Steps committed.
@@ -123,7 +120,6 @@ impl<'a> Replica<'a> {
             reducer,
             group,
             held,
-            flat_sums,
             link,
             generation,
             step,
@@ -274,8 +270,7 @@ impl<'a> Replica<'a> {
         let tally = &self.held.work.tally;
         let seen = tally.read().map_err(self.torch())?;
         let correction = tally.correction(&seen);
-        let norm = tch::no_grad(|| norm(&self.flat_sums)?.f_double_value(&[]));
-        let norm = norm.map_err(self.torch())?;
+        let norm = self.reducer.norm().map_err(self.collective())?;
         self.reducer.require_whole().map_err(self.collective())?;
         Ok((seen, norm * correction))
     }

@@ -128,6 +128,14 @@ impl Reducer {
         (0..count).map(one).collect()
     }
 
+    /// The norm of all sums as one vector.
+    pub(crate) fn norm(&self) -> Result<f64, Failure> {
+        let mut norm = 0.0;
+        // SAFETY: valid reducer, whose sums are only read, and a place for a number.
+        check(unsafe { sys::nrs_reducer_norm(self.0.as_ptr(), &raw mut norm) })?;
+        Ok(norm)
+    }
+
     /// Fails where sums that were read may not have been there any more.
     pub(crate) fn require_whole(&self) -> Result<(), Failure> {
         // SAFETY: valid reducer, only read.
