@@ -5,7 +5,7 @@
 use tch::Tensor;
 
 use crate::build::{Builder, Init, Role, in_kind_of};
-use crate::norm::{Mode, Norm, Statistics};
+use crate::norm::{Mode, Norm, Statistics, Then};
 use crate::{Residual, Result, StackedProduct};
 
 /// `relu(bn(W x))`: the reference's `BasicLinear`.
@@ -52,9 +52,9 @@ impl BasicLinear {
         let (layers, out, batch) = y.size3()?;
         // Batch norm wants [B, channels], the channels of all layers side by side.
         let y = y.f_permute([2, 0, 1])?.f_reshape([batch, layers * out])?;
-        let y = self.norm.forward(&y, statistics, mode)?;
-        let mut y = y.f_view([batch, layers, out])?.f_transpose(0, 1)?;
-        Ok(if self.relu { y.f_relu_()? } else { y })
+        let then = if self.relu { Then::Relu } else { Then::Nothing };
+        let y = self.norm.forward(&y, then, statistics, mode)?;
+        Ok(y.f_view([batch, layers, out])?.f_transpose(0, 1)?)
     }
 
     /// Its K weights `[o, i]`, for layers of one stack that see different numbers of rows.

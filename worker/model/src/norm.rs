@@ -7,7 +7,7 @@
 use tch::{Kind, Tensor};
 
 use crate::build::{Builder, Role};
-use crate::{Result, TrunkNorm};
+use crate::{Result, TrainingNorm};
 
 /// torch's default, and the reference's.
 const EPSILON: f64 = 1e-5;
@@ -21,10 +21,10 @@ pub(crate) struct Norm {
     pub(crate) channels: i64,
     /// Where its statistics begin: all means, then all variances.
     pub(crate) offset: i64,
-    pub(crate) in_one_go: TrunkNorm,
+    pub(crate) in_one_go: TrainingNorm,
 }
 
-/// What a trunk does with what was normalised.
+/// What becomes of what was normalised.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Then<'a> {
     Nothing,
@@ -159,22 +159,8 @@ impl Statistics {
 }
 
 impl Norm {
-    /// Normalises `[B, channels]` or `[B, channels, H, W]`.
+    /// Normalises `[B, channels]` or `[B, channels, H, W]` and does what follows, in training in one go where there is a way.
     pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        statistics: &Statistics,
-        mode: Mode<'_>,
-    ) -> Result<Tensor> {
-        let affine = (
-            self.weight.f_view([self.channels])?,
-            self.bias.f_view([self.channels])?,
-        );
-        self.normalise(x, affine, 0, self.channels, statistics, mode)
-    }
-
-    /// Normalises `[B, channels, H, W]` and does what follows, in training in one go where there is a way.
-    pub(crate) fn forward_then(
         &self,
         x: &Tensor,
         then: Then<'_>,
@@ -186,17 +172,30 @@ impl Norm {
             Then::Relu => (None, true),
             Then::AddAndRelu(residual) => (Some(residual), true),
         };
+        let weight = self.weight.f_view([self.channels])?;
+        let bias = self.bias.f_view([self.channels])?;
         if let Mode::Train(MicroBatches { sizes, statistics }) = mode {
-            let affine = [&self.weight, &self.bias];
+            // A row is a picture of one pixel.
+            let row = x.dim() == 2;
+            let pictures = if row {
+                x.f_unsqueeze(2)?.f_unsqueeze(3)?
+            } else {
+                x.shallow_clone()
+            };
             let [means, variances] = [self.offset, self.offset + self.channels]
                 .map(|from| statistics.f_narrow(1, from, self.channels));
             let places = [&means?, &variances?];
-            let all = (self.in_one_go)(x, affine, places, sizes, EPSILON, residual, relu)?;
-            if let Some(y) = all {
-                return Ok(y);
+            let affine = [&weight, &bias];
+            let y = (self.in_one_go)(&pictures, affine, places, sizes, EPSILON, residual, relu)?;
+            if let Some(y) = y {
+                return Ok(if row {
+                    y.f_view([-1, self.channels])?
+                } else {
+                    y
+                });
             }
         }
-        let mut y = self.forward(x, statistics, mode)?;
+        let mut y = self.normalise(x, (weight, bias), 0, self.channels, statistics, mode)?;
         if let Some(residual) = residual {
             y = y.f_add_(residual)?;
         }

@@ -10,7 +10,7 @@ pub type StackedProduct = fn(&Tensor, &Tensor) -> Result<Tensor, TchError>;
 /// What it is given: the batch; weight and bias, `[C]`; where the means and the unbiased variances of all groups of samples
 /// are left, `[groups, C]` each; the samples in each group, which is normalised by itself; epsilon; a batch that is added
 /// before the ReLU, if any; whether there is a ReLU. `None`: it has no form for such a batch.
-pub type TrunkNorm = fn(
+pub type TrainingNorm = fn(
     &Tensor,
     [&Tensor; 2],
     [&Tensor; 2],
@@ -25,8 +25,8 @@ pub type TrunkNorm = fn(
 pub struct Operations {
     /// The head's stacked layers.
     pub product: StackedProduct,
-    /// The trunk's batch norms in training.
-    pub norm: TrunkNorm,
+    /// Batch norms in training.
+    pub norm: TrainingNorm,
 }
 
 impl Default for Operations {

@@ -62,7 +62,7 @@ impl ConvNorm {
         let (stride, padding, dilation) = ([self.stride; 2], [padding; 2], [dilation; 2]);
         let weight = self.laid_out_as(x)?;
         let x = x.f_conv2d(&weight, None::<&Tensor>, stride, padding, dilation, 1)?;
-        self.norm.forward_then(&x, then, statistics, mode)
+        self.norm.forward(&x, then, statistics, mode)
     }
 
     /// The weight in the kind and memory format of `x`. libtorch would turn a larger kernel to channels last as well, but

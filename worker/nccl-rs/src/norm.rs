@@ -1,4 +1,4 @@
-//! Batch normalisation in training with what follows it in a ResNet, in fewer passes over memory than libtorch's.
+//! Batch normalisation in training with what follows it, in fewer passes over memory than libtorch's.
 
 use tch::{Device, Kind, TchError, Tensor};
 
