@@ -16,13 +16,13 @@ fn main() {
     let cuda = lib.join("libtorch_cuda.so").exists();
 
     compiler(&libtorch)
-        .file("csrc/shim.cpp")
+        .files(["csrc/shim.cpp", "csrc/operations.cpp"])
         .compile("nccl_rs_shim");
     // These are: loops over elements, of which compilers make vectors. Nobody asks for errno after a root.
     compiler(&libtorch)
         .opt_level(3)
         .flag_if_supported("-fno-math-errno")
-        .files(["csrc/norm.cpp", "csrc/update.cpp"])
+        .files(["csrc/convolution.cpp", "csrc/norm.cpp", "csrc/update.cpp"])
         .compile("nccl_rs_kernels");
     println!("cargo:rustc-check-cfg=cfg(cuda)");
     if cuda {

@@ -47,11 +47,15 @@ fn config(graph: Graph) -> ModelConfig {
 
 /// libtorch's, and those that workers use.
 fn operations() -> [Operations; 2] {
-    let (product, norm) = (nccl_rs::stacked_product, nccl_rs::norm);
-    [Operations::default(), Operations { product, norm }]
+    let workers = Operations {
+        product: nccl_rs::stacked_product,
+        convolution: nccl_rs::convolution,
+        norm: nccl_rs::norm,
+    };
+    [Operations::default(), workers]
 }
 
-/// With libtorch's norms either way.
+/// With libtorch's trunk either way.
 fn compare_heads(graph: Graph, kind: Kind, compute: Kind, bound: f64) {
     tch::manual_seed(5);
     let images = Tensor::randn([5, 3, 64, 64], (kind, Device::Cpu)).to_kind(compute);
@@ -59,8 +63,11 @@ fn compare_heads(graph: Graph, kind: Kind, compute: Kind, bound: f64) {
         .lt(0.4)
         .to_kind(kind);
     let [expected, found] = operations().map(|operations| {
-        let norm = Operations::default().norm;
-        let operations = Operations { norm, ..operations };
+        let product = operations.product;
+        let operations = Operations {
+            product,
+            ..Operations::default()
+        };
         let model = HgatFc::with_operations(&config(graph), Device::Cpu, kind, 1, operations);
         pass(&model.unwrap(), &images, &targets)
     });

@@ -25,4 +25,4 @@ pub use build::{Parameter, Role};
 pub use config::{Backbone, Graph, ModelConfig, Residual};
 pub use error::{ModelError, Result};
 pub use hgat_fc::{Attention, HgatFc};
-pub use operations::{Operations, StackedProduct, TrainingNorm};
+pub use operations::{Convolution, Operations, StackedProduct, TrainingNorm};

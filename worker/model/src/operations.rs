@@ -5,6 +5,10 @@ use tch::{TchError, Tensor};
 /// `W xᵀ` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`.
 pub type StackedProduct = fn(&Tensor, &Tensor) -> Result<Tensor, TchError>;
 
+/// Convolves a batch `[B, C, H, W]` with weights `[O, C, k, k]`, by a stride and with a padding. `None`: it has no form for
+/// these that would be faster.
+pub type Convolution = fn(&Tensor, &Tensor, i64, i64) -> Result<Option<Tensor>, TchError>;
+
 /// Normalises a batch `[B, C, H, W]` in training, and with it what follows.
 ///
 /// What it is given: the batch; weight and bias, `[C]`; where the means and the unbiased variances of all groups of samples
@@ -25,6 +29,8 @@ pub type TrainingNorm = fn(
 pub struct Operations {
     /// The head's stacked layers.
     pub product: StackedProduct,
+    /// The trunk's convolutions in training.
+    pub convolution: Convolution,
     /// Batch norms in training.
     pub norm: TrainingNorm,
 }
@@ -34,6 +40,7 @@ impl Default for Operations {
     fn default() -> Self {
         Self {
             product: |weight, x| weight.f_bmm(&x.f_transpose(1, 2)?),
+            convolution: |_, _, _, _| Ok(None),
             norm: |_, _, _, _, _, _, _| Ok(None),
         }
     }

@@ -29,6 +29,7 @@
 //! ```
 
 mod buckets;
+mod convolution;
 mod cuda;
 mod error;
 #[allow(unsafe_code)]
@@ -48,6 +49,7 @@ mod upload;
 mod work;
 
 pub use buckets::{BucketSizes, Layout, assign_buckets};
+pub use convolution::convolution;
 pub use cuda::{load_cuda, nccl_unavailable_reason};
 pub use error::{Error, Result};
 pub use group::{GlooOptions, NcclOptions, ProcessGroup, ReduceOp};

@@ -178,6 +178,13 @@ unsafe extern "C" {
         x: *const CTensor,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
+    pub(crate) fn nrs_convolution(
+        x: *const CTensor,
+        weight: *const CTensor,
+        stride: i64,
+        padding: i64,
+        out: *mut *mut CTensor,
+    ) -> *mut Failure;
     pub(crate) fn nrs_norm(
         x: *const CTensor,
         weight: *const CTensor,

@@ -173,8 +173,11 @@ fn take_part(
     let description = Description::of(model_spec, data_spec);
     let config = description.config(model_spec.last_bias)?;
     let mut model = if device == Device::Cpu {
-        let (product, norm) = (nccl_rs::stacked_product, nccl_rs::norm);
-        let operations = Operations { product, norm };
+        let operations = Operations {
+            product: nccl_rs::stacked_product,
+            convolution: nccl_rs::convolution,
+            norm: nccl_rs::norm,
+        };
         HgatFc::with_operations(&config, device, kind, spec.seed, operations)
     } else {
         HgatFc::new(&config, device, kind, spec.seed)

@@ -42,8 +42,11 @@ fn main() -> anyhow::Result<()> {
         groups: groups.to_vec(),
     };
     let options = (Kind::Float, Device::Cpu);
-    let (product, norm) = (nccl_rs::stacked_product, nccl_rs::norm);
-    let operations = Operations { product, norm };
+    let operations = Operations {
+        product: nccl_rs::stacked_product,
+        convolution: nccl_rs::convolution,
+        norm: nccl_rs::norm,
+    };
     let model = HgatFc::with_operations(&config, Device::Cpu, Kind::Float, 0, operations)?;
     let features = Tensor::f_randn([batch, 2048, 7, 7], options)?.f_set_requires_grad(true)?;
     let targets = Tensor::f_rand([batch, 80], options)?

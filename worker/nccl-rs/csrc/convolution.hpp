@@ -1,0 +1,14 @@
+// Convolutions with few output pixels and many weights, as one matrix product.
+#pragma once
+
+#include <ATen/ATen.h>
+
+namespace nrs {
+
+// Convolves `x`, `[B, C, H, W]`, with `weight`, `[O, C, k, k]`, without bias. Undefined where it would not be faster than
+// oneDNN, which turns weights, and their gradients, into layouts of its own and back in every pass. It takes float on the
+// CPU, contiguous or channels last, and answers alike.
+at::Tensor convolution(
+    const at::Tensor& x, const at::Tensor& weight, int64_t stride, int64_t padding);
+
+}  // namespace nrs

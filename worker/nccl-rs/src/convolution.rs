@@ -1,0 +1,135 @@
+//! Convolutions with few output pixels and many weights, as one matrix product.
+
+use tch::{TchError, Tensor};
+
+use crate::ffi::fused as ffi;
+
+/// Convolves `x`, `[B, C, H, W]`, with `weight`, `[O, C, k, k]`, by `stride` and with `padding` zeros on each side, without
+/// bias. `None` where it is no faster than libtorch's: it takes float32 on the CPU, contiguous or channels last, with few
+/// output pixels for its weights. The same as libtorch's up to the order of additions. No gradients of gradients.
+///
+/// # Errors
+/// When shapes do not match, or there is no room.
+pub fn convolution(
+    x: &Tensor,
+    weight: &Tensor,
+    stride: i64,
+    padding: i64,
+) -> Result<Option<Tensor>, TchError> {
+    ffi::convolution(x, weight, stride, padding).map_err(|failure| TchError::Torch(failure.message))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    /// Numbers without a pattern, of mean 0.
+    fn noise(size: &[i64], seed: f64) -> Tensor {
+        let places = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
+        let far = (places * 78.233 + seed * 12.9898).sin() * 43758.5453;
+        (&far - far.floor() - 0.5).to_kind(Kind::Float).view(size)
+    }
+
+    fn channels_last(x: &Tensor) -> Tensor {
+        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    }
+
+    /// Result, and the gradients of picture and weight.
+    fn of(
+        x: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+        convolve: impl Fn(&Tensor, &Tensor) -> Tensor,
+    ) -> [Tensor; 3] {
+        let [x, weight] = [x, weight].map(|leaf| leaf.detach().set_requires_grad(true));
+        let y = convolve(&x, &weight);
+        (&y * dy).sum(dy.kind()).backward();
+        [y.detach(), x.grad(), weight.grad()]
+    }
+
+    #[test]
+    fn results_and_gradients_are_libtorchs_in_float64_to_rounding() {
+        for (batch, from, to, [height, width], side, stride) in [
+            (2, 24, 40, [2, 2], 3, 1),
+            (1, 5, 64, [7, 3], 3, 2),
+            (3, 16, 48, [4, 5], 1, 2),
+            (2, 32, 96, [3, 3], 1, 1),
+            (1, 3, 70, [6, 6], 5, 2),
+        ] {
+            for layout in [Tensor::contiguous, channels_last] {
+                let x = layout(&noise(&[batch, from, height, width], 1.0));
+                let weight = noise(&[to, from, side, side], 2.0);
+                let padding = side / 2;
+                let plain = |x: &Tensor, weight: &Tensor| {
+                    let (stride, padding) = ([stride; 2], [padding; 2]);
+                    x.conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], 1)
+                };
+                let dy = noise(&plain(&x, &weight).size(), 3.0);
+                let [exact, found] = [Kind::Double, Kind::Float].map(|kind| {
+                    let [x, weight, dy] = [&x, &weight, &dy].map(|tensor| tensor.to_kind(kind));
+                    of(&x, &weight, &dy, |x, weight| {
+                        if kind == Kind::Double {
+                            assert!(convolution(x, weight, stride, padding).unwrap().is_none());
+                            return plain(x, weight);
+                        }
+                        let y = convolution(x, weight, stride, padding).unwrap().unwrap();
+                        assert_eq!(y.stride(), layout(&y).stride());
+                        y
+                    })
+                });
+                for (n, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                    assert_eq!(found.size(), exact.size());
+                    let difference = (found.to_kind(Kind::Double) - exact).norm();
+                    let far = difference.double_value(&[]) / exact.norm().double_value(&[]);
+                    assert!(far < 1e-6, "{from} to {to} channels, figure {n}: {far:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_has_no_gradient_and_threads_change_nothing_but_rounding() {
+        let (x, weight) = (noise(&[2, 24, 2, 2], 1.0), noise(&[40, 24, 3, 3], 2.0));
+        let weight = weight.set_requires_grad(true);
+        let product = || convolution(&x, &weight, 1, 1).unwrap().unwrap();
+        product().sum(Kind::Float).backward();
+        assert!(weight.grad().defined() && !x.grad().defined());
+
+        let threads = tch::get_num_threads();
+        let one = product();
+        tch::set_num_threads(3);
+        let three = product();
+        tch::set_num_threads(threads);
+        assert!(one.allclose(&three, 1e-5, 1e-6, false));
+    }
+
+    #[test]
+    fn many_pixels_are_left_to_libtorch_and_what_does_not_match_is_refused() {
+        let weight = noise(&[40, 24, 3, 3], 2.0);
+        let of = |x: &Tensor, weight: &Tensor| convolution(x, weight, 1, 1);
+        assert!(of(&noise(&[2, 24, 8, 8], 1.0), &weight).unwrap().is_none());
+        let x = noise(&[2, 24, 2, 2], 1.0);
+        assert!(of(&x, &weight).unwrap().is_some());
+        assert!(
+            of(&x.transpose(0, 1).contiguous().transpose(0, 1), &weight)
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            of(&x, &weight.transpose(0, 1).contiguous().transpose(0, 1))
+                .unwrap()
+                .is_none()
+        );
+        for (x, weight) in [
+            (&noise(&[2, 23, 2, 2], 1.0), &weight),
+            (&noise(&[24, 2, 2], 1.0), &weight),
+            (&x, &noise(&[40, 24, 3, 2], 2.0)),
+            (&x, &noise(&[40, 24, 5, 5], 2.0)),
+        ] {
+            assert!(of(x, weight).is_err());
+        }
+        assert!(convolution(&x, &weight, 0, 1).is_err());
+    }
+}
