@@ -14,7 +14,7 @@ use domain::run::{Ending, Event, Millis, Phase, State};
 use proto::v1::Status as RunStatus;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Entry};
 use crate::evaluation::Evaluations;
 use crate::evaluation::scores_folder::ScoresFolder;
 use crate::grpc::rendezvous::Rendezvous;
@@ -73,6 +73,10 @@ pub(crate) struct Parts {
     pub(crate) evaluations: Evaluations,
     pub(crate) scores: Arc<ScoresFolder>,
     pub(crate) checkpoints: Checkpoints,
+    /// Those that are in place.
+    pub(crate) kept: Vec<Entry>,
+    /// For what is done beside and comes back.
+    pub(crate) mail: Mail,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) live: watch::Sender<Option<u64>>,
     pub(crate) launcher: Option<LocalWorkers>,
@@ -122,6 +126,7 @@ struct Rest {
     evaluations: Evaluations,
     scores: Arc<ScoresFolder>,
     checkpoints: Checkpoints,
+    mail: Mail,
     rendezvous: Arc<Rendezvous>,
     live: watch::Sender<Option<u64>>,
     launcher: Option<LocalWorkers>,
@@ -145,7 +150,13 @@ impl Driver {
     /// A driver of a run that has not begun.
     pub(crate) fn new(parts: Parts) -> Self {
         let (last_map, best) = parts.history.maps();
+        let path_of = |pointed_at: fn(&Entry) -> bool| {
+            let entry = parts.kept.iter().find(|entry| pointed_at(entry));
+            entry.map_or_else(String::new, |entry| entry.path.display().to_string())
+        };
         let shown = Shown {
+            last_checkpoint: path_of(|entry| entry.last),
+            best_checkpoint: path_of(|entry| entry.best),
             run_id: parts.run_id,
             run_dir: parts.run_dir.display().to_string(),
             last_map,
@@ -165,6 +176,7 @@ impl Driver {
                 evaluations: parts.evaluations,
                 scores: parts.scores,
                 checkpoints: parts.checkpoints,
+                mail: parts.mail,
                 rendezvous: parts.rendezvous,
                 live: parts.live,
                 launcher: parts.launcher,

@@ -11,22 +11,23 @@ use proto::v1::{RunSpec, Status, Welcome};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, Entry};
 use crate::driver::{Driver, Parts, Recorder, mailbox};
 use crate::evaluation::scores_folder::ScoresFolder;
 use crate::evaluation::{Evaluated, Evaluations, labels_of};
 use crate::further::TrainSide;
 use crate::grpc::rendezvous::Rendezvous;
 use crate::grpc::{self, Context};
-use crate::history::History;
 use crate::launch::local::{LocalSpec, LocalWorkers};
 use crate::observer::{Observer, RunEvent};
 use crate::report::Board;
 use crate::scoring;
 use crate::store::StoreError;
 
+mod left;
 mod open;
 
+use left::{in_place, settle};
 use open::open;
 
 /// Everything a run needs, checked beforehand.
@@ -148,6 +149,8 @@ pub struct Outcome {
     pub status: Status,
     /// The run's evaluations, this process's and those before a resume, by step.
     pub evaluations: Vec<Evaluated>,
+    /// The checkpoints that are in place, by step.
+    pub checkpoints: Vec<Entry>,
     /// Mean loss of each epoch that was trained to its end: (epoch from 0, loss).
     pub epoch_losses: Vec<(u32, f64)>,
     /// Images trained on by this process.
@@ -274,13 +277,14 @@ pub async fn serve(
                 address,
                 run_dir: setup.run_dir.clone(),
             };
-            let mut launcher = LocalWorkers::new(spec, messages);
-            if state.config().adopted.is_some() {
+            let mut launcher = LocalWorkers::new(spec, messages.clone());
+            if state.config().adopted.is_some() || state.config().left_waiting {
                 launcher.adopt();
             }
             Some(launcher)
         }
     };
+    let checkpoints = opened.checkpoints.clone();
     let driver = Driver::new(Parts {
         state,
         run_id: setup.run_id.clone(),
@@ -298,6 +302,8 @@ pub async fn serve(
         evaluations,
         scores: Arc::clone(&scores),
         checkpoints: opened.checkpoints,
+        kept: opened.kept,
+        mail: messages,
         rendezvous: Arc::clone(&rendezvous),
         live,
         launcher,
@@ -344,23 +350,18 @@ pub async fn serve(
             );
         }
     }
+    let evaluations = history.evaluations();
     Ok(Outcome {
         exit_code,
         reason,
         status: over.status,
-        evaluations: history.evaluations(),
+        checkpoints: in_place(checkpoints, &evaluations).await,
+        evaluations,
         epoch_losses: history.epoch_losses(),
         images: over.images,
         data_wait: over.data_wait,
         training: over.training,
     })
-}
-
-/// Moves the links to kept scores to where the history says, whatever came of it on the way.
-async fn settle(scores: Arc<ScoresFolder>, history: Arc<History>) -> std::io::Result<()> {
-    tokio::task::spawn_blocking(move || scores.settle(|| history.steps_and_maps()))
-        .await
-        .map_err(std::io::Error::other)?
 }
 
 /// `http://HOST:PORT` that workers of this machine can reach.

@@ -75,8 +75,21 @@ pub struct Summary {
     pub seconds: f64,
     /// Folder of the newest checkpoint.
     pub checkpoint: Option<String>,
-    /// Folder of the best checkpoint.
-    pub best_checkpoint: Option<String>,
+    /// The best of the checkpoints that there are.
+    pub best_checkpoint: Option<BestCheckpoint>,
+}
+
+/// Where `checkpoints/best` leads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BestCheckpoint {
+    /// Its folder.
+    pub path: String,
+    /// Steps committed before it.
+    pub step: u64,
+    /// Its epoch, from 1; nothing where it is of no evaluation on record.
+    pub epoch: Option<u32>,
+    /// Its mAP.
+    pub map: Option<f64>,
 }
 
 /// SHA-256 of what each split consists of: class names, and each picture's id, file name and classes, in order. Not of
@@ -131,7 +144,13 @@ impl Summary {
             .ok()
             .and_then(|labels| ap::chance_map(&labels.support(), labels.samples()));
         let seconds = outcome.training.as_secs_f64();
-        let path = |path: &String| (!path.is_empty()).then(|| path.clone());
+        let last_checkpoint = outcome.checkpoints.iter().find(|entry| entry.last);
+        let epoch_of = |step: u64| {
+            let mut of = outcome.evaluations.iter();
+            of.find(|known| known.step == step)
+                .map(|known| known.epoch + 1)
+        };
+        let best_checkpoint = outcome.checkpoints.iter().find(|entry| entry.best);
         Self {
             run_id: status.run_id.clone(),
             ended: match status.phase() {
@@ -184,9 +203,23 @@ impl Summary {
                 .then(|| outcome.images as f64 / seconds),
             data_wait: outcome.data_wait,
             seconds,
-            checkpoint: path(&status.last_checkpoint),
-            best_checkpoint: path(&status.best_checkpoint),
+            checkpoint: last_checkpoint.map(|entry| entry.path.display().to_string()),
+            best_checkpoint: best_checkpoint.map(|entry| BestCheckpoint {
+                path: entry.path.display().to_string(),
+                step: entry.step,
+                epoch: epoch_of(entry.step),
+                map: entry.map,
+            }),
         }
+    }
+
+    /// Whether the best evaluation is of a state of which there is a checkpoint; nothing without an evaluation. It has none
+    /// where none was due (`run.snapshot_every_epochs`), or it was lost with the rank that was handing it over.
+    #[must_use]
+    pub fn best_has_checkpoint(&self) -> Option<bool> {
+        let best = self.best.as_ref()?;
+        let checkpoint = self.best_checkpoint.as_ref();
+        Some(checkpoint.is_some_and(|checkpoint| checkpoint.step == best.step))
     }
 
     /// As `summary.json` holds it.
@@ -259,7 +292,10 @@ impl Summary {
             "data_wait_fraction": self.data_wait,
             "seconds": self.seconds,
             "checkpoint": self.checkpoint,
-            "best_checkpoint": self.best_checkpoint,
+            "best_checkpoint": self.best_checkpoint.as_ref().map(|best| &best.path),
+            "best_checkpoint_epoch": self.best_checkpoint.as_ref().and_then(|best| best.epoch),
+            "best_checkpoint_map": self.best_checkpoint.as_ref().and_then(|best| best.map),
+            "best_has_checkpoint": self.best_has_checkpoint(),
             "evaluations": self.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
             "further_figures": self.further.iter().map(further).collect::<Vec<_>>(),
             "epoch_losses": self.epoch_losses.iter().map(loss).collect::<Vec<_>>(),

@@ -187,16 +187,31 @@ impl Checkpoints {
         Ok(recovery)
     }
 
-    /// Records the mAP of a checkpoint that was committed before its evaluation was done, and moves `best`.
+    /// Records the mAP of a checkpoint that was committed before its evaluation was done, and moves `best`; says where
+    /// that leads now.
     ///
     /// # Errors
     /// [`CheckpointError`] when there is no such checkpoint, or it cannot be written.
-    pub fn set_map(&self, step: u64, map: f64) -> Result<(), CheckpointError> {
+    pub fn set_map(&self, step: u64, map: f64) -> Result<Option<(PathBuf, f64)>, CheckpointError> {
         let _lock = self.lock();
         let (folder, manifest) = self.committed(step)?;
         if manifest.map != Some(map) {
             Manifest::new(step, manifest.generation, manifest.files, Some(map)).write(&folder)?;
             pointers::put_right(&self.root, self.keep)?;
+        }
+        self.best()
+    }
+
+    /// Gives checkpoints the mAP that `maps` knows of their steps, where a coordinator was killed between the two.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] when a manifest cannot be written.
+    pub(crate) fn catch_up(&self, maps: &[(u64, Option<f64>)]) -> Result<(), CheckpointError> {
+        for entry in self.list()?.iter().filter(|entry| entry.map.is_none()) {
+            let known = maps.iter().find(|(step, _)| *step == entry.step);
+            if let Some(map) = known.and_then(|(_, map)| *map) {
+                self.set_map(entry.step, map)?;
+            }
         }
         Ok(())
     }
@@ -241,14 +256,19 @@ impl Checkpoints {
         }
         let retention = pointers::put_right(&self.root, self.keep)?;
         let removed = pointers::remove(&self.root, &retention.remove);
-        let entries = pointers::scan(&self.root)?;
-        let best = entries.iter().find(|entry| entry.best);
         Ok(Committed {
             bytes: manifest.bytes(),
-            best: best.and_then(|best| Some((best.path.clone(), best.map?))),
+            best: self.best()?,
             path: folder,
             removed,
         })
+    }
+
+    /// Where `best` leads, and its mAP.
+    fn best(&self) -> Result<Option<(PathBuf, f64)>, CheckpointError> {
+        let entries = pointers::scan(&self.root)?;
+        let best = entries.into_iter().find(|entry| entry.best);
+        Ok(best.and_then(|best| Some((best.path, best.map?))))
     }
 
     fn committed(&self, step: u64) -> Result<(PathBuf, Manifest), CheckpointError> {

@@ -6,7 +6,7 @@ use domain::run::Event;
 use domain::scoring::Way;
 use domain::train_gap::Gap;
 
-use super::Driver;
+use super::{Driver, Message};
 use crate::evaluation::Evaluated;
 use crate::observer::RunEvent;
 use crate::reach;
@@ -126,10 +126,18 @@ impl Driver {
         });
         // A checkpoint may have been committed before its figures were known: on resume, or by a person's request.
         if let Some(map) = map {
-            let checkpoints = self.parts.checkpoints.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(problem) = checkpoints.set_map(step, map) {
-                    tracing::debug!(step, %problem, "no checkpoint takes this mAP");
+            let (checkpoints, mail) = (self.parts.checkpoints.clone(), self.parts.mail.clone());
+            tokio::spawn(async move {
+                let set = move || checkpoints.set_map(step, map);
+                match tokio::task::spawn_blocking(set).await {
+                    Ok(Ok(Some((best, _)))) => {
+                        // The run may be over.
+                        let _ = mail.send(Message::Best(best)).await;
+                    }
+                    Ok(Err(problem)) => {
+                        tracing::debug!(step, %problem, "no checkpoint takes this mAP");
+                    }
+                    Ok(Ok(None)) | Err(_) => {}
                 }
             });
         }

@@ -1,5 +1,6 @@
 //! What others tell the driver, and when each of it came in.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use domain::membership::WorkerId;
@@ -86,6 +87,8 @@ pub(crate) enum Message {
         step: u64,
         done: oneshot::Sender<Result<(), String>>,
     },
+    /// Figures came to a checkpoint that was in place already: where `best` leads now.
+    Best(PathBuf),
     /// A checkpoint is in place, or is not.
     Checkpoint {
         step: u64,

@@ -84,6 +84,7 @@ impl Driver {
                 self.on_scored(step, scored, samples, began, skipped).await;
             }
             Message::Evaluated { step, outcome } => self.on_evaluated(step, outcome).await,
+            Message::Best(path) => self.shown.best_checkpoint = path.display().to_string(),
             Message::Stacks(asked) => self.ask_for_stacks(asked),
             Message::Settle { step, done } => {
                 self.settling.push((step, done));

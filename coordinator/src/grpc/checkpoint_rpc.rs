@@ -37,7 +37,7 @@ pub(super) async fn put(
     context
         .tell(Message::Event(Event::CheckpointBegan { step }))
         .await?;
-    let outcome = receive(context, first, &mut stream).await;
+    let mut outcome = receive(context, first, &mut stream).await;
     let answer = match &outcome {
         Ok(committed) => PutCheckpointResponse {
             path: committed.path.display().to_string(),
@@ -49,14 +49,14 @@ pub(super) async fn put(
         },
         Err(Problem::Stream(_)) => PutCheckpointResponse::default(),
     };
+    if let Ok(committed) = &mut outcome {
+        catch_up_map(context, step, committed).await;
+    }
     let (outcome, result) = match outcome {
         Ok(committed) => (Ok(committed), Ok(answer)),
         Err(Problem::Local(problem)) => (Err(problem), Ok(answer)),
         Err(Problem::Stream(status)) => (Err(status.message().to_owned()), Err(status)),
     };
-    if outcome.is_ok() {
-        catch_up_map(context, step).await;
-    }
     context.tell(Message::Checkpoint { step, outcome }).await?;
     result
 }
@@ -176,12 +176,15 @@ fn write(
 }
 
 /// Gives the checkpoint the mAP that became known while it was being committed.
-async fn catch_up_map(context: &Context, step: u64) {
+async fn catch_up_map(context: &Context, step: u64, committed: &mut Committed) {
     if let Some(map) = context.evaluations.map_of(step).await {
         let checkpoints = context.checkpoints.clone();
-        let set = tokio::task::spawn_blocking(move || checkpoints.set_map(step, map)).await;
-        if let Ok(Err(problem)) = set {
-            tracing::warn!(step, %problem, "the checkpoint does not carry its mAP");
+        match tokio::task::spawn_blocking(move || checkpoints.set_map(step, map)).await {
+            Ok(Ok(best)) => committed.best = best,
+            Ok(Err(problem)) => {
+                tracing::warn!(step, %problem, "the checkpoint does not carry its mAP");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -9,7 +9,8 @@ use domain::run::{Adopted, Config, Millis, Timeouts};
 use domain::run_plan::RunPlan;
 
 use super::{Launch, RunError, RunSetup};
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Entry};
+use crate::driver::unix_millis;
 use crate::history::History;
 use crate::store::{Resume, Store};
 
@@ -17,6 +18,8 @@ use crate::store::{Resume, Store};
 pub(super) struct Opened {
     pub(super) config: Config,
     pub(super) checkpoints: Checkpoints,
+    /// Those that are in place.
+    pub(super) kept: Vec<Entry>,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     pub(super) history: History,
@@ -34,10 +37,14 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     };
     let keep = NonZeroU32::new(setup.keep_checkpoints).unwrap_or(NonZeroU32::MIN);
     let (run_dir, run_id) = (setup.run_dir.clone(), setup.run_id.clone());
-    let (checkpoints, store, recorded) = tokio::task::spawn_blocking(move || {
+    let (checkpoints, kept, store, recorded) = tokio::task::spawn_blocking(move || {
         let checkpoints = Checkpoints::open(run_dir.join("checkpoints"), keep)?;
         let (store, recorded) = Store::open(&run_dir.join("run.redb"), &run_id, resume)?;
-        Ok::<_, RunError>((checkpoints, store, recorded))
+        let maps = recorded.evaluations.iter();
+        let maps = maps.map(|known| (known.step, known.metrics.average_precision.map));
+        checkpoints.catch_up(&maps.collect::<Vec<_>>())?;
+        let kept = checkpoints.list()?;
+        Ok::<_, RunError>((checkpoints, kept, store, recorded))
     })
     .await
     .map_err(|problem| RunError::Internal(problem.to_string()))??;
@@ -78,6 +85,7 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     Ok(Opened {
         config,
         checkpoints,
+        kept,
         store,
         ledger,
         history,

@@ -98,22 +98,20 @@ pub fn closing(summary: &Summary, run_dir: &Path, report: bool) -> Vec<String> {
     }
     if let Some(checkpoint) = &summary.checkpoint {
         lines.push(row("checkpoint", checkpoint));
-        if let Some(best) = summary
-            .best_checkpoint
-            .as_ref()
-            .filter(|best| *best != checkpoint)
-        {
-            lines.push(row("best", best));
-        }
     }
+    lines.extend(best(summary).map(|best| row("best", &best)));
     lines.push(row("summary", &format!("{run_dir}/summary.json")));
     if report {
         lines.push(row("report", &format!("{run_dir}/report.html")));
     }
     let next = match (summary.ended, &summary.checkpoint) {
-        ("finished", Some(_)) => Some(format!(
-            "worker predict --checkpoint {run_dir}/checkpoints/best --images DIR --json"
-        )),
+        ("finished", Some(_)) => {
+            let best = summary.best_checkpoint.is_some();
+            let pointer = if best { "best" } else { "last" };
+            Some(format!(
+                "worker predict --checkpoint {run_dir}/checkpoints/{pointer} --images DIR --json"
+            ))
+        }
         ("finished", None) => None,
         (_, _) if summary.exit_code == 0 || summary.exit_code == 75 => {
             Some(format!("coordinator start --resume --run-dir {run_dir}"))
@@ -122,6 +120,27 @@ pub fn closing(summary: &Summary, run_dir: &Path, report: bool) -> Vec<String> {
     };
     lines.extend(next.map(|next| row("next", &next)));
     lines
+}
+
+/// The best checkpoint, where it is not the last, and that the best evaluation has none, where that is so.
+fn best(summary: &Summary) -> Option<String> {
+    let missing = match (summary.best_has_checkpoint(), summary.best_epoch) {
+        (Some(false), Some(epoch)) => Some(format!("epoch {epoch}, the best, has no checkpoint")),
+        _ => None,
+    };
+    let Some(best) = &summary.best_checkpoint else {
+        return missing;
+    };
+    match missing {
+        Some(missing) => {
+            let epoch = best
+                .epoch
+                .map_or_else(String::new, |epoch| format!(" of epoch {epoch}"));
+            let map = percent(best.map);
+            Some(format!("{} · mAP {map}{epoch}: {missing}", best.path))
+        }
+        None => (Some(&best.path) != summary.checkpoint.as_ref()).then(|| best.path.clone()),
+    }
 }
 
 /// Names in words, the first few of many; all are in summary.json.

@@ -9,6 +9,7 @@ use domain::score_table::ScoreTable;
 use proto::v1::{Phase, Status};
 
 use super::*;
+use crate::checkpoint::Entry;
 use crate::config::{Config, Sources};
 use crate::evaluation::{Evaluated, Metrics, figures};
 use crate::machine::{Machine, place};
@@ -224,11 +225,25 @@ fn outcome(exit_code: u8, phase: Phase) -> Outcome {
             best_checkpoint: "/home/me/runs/demo/checkpoints/step-00000002".into(),
             ..Status::default()
         },
+        checkpoints: vec![entry(2), entry(4)],
         evaluations: vec![evaluated(0), evaluated(1)],
         epoch_losses: vec![(0, 0.65), (1, 0.45)],
         images: 16,
         data_wait: Some(0.034),
         training: Duration::from_secs(152),
+    }
+}
+
+/// A checkpoint: the second is the last, the first the best.
+fn entry(step: u64) -> Entry {
+    Entry {
+        step,
+        generation: 1,
+        path: format!("/home/me/runs/demo/checkpoints/step-{step:08}").into(),
+        bytes: 58_200_000,
+        map: metrics().average_precision.map,
+        last: step == 4,
+        best: step == 2,
     }
 }
 

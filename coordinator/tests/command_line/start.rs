@@ -246,3 +246,75 @@ fn missing_images_end_the_start_with_65_and_are_left_out_with_skip() {
     assert_eq!(skipping.code, 0, "{skipping:?}");
     assert_eq!(skipping.err.matches("3.jpg").count(), 1, "{}", skipping.err);
 }
+
+#[test]
+fn best_leads_to_the_best_checkpoint_that_there_is_and_a_best_epoch_without_one_is_told() {
+    // Given a run whose epochs are equally good, so that the first is best, and which keeps the state of the second alone
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let rarely = ["--set", "run.snapshot_every_epochs=2"];
+    let run = at.start(&[&["--data", "coco", "--workers", "1"][..], &rarely].concat());
+
+    // Then
+    assert_eq!(run.code, 0, "{run:?}");
+    let best = fs::read_link(folder.path().join("run/checkpoints/best")).unwrap();
+    assert_eq!(best, Path::new("step-00000010"));
+    let summary = at.summary();
+    assert_eq!(
+        (&summary["best_epoch"], &summary["best_checkpoint_epoch"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(summary["best_has_checkpoint"], false);
+    let path = summary["best_checkpoint"].as_str().unwrap();
+    assert!(path.ends_with("step-00000010"), "{path}");
+    let told = "of epoch 2: epoch 1, the best, has no checkpoint";
+    assert!(run.out.contains(told), "{}", run.out);
+}
+
+#[test]
+fn a_line_lost_from_the_events_is_missed_by_a_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    let run = at.start(&["--data", "coco", "--workers", "1"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let events = folder.path().join("run/events.jsonl");
+    assert_eq!(at.run(&["replay", "run/events.jsonl"]).code, 0);
+
+    // When a line is lost about which nothing was decided
+    let text = fs::read_to_string(&events).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let launched = lines
+        .iter()
+        .position(|line| line.contains("\"launched\""))
+        .unwrap();
+    lines.remove(launched);
+    fs::write(&events, lines.join("\n") + "\n").unwrap();
+
+    // Then
+    let replayed = at.run(&["replay", "run/events.jsonl"]);
+    assert_eq!(replayed.code, 65, "{replayed:?}");
+    assert!(
+        replayed.err.contains("lines are missing"),
+        "{}",
+        replayed.err
+    );
+}
+
+#[test]
+fn more_workers_to_go_on_with_than_there_are_is_refused_naming_both_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = Place::new(folder.path());
+    for workers in [&["--workers", "2"][..], &[]] {
+        let fewest = ["--set", "run.min_workers=3"];
+        let refused = at.start(&[&["--data", "coco"], workers, &fewest].concat());
+        assert_eq!(refused.code, 64, "{refused:?}");
+        let count = if workers.is_empty() { 1 } else { 2 };
+        for part in [
+            "run.min_workers = 3 (--set)".to_owned(),
+            format!("run.workers = {count}"),
+        ] {
+            assert!(refused.err.contains(&part), "{part}: {}", refused.err);
+        }
+    }
+    assert!(!folder.path().join("run/logs").exists());
+}

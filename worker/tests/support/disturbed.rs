@@ -53,6 +53,7 @@ pub(crate) fn all_holds(place: &Place, run: &Run) {
             );
         }
     }
+    best_is_one_story(run);
     let replayed = std::process::Command::new(coordinator())
         .arg("replay")
         .arg(run.dir.join("events.jsonl"))
@@ -61,6 +62,42 @@ pub(crate) fn all_holds(place: &Place, run: &Run) {
     assert!(replayed.status.success(), "{replayed:?}");
     let folder = run.dir.display().to_string();
     assert_eq!(processes_with(&folder), Vec::<String>::new());
+}
+
+/// That `best` leads to the best checkpoint that there is, and that the summary says so, and whether the best epoch has one.
+pub(crate) fn best_is_one_story(run: &Run) {
+    let folder = run.dir.join("checkpoints");
+    let mut maps: Vec<(f64, String)> = std::fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let manifest = std::fs::read(folder.join(&name).join("manifest.json"));
+            let manifest: serde_json::Value = serde_json::from_slice(&manifest.ok()?).unwrap();
+            let map = manifest["map"]
+                .as_f64()
+                .filter(|_| name.starts_with("step-"))?;
+            Some((map, name))
+        })
+        .collect();
+    // Of equals the earliest.
+    maps.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let best = std::fs::read_link(folder.join("best")).ok();
+    assert_eq!(best, maps.first().map(|(_, name)| name.into()), "{maps:?}");
+    let summary = run.summary();
+    let told = summary["best_checkpoint"].as_str();
+    assert_eq!(
+        told.map(|path| Path::new(path).file_name().unwrap().into()),
+        best,
+        "{summary:#}"
+    );
+    let Some(map) = summary["best_map"].as_f64() else {
+        return;
+    };
+    let has = maps.first().is_some_and(|(highest, _)| *highest == map);
+    assert_eq!(summary["best_has_checkpoint"], has, "{summary:#}");
+    let epoch = &summary["best_epoch"];
+    let missing = format!("epoch {epoch}, the best, has no checkpoint");
+    assert_eq!(run.out.contains(&missing), !has, "{}", run.out);
 }
 
 /// By epoch, the samples that went into the lineage's steps; and the steps of it that somebody applied.
