@@ -113,6 +113,12 @@ pub struct Recorded {
     pub left_behind: bool,
     /// Whether a coordinator serves the run, or was lost while it did.
     pub served: bool,
+    /// Whether the coordinator before was lost.
+    pub lost: bool,
+    /// The failures of its last hour that count against a budget.
+    pub losses: Vec<Loss>,
+    /// Into how many parts it had micro-batches cut; 0: not known.
+    pub forward_parts: u32,
 }
 
 impl Recorded {
@@ -183,7 +189,7 @@ impl Store {
             problem: problem.to_string(),
         };
         let database = Database::create(path).map_err(|e| failed(e.into()))?;
-        let begins_at_step = match prepare(&database, run_id, resume).map_err(failed)? {
+        let (begins_at_step, lost) = match prepare(&database, run_id, resume).map_err(failed)? {
             Prepared::OtherRun(found) => {
                 return Err(StoreError::OtherRun {
                     path: path.to_owned(),
@@ -191,11 +197,12 @@ impl Store {
                     wanted: run_id.to_owned(),
                 });
             }
-            Prepared::LeftBehind => None,
-            Prepared::At(step) => Some(step),
+            Prepared::LeftBehind => (None, true),
+            Prepared::At { step, lost } => (Some(step), lost),
         };
         let mut recorded = read(&database, path, begins_at_step.unwrap_or(u64::MAX))?;
         recorded.left_behind = begins_at_step.is_none();
+        recorded.lost = lost;
         let (writes, queue) = mpsc::sync_channel(QUEUE);
         let own_path = path.to_owned();
         let writer = std::thread::Builder::new()

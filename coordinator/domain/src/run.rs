@@ -112,6 +112,10 @@ pub struct Config {
     /// That its members may be alive, and what they do.
     #[serde(default)]
     pub adopted: Option<Adopted>,
+    /// That workers of a coordinator which was lost before its first generation stood may be alive: the launcher tells who
+    /// is not.
+    #[serde(default)]
+    pub left_waiting: bool,
     /// The mAP of every evaluation before this part.
     #[serde(default)]
     pub maps: Maps,

@@ -110,6 +110,7 @@ impl Driver {
             ..self.parts.welcome.clone()
         };
         self.send(&worker, session_response::Message::Welcome(welcome));
+        reach("welcoming");
         let roster = self.state().roster();
         let (joined, wanted) = (roster.joined(), roster.wanted());
         self.parts.observer.tell(RunEvent::Joined {

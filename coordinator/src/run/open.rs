@@ -60,6 +60,7 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     let evaluate_first =
         plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
     let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
+    let local = matches!(setup.launch, Launch::Local { .. });
     let config = Config {
         workers,
         min_workers: setup.membership.min_workers,
@@ -73,6 +74,7 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         from_checkpoint: setup.resume.is_some(),
         evaluate_first,
         last_generation: recorded.generation,
+        left_waiting: setup.adopt && recorded.lost && adopted.is_none() && local,
         adopted,
         maps: history
             .evaluations()

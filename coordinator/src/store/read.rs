@@ -18,7 +18,11 @@ pub(super) enum Prepared {
     /// Its coordinator was lost, and its workers may be alive.
     LeftBehind,
     /// The run goes on at this step.
-    At(u64),
+    At {
+        step: u64,
+        /// Whether its coordinator was lost.
+        lost: bool,
+    },
 }
 
 /// Makes the tables and drops void steps.
@@ -41,10 +45,11 @@ pub(super) fn prepare(
                 meta.insert(RUN_ID, run_id.as_bytes())?;
             }
         }
-        let lost = meta.get(SERVED)?.is_some() && meta.get(GENERATION)?.is_some();
+        let lost = meta.get(SERVED)?.is_some();
+        let has_begun = meta.get(GENERATION)?.is_some();
         prepared = match resume {
-            Resume::WithWorkersOr(_) if lost => Prepared::LeftBehind,
-            Resume::WithWorkersOr(step) | Resume::At(step) => Prepared::At(step),
+            Resume::WithWorkersOr(_) if lost && has_begun => Prepared::LeftBehind,
+            Resume::WithWorkersOr(step) | Resume::At(step) => Prepared::At { step, lost },
         };
         meta.insert(SERVED, [1u8].as_slice())?;
         let (mut steps, mut digests) = (
@@ -53,7 +58,7 @@ pub(super) fn prepare(
         );
         let mut scores = transaction.open_table(SCORES)?;
         transaction.open_table(EVALUATIONS)?;
-        if let Prepared::At(step) = prepared {
+        if let Prepared::At { step, .. } = prepared {
             steps.retain_in(step.., |_, _| false)?;
             digests.retain_in((step, 0).., |_, _| false)?;
             scores.retain_in((step.saturating_add(1), 0).., |_, _| false)?;

@@ -273,7 +273,13 @@ fn start_from(model: &mut HgatFc, spec: &v1::TrainSpec) -> Result<String, Worker
 }
 
 fn split(link: &Link, which: v1::Split) -> Result<Split, WorkerError> {
-    Ok(Split::decode(&link.dataset(which)?)?)
+    loop {
+        match link.dataset(which) {
+            Ok(index) => return Ok(Split::decode(&index)?),
+            Err(_) if link.is_found_again() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn options(seed: u64, spec: &v1::DataSpec, threads: u32) -> Result<LoaderOptions, WorkerError> {

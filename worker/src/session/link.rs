@@ -1,7 +1,6 @@
 //! The stream itself: joins, listens, beats, and looks for a coordinator that was started again when the one it had is
 //! lost. Training goes on meanwhile.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use super::identity::Identity;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::pulse::{Collective, Pulse};
@@ -50,19 +50,6 @@ pub(crate) enum LinkError {
     Answer { call: &'static str, reason: String },
 }
 
-/// Who this process is.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) run_id: String,
-    pub(crate) worker_id: String,
-    pub(crate) host: String,
-    pub(crate) device: String,
-    pub(crate) device_name: String,
-    pub(crate) threads: u32,
-    /// Where a coordinator of this machine writes its address, which changes when it is started again.
-    pub(crate) run_dir: Option<PathBuf>,
-}
-
 /// The way to whichever coordinator serves the run.
 #[derive(Debug)]
 struct Way {
@@ -70,7 +57,7 @@ struct Way {
     outbox: Outbox,
     /// Whether the session's stream is open.
     connected: AtomicBool,
-    /// How long a lost coordinator is looked for, in milliseconds; known from the welcome.
+    /// How long a lost coordinator is looked for, in milliseconds; its welcome says it anew.
     patience_millis: AtomicU64,
 }
 
@@ -104,14 +91,13 @@ impl Link {
             .enable_all()
             .build()
             .map_err(LinkError::Runtime)?;
-        let endpoint = endpoint(address)?;
-        let channel = runtime.block_on(connect(&endpoint, address, patience))?;
+        let (address, channel) = runtime.block_on(connect(address, identity, patience))?;
         let inbox = Arc::new(Inbox::default());
         let way = Arc::new(Way {
             channel: RwLock::new(channel),
             outbox: Outbox::default(),
             connected: AtomicBool::new(true),
-            patience_millis: AtomicU64::new(0),
+            patience_millis: AtomicU64::new(patience.as_millis().try_into().unwrap_or(u64::MAX)),
         });
         let link = Self {
             runtime,
@@ -121,8 +107,8 @@ impl Link {
             pulse: Arc::new(Pulse::default()),
             inbox: Arc::clone(&inbox),
         };
-        let (address, identity) = (address.to_owned(), identity.clone());
-        link.runtime.spawn(keep(way, inbox, address, identity));
+        link.runtime
+            .spawn(keep(way, inbox, address, identity.clone()));
         Ok(link)
     }
 
@@ -180,6 +166,20 @@ impl Link {
         lost()
     }
 
+    /// Waits, where the coordinator is lost, for the next one; says whether there is one to be asked again.
+    pub(crate) fn is_found_again(&self) -> bool {
+        if !self.is_lost_soon() {
+            return false;
+        }
+        while !self.way.connected.load(Ordering::Acquire) {
+            if self.inbox.ended().is_some() {
+                return false;
+            }
+            std::thread::sleep(LOOKED_FOR_EVERY);
+        }
+        true
+    }
+
     /// Reaches a named point of the protocol, at which a test may let this process die or stop.
     pub(crate) fn reach(&self, point: &str) {
         fault_points::reach(&self.worker_id, point);
@@ -217,23 +217,24 @@ impl Link {
     }
 }
 
+/// The coordinator at `address`, or the one that the run directory names by now, and its address.
 async fn connect(
-    endpoint: &Endpoint,
     address: &str,
+    identity: &Identity,
     patience: Duration,
-) -> Result<Channel, LinkError> {
+) -> Result<(String, Channel), LinkError> {
     let give_up = tokio::time::Instant::now() + patience;
     let mut pause = Duration::from_millis(20);
     loop {
-        match endpoint.connect().await {
-            Ok(channel) => return Ok(channel),
+        let address = identity
+            .written_address()
+            .unwrap_or_else(|| address.to_owned());
+        match endpoint(&address)?.connect().await {
+            Ok(channel) => return Ok((address, channel)),
             Err(error) if tokio::time::Instant::now() + pause >= give_up => {
                 let reason = std::error::Error::source(&error)
                     .map_or_else(|| error.to_string(), ToString::to_string);
-                return Err(LinkError::Connect {
-                    address: address.to_owned(),
-                    reason,
-                });
+                return Err(LinkError::Connect { address, reason });
             }
             Err(_) => tokio::time::sleep(pause).await,
         }
@@ -373,12 +374,9 @@ async fn find(
     give_up: tokio::time::Instant,
 ) -> Option<(String, Channel)> {
     while tokio::time::Instant::now() < give_up {
-        let written = identity.run_dir.as_ref().and_then(|run_dir| {
-            let text = std::fs::read_to_string(run_dir.join("coordinator.json")).ok()?;
-            let written: serde_json::Value = serde_json::from_str(&text).ok()?;
-            Some(written["address"].as_str()?.to_owned())
-        });
-        let address = written.unwrap_or_else(|| address.to_owned());
+        let address = identity
+            .written_address()
+            .unwrap_or_else(|| address.to_owned());
         if let Ok(endpoint) = endpoint(&address)
             && let Ok(channel) = endpoint.connect().await
         {

@@ -6,6 +6,7 @@
 
 mod address;
 mod bulk;
+mod identity;
 mod inbox;
 mod link;
 mod outbox;
@@ -14,6 +15,7 @@ mod store;
 
 pub(crate) use address::local_ip;
 pub(crate) use bulk::Upload;
+pub(crate) use identity::Identity;
 pub(crate) use inbox::{Break, Ended, Inbox};
 pub(crate) use link::{Identity, Link, LinkError};
 pub(crate) use store::RemoteStore;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Place, Run, Watched, coordinator, processes_with};
+use super::{Place, Run, Watched, coordinator, processes_with, worker};
 
 /// Long enough to be disturbed, short enough to wait for: 36 samples, three steps an epoch.
 const EPOCHS: &[&str] = &["train.epochs=12", "run.snapshot_every_epochs=4"];
@@ -12,10 +12,21 @@ const STEPS: u64 = 3;
 
 /// A run whose workers keep a witness each.
 pub(crate) fn start(place: &Place, name: &str, workers: usize, more: &[&str]) -> Watched {
+    start_with(worker(), place, name, workers, more)
+}
+
+/// The same with workers that this program starts.
+pub(crate) fn start_with(
+    worker_binary: &Path,
+    place: &Place,
+    name: &str,
+    workers: usize,
+    more: &[&str],
+) -> Watched {
     let witness = place.path(&format!("{name}-witness"));
     std::fs::create_dir_all(&witness).unwrap();
     let arguments: Vec<_> = EPOCHS.iter().chain(more).copied().collect();
-    let mut command = place.command(name, workers, &arguments);
+    let mut command = place.command_with(worker_binary, name, workers, &arguments);
     command.env("HGAT_WITNESS", witness);
     command.env("HGAT_FAULTS", place.path(&format!("{name}-faults")));
     Watched::start(&mut command, place.path(name))

@@ -17,6 +17,10 @@ impl State {
             return Vec::new();
         }
         self.await_workers(now);
+        if self.config.left_waiting {
+            // Those who live look for this coordinator; whoever does not is started once the launcher has told so.
+            return Vec::new();
+        }
         (0..self.config.workers)
             .map(|index| Effect::Launch {
                 worker: WorkerId::local(index),

@@ -164,3 +164,47 @@ fn with_nobody_left_behind_the_run_goes_on_from_its_checkpoint() {
     let next = begun(&sim.effects).unwrap();
     assert_eq!((next.0, next.1, next.2), (7, 0, Source::Seed));
 }
+
+#[test]
+fn workers_that_waited_for_their_first_generation_are_not_started_a_second_time() {
+    // Given a run of three whose coordinator was killed before its first generation stood
+    let mut sim = Sim::new(Config {
+        left_waiting: true,
+        last_generation: 0,
+        ..elastic(3)
+    });
+    assert_eq!(launched(&sim.effects), [""; 0], "they may live");
+
+    // When two come back and the launcher finds that the third does not live
+    sim.join(0);
+    sim.exited(1, ProcessEnd::Unseen);
+    sim.join(2);
+
+    // Then that one alone is started, and all three begin
+    assert_eq!(launched(&sim.effects), ["worker-1"]);
+    assert_eq!(sim.state().generation(), 0);
+    let next = begun(&sim.join(1)).unwrap();
+    assert_eq!((next.0, next.1, next.2), (1, 0, Source::Seed));
+    assert_eq!(sim.warnings(), Vec::<&str>::new());
+}
+
+#[test]
+fn one_that_lives_and_does_not_come_back_to_wait_is_ended_with_the_run() {
+    let mut sim = Sim::new(Config {
+        left_waiting: true,
+        last_generation: 0,
+        ..config(2, true)
+    });
+    sim.join(0);
+    sim.wait_for_the_end();
+    assert!(
+        sim.ending()
+            .reason
+            .starts_with("worker-1 did not join and set up within 60 s"),
+        "{}",
+        sim.ending().reason
+    );
+    assert!(sim.effects.contains(&Effect::Terminate {
+        worker: WorkerId::local(1)
+    }));
+}
