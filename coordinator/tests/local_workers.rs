@@ -235,7 +235,7 @@ async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_
     // These workers compute nothing: so many epochs are not over before the process is seen to have ended.
     setup.shape.epochs = 500;
     let mut served = Served::start(setup).await;
-    served.until_phase(Phase::Failed).await;
+    served.until_phase(Phase::Stopped).await;
     let (pids, _) = launched(&mut served);
     let outcome = served.end().await;
     assert_eq!(outcome.exit_code, 75, "{}", outcome.reason);

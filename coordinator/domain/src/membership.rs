@@ -91,8 +91,8 @@ pub struct Member {
     pub host: String,
     /// That it is leaving, why, and after how many committed steps.
     pub leaving: Option<(LeaveReason, u64)>,
-    /// What its loss is to count as, where that was decided before its process ended.
-    pub verdict: Option<LossClass>,
+    /// What its loss is to count as, and why, where that was decided before its process ended.
+    pub verdict: Option<(LossClass, String)>,
     /// When it may be started again.
     pub again: Option<Millis>,
     /// How often it was lost since it last took part in a step.

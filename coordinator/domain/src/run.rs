@@ -43,6 +43,7 @@ mod schedule;
 mod state;
 mod timing;
 mod transition;
+mod words;
 
 pub use early::{Maps, verdict as early_stopping_verdict};
 pub use effect::{Beginning, Effect};

@@ -1,5 +1,6 @@
 //! The end of a run whose last checkpoint could not be written: its members hold the only copy of what was trained.
 
+use super::words::resumes;
 use super::{Deadline, Effect, Millis, State};
 
 /// Tries before the run gives up on the disk: with the default `fault.timeout` of 5 s they take ten minutes, in which
@@ -17,10 +18,10 @@ impl State {
         if self.handovers > TRIES {
             let reason = format!(
                 "all steps are done, but the last checkpoint is not in place after {TRIES} tries ({problem}): make room, \
-                 then --resume does again what lies beyond step {}",
-                self.checkpointed.unwrap_or(0)
+                 then {}",
+                resumes(self.checkpointed.unwrap_or(0))
             );
-            return self.fail(75, reason, None, Vec::new(), now);
+            return self.stopped(75, reason, now);
         }
         let text = format!(
             "all steps are done, but the checkpoint of step {step} is not in place: {problem}"

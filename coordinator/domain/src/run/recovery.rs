@@ -6,8 +6,9 @@
 
 use super::event::{FaultClass, ProcessEnd};
 use super::restart::LossClass;
+use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State, StopCause};
-use crate::membership::{Group, Member, Place, Process, Session, WorkerId};
+use crate::membership::{Group, Place, Process, Session, WorkerId};
 
 /// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
 const UNEXPLAINED: u32 = 3;
@@ -26,18 +27,17 @@ impl State {
             return Vec::new();
         }
         let who = self.name(worker);
-        let at = if generation == 0 || message.starts_with("step ") {
+        let after = if generation == 0 || message.starts_with("after ") {
             String::new()
         } else {
-            format!(" at step {step}")
+            format!(" after {}", steps(step))
         };
-        let text = format!("{who}{at}: {message}");
+        let text = format!("{who}{after}: {message}");
         match class {
             FaultClass::Collective if !self.is_member(worker) => Vec::new(),
             FaultClass::Collective => {
                 self.witness.get_or_insert_with(|| worker.clone());
-                let noticed =
-                    format!("{who} reports a failed collective at step {step}: {message}");
+                let noticed = format!("{who} reports a failed collective{after}: {message}");
                 self.regroup(noticed, now)
             }
             // Trying again ends the same way.
@@ -98,9 +98,9 @@ impl State {
         }
         if elsewhere {
             // Its stream was all that was known of it.
-            let class = self.verdict(worker, LossClass::Crash);
-            effects.push(Effect::Warn { text: text.clone() });
-            effects.extend(self.replace(worker, class, text, now));
+            let (class, cause) = self.verdict(worker, LossClass::Crash, &text);
+            effects.push(Effect::Warn { text });
+            effects.extend(self.replace(worker, class, cause, now));
             self.roster.forget(worker);
         } else if !left {
             let exit = Deadline::Exit(worker.clone());
@@ -159,14 +159,16 @@ impl State {
             let reason = format!("{text}: see the end of its log");
             return self.fail(code as u8, reason, Some(worker.clone()), log.to_vec(), now);
         }
-        let class = self.verdict(
-            worker,
-            match end {
-                ProcessEnd::Signal(15) => LossClass::Preemption,
-                _ => LossClass::Crash,
-            },
-        );
-        let mut effects = vec![Effect::Warn { text: text.clone() }];
+        let looks_like = match end {
+            ProcessEnd::Signal(15) => LossClass::Preemption,
+            _ => LossClass::Crash,
+        };
+        let (class, cause) = self.verdict(worker, looks_like, &text);
+        let mut effects = Vec::new();
+        if cause == text {
+            // Else people were told why it was given up, and this is what came of it.
+            effects.push(Effect::Warn { text: text.clone() });
+        }
         if was_open {
             if let Some(mut member) = self.roster.get_mut(worker) {
                 member.session = Session::Lost;
@@ -176,12 +178,12 @@ impl State {
                 worker: worker.clone(),
             });
         }
-        effects.extend(self.lose(worker, text.clone(), now));
-        if let Phase::Regrouping { cause } = &mut self.phase {
+        effects.extend(self.lose(worker, text, now));
+        if let Phase::Regrouping { cause: shown } = &mut self.phase {
             // Now it is known what became of it.
-            *cause = text.clone();
+            shown.clone_from(&cause);
         }
-        effects.extend(self.replace(worker, class, text, now));
+        effects.extend(self.replace(worker, class, cause, now));
         effects.extend(self.form_if_possible(now));
         effects
     }
@@ -197,7 +199,7 @@ impl State {
         let Some(mut member) = self.roster.get_mut(worker) else {
             return Vec::new();
         };
-        member.verdict = Some(class);
+        member.verdict = Some((class, text.clone()));
         let mut effects = vec![Effect::Warn { text: text.clone() }];
         if member.session == Session::Open {
             member.session = Session::Lost;
@@ -311,12 +313,13 @@ impl State {
             let done = self.steps_done;
             let safe = self.durable_state().0 == done;
             if safe && stop.cause == StopCause::Early {
-                let reason = format!("finished early after {done} steps ({})", stop.text());
+                let reason = format!("finished early after {} ({})", steps(done), stop.text());
                 return self.finished(reason, now);
             }
             if safe && stop.cause == StopCause::Asked {
                 let reason = format!(
-                    "stopped after {done} steps ({}): resume with --resume",
+                    "stopped after {} ({}): resume with --resume",
+                    steps(done),
                     stop.text()
                 );
                 return self.stopped(0, reason, now);
@@ -334,36 +337,17 @@ impl State {
         Vec::new()
     }
 
-    /// What a worker's loss counts as: what was decided about it, or what it looks like.
-    fn verdict(&mut self, worker: &WorkerId, looks_like: LossClass) -> LossClass {
+    /// What a worker's loss counts as, and its first cause: what was decided about it, or what it looks like.
+    fn verdict(
+        &mut self,
+        worker: &WorkerId,
+        looks_like: LossClass,
+        text: &str,
+    ) -> (LossClass, String) {
         self.roster
             .get_mut(worker)
             .and_then(|mut member| member.verdict.take())
-            .unwrap_or(looks_like)
-    }
-
-    /// A worker with its rank, for a sentence.
-    pub(super) fn name(&self, worker: &WorkerId) -> String {
-        let rank = |member: &Member| member.rank.or(member.rank_when_lost);
-        match self.roster.get(worker).and_then(rank) {
-            Some(rank) => format!("{worker} (rank {rank})"),
-            None => worker.to_string(),
-        }
-    }
-
-    /// Where the run is, for a sentence about a worker. Its process may be seen to end when the others are one generation
-    /// further already.
-    fn place(&self, worker: &WorkerId) -> String {
-        let lost_in =
-            |member: &Member| member.rank.is_none().then_some(member.generation_when_lost);
-        let earlier = self.roster.get(worker).and_then(lost_in).flatten();
-        if let Some(earlier) = earlier.filter(|earlier| *earlier < self.generation) {
-            return format!("in generation {earlier}");
-        }
-        match self.generation {
-            0 => "before the first generation".to_owned(),
-            generation => format!("in generation {generation} after {} steps", self.steps_done),
-        }
+            .unwrap_or_else(|| (looks_like, text.to_owned()))
     }
 
     /// Whether no generation of this part has begun: what fails now fails for reasons that a restart does not mend.

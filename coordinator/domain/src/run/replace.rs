@@ -36,10 +36,12 @@ impl State {
                     }
                     _ => "look for the cause, then resume with --resume",
                 };
-                let failure = format!(
-                    "{text}; {} allows {budget} of this kind an hour and they are used up: {advice}",
-                    class.key()
-                );
+                let allows = match budget {
+                    0 => "none of this kind".to_owned(),
+                    1 => "1 of this kind an hour and it is used up".to_owned(),
+                    budget => format!("{budget} of this kind an hour and they are used up"),
+                };
+                let failure = format!("{text}; {} allows {allows}: {advice}", class.key());
                 self.give_up(failure, now)
             }
         }
@@ -48,7 +50,7 @@ impl State {
     /// Ends the run with a checkpoint if anybody still holds its state.
     fn give_up(&mut self, failure: String, now: Millis) -> Vec<Effect> {
         if self.roster.group(Group::Members).is_empty() {
-            return self.fail(75, failure, None, Vec::new(), now);
+            return self.stopped(75, failure, now);
         }
         if self.stop.is_some() {
             // It is on its way out already: those who are left hand over what they hold.

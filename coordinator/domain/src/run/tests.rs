@@ -2,6 +2,7 @@ use super::*;
 use crate::membership::Process;
 
 mod adoption;
+mod budgets;
 mod cluster;
 mod degraded;
 mod evaluation;
