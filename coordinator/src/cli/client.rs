@@ -1,16 +1,14 @@
 //! `coordinator status` and `coordinator stop`: asking a running coordinator.
 
-use proto::v1::run_service_client::RunServiceClient;
 use proto::v1::{GetStatusRequest, Phase, Status, StopRequest, WatchStatusRequest, WorkerStatus};
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
-use super::{AddressArgs, Failure, LOST, OK, StatusArgs, USAGE};
-use crate::run_dir::Address;
+use super::asking::{ANSWER, NEXT, connect};
+use super::{AddressArgs, Failure, OK, StatusArgs};
 use crate::terminal::{answer, figures, row};
 
 pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
-    let mut client = connect(&args.run).await?;
+    let (mut client, asked) = connect(&args.run).await?;
     let show = |status: &Status| {
         answer(&if args.json {
             to_json(status).to_string()
@@ -21,20 +19,17 @@ pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
         });
     };
     if !args.watch {
-        let response = client
-            .get_status(GetStatusRequest {})
-            .await
-            .map_err(|status| lost(&status))?;
+        let response = asked
+            .within(ANSWER, client.get_status(GetStatusRequest {}))
+            .await?;
         show(&response.into_inner().status.unwrap_or_default());
         return Ok(OK);
     }
-    let mut stream = client
-        .watch_status(WatchStatusRequest {})
-        .await
-        .map_err(|status| lost(&status))?
-        .into_inner();
+    let request = client.watch_status(WatchStatusRequest {});
+    let mut stream = asked.within(ANSWER, request).await?.into_inner();
     let mut shown = String::new();
-    while let Some(response) = stream.message().await.map_err(|status| lost(&status))? {
+    // Its ages change every second, so there is something to hear.
+    while let Some(response) = asked.within(NEXT, stream.message()).await? {
         let status = response.status.unwrap_or_default();
         // Ages and remaining times change all the time; a line is for what a person would call a change.
         let line = to_line(&status);
@@ -53,65 +48,13 @@ pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
 }
 
 pub(super) async fn stop(args: &AddressArgs) -> Result<u8, Failure> {
-    let mut client = connect(args).await?;
+    let (mut client, asked) = connect(args).await?;
     let request = StopRequest {
         reason: "asked for by `coordinator stop`".into(),
     };
-    let response = client.stop(request).await.map_err(|status| lost(&status))?;
+    let response = asked.within(ANSWER, client.stop(request)).await?;
     answer(&response.into_inner().reason);
     Ok(OK)
-}
-
-pub(super) async fn connect(args: &AddressArgs) -> Result<RunServiceClient<Channel>, Failure> {
-    let address = match (&args.address, &args.run_dir) {
-        (Some(address), _) if address.contains("://") => address.clone(),
-        (Some(address), _) => format!("http://{address}"),
-        (None, Some(run_dir)) => Address::read(run_dir)?.address,
-        (None, None) => {
-            return Err(Failure::new(
-                USAGE,
-                "no run is named: give --run-dir or --address",
-            ));
-        }
-    };
-    RunServiceClient::connect(address.clone())
-        .await
-        .map_err(|error| {
-            let ended = match &args.run_dir {
-                Some(run_dir) => format!(
-                    "if its run has ended, {} says how; if it was killed, workers may be training on, and \
-                     coordinator start --resume --run-dir {} takes them over",
-                    run_dir.join("summary.json").display(),
-                    run_dir.display()
-                ),
-                None => "check --address, or give --run-dir".into(),
-            };
-            Failure::new(
-                LOST,
-                format!(
-                    "no coordinator answers at {address} ({}): {ended}",
-                    root_cause(&error)
-                ),
-            )
-        })
-}
-
-pub(super) fn lost(status: &tonic::Status) -> Failure {
-    Failure::new(
-        LOST,
-        format!(
-            "the coordinator did not answer ({}): try again",
-            status.message()
-        ),
-    )
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 fn phase(status: &Status) -> String {

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which part of the coordinator does it.
 
+mod asking;
 mod at_once;
 mod checkpoints;
 mod checks;

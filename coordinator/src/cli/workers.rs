@@ -3,18 +3,16 @@
 use proto::v1::{GetStacksRequest, GetStacksResponse, GetStatusRequest, ThreadStack};
 use serde_json::json;
 
-use super::client::{connect, lost, worker, worker_json};
+use super::asking::{ANSWER, NEXT, connect};
+use super::client::{worker, worker_json};
 use super::{Failure, OK, WorkersArgs};
 use crate::terminal::answer;
 
 pub(super) async fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
-    let mut client = connect(&args.run).await?;
+    let (mut client, asked) = connect(&args.run).await?;
     if !args.stacks {
-        let response = client.get_status(GetStatusRequest {}).await;
-        let status = response
-            .map_err(|status| lost(&status))?
-            .into_inner()
-            .status;
+        let request = client.get_status(GetStatusRequest {});
+        let status = asked.within(ANSWER, request).await?.into_inner().status;
         for known in status.unwrap_or_default().workers {
             answer(&if args.json {
                 worker_json(&known).to_string()
@@ -24,9 +22,9 @@ pub(super) async fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
         }
         return Ok(OK);
     }
-    let stacks = client.get_stacks(GetStacksRequest {}).await;
-    let mut stacks = stacks.map_err(|status| lost(&status))?.into_inner();
-    while let Some(response) = stacks.message().await.map_err(|status| lost(&status))? {
+    let request = client.get_stacks(GetStacksRequest {});
+    let mut stacks = asked.within(ANSWER, request).await?.into_inner();
+    while let Some(response) = asked.within(NEXT, stacks.message()).await? {
         answer(&if args.json {
             to_json(&response)
         } else {

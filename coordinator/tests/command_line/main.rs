@@ -10,6 +10,7 @@ mod dry_run;
 mod evaluate;
 mod place;
 mod seeds;
+mod silent;
 mod start;
 #[path = "../support/mod.rs"]
 mod support;
