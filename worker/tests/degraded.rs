@@ -150,6 +150,11 @@ fn a_bit_flipped_in_memory_is_caught_and_healed() {
         "at most until replicas are compared: {over:?}"
     );
     assert_eq!(over[0]["samples"].as_array().unwrap().len(), 12);
+    let ledger = ledger(&run.dir);
+    assert_eq!(
+        (&ledger["steps_passed_over"], &ledger["samples_passed_over"]),
+        (&over.len().into(), &(12 * over.len()).into())
+    );
     assert!(
         run.err
             .contains("was passed over: its loss or gradient is not finite"),

@@ -217,3 +217,33 @@ fn a_skipped_sample_is_accounted_for_once_and_goes_with_its_step() {
     assert_eq!(ledger.skipped()[0].generation, 2);
     assert!(ledger.verify(&plan).holds());
 }
+
+#[test]
+fn what_was_passed_over_is_counted_beside_what_was_trained_and_goes_with_its_step() {
+    let plan = plan();
+    let mut ledger = six_steps_done();
+    ledger.pass_over(1, 5).unwrap();
+    let passed_over = |ledger: &Ledger| {
+        let epoch = ledger.verify(&plan).epochs[1].clone();
+        (
+            epoch.steps_passed_over,
+            epoch.samples_passed_over,
+            epoch.samples_trained,
+        )
+    };
+    assert_eq!(passed_over(&ledger), (1, 4, 8));
+    assert!(ledger.verify(&plan).holds());
+
+    // A sample of it that was left out was not trained on in the first place
+    let sample = plan.epoch_plan(1).samples_of_step(1)[2];
+    ledger
+        .skip(1, 5, sample, "000000000042.jpg is cut off")
+        .unwrap();
+    assert_eq!(passed_over(&ledger), (1, 3, 7));
+
+    ledger
+        .begin_generation(2, 5, members(2), Shares::even(2))
+        .unwrap();
+    ledger.commit(2, 5).unwrap();
+    assert_eq!(passed_over(&ledger), (0, 0, 8));
+}

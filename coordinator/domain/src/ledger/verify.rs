@@ -132,6 +132,10 @@ pub struct EpochVerification {
     pub samples_trained: u32,
     /// Samples skipped as such in committed steps.
     pub samples_skipped: u32,
+    /// Committed steps that changed nothing, since their loss or gradient was not finite.
+    pub steps_passed_over: u32,
+    /// Samples of those steps: they count as trained on, and nothing was learned from them.
+    pub samples_passed_over: u32,
     /// Samples of the split that no committed step holds.
     pub samples_missing: u32,
     /// Samples that committed steps hold more than once.
@@ -200,6 +204,7 @@ impl Ledger {
         let samples = plan.shape().samples;
         let mut times = vec![0u8; samples as usize];
         let (mut committed_steps, mut samples_skipped) = (0u32, 0u32);
+        let (mut steps_passed_over, mut samples_passed_over) = (0u32, 0u32);
         for step in stretches
             .iter()
             .flat_map(|stretch| stretch.steps.first..stretch.steps.end())
@@ -210,7 +215,12 @@ impl Ledger {
                 let times = &mut times[sample as usize];
                 *times = times.saturating_add(1);
             }
-            samples_skipped += self.count_skipped(step, &drawn, plan, defects);
+            let skipped = self.count_skipped(step, &drawn, plan, defects);
+            samples_skipped += skipped;
+            if self.passed_over().binary_search(&step).is_ok() {
+                steps_passed_over += 1;
+                samples_passed_over += (ids.len() as u32).saturating_sub(skipped);
+            }
         }
         let all_with = |wanted: fn(u8) -> bool| {
             (0..samples)
@@ -236,6 +246,8 @@ impl Ledger {
             committed_steps,
             samples_trained: (samples - samples_missing).saturating_sub(samples_skipped),
             samples_skipped,
+            steps_passed_over,
+            samples_passed_over,
             samples_missing,
             samples_repeated,
             first_missing: missing,
