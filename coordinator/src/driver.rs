@@ -40,7 +40,7 @@ use figures::Figures;
 pub(crate) use mailbox::{Connection, Mail, Mailbox, Message, mailbox};
 #[cfg(test)]
 pub(crate) use recorder::smallest_config;
-pub(crate) use recorder::{Recorder, digest};
+pub(crate) use recorder::{Recorder, digest, unix_millis};
 pub(crate) use stacks::{Asked as StacksAsked, Of as StacksOf};
 
 /// Messages handled before the status is shown again, so that a flood does not hide it.

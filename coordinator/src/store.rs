@@ -13,9 +13,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use domain::ledger::Ledger;
+use domain::run::LossClass;
 use domain::run_plan::RunShape;
 use proto::v1::StepPoint;
 use redb::{Database, ReadableDatabase, TableDefinition};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::evaluation::Evaluated;
@@ -44,6 +46,11 @@ pub(crate) const LEDGER: &str = "ledger";
 pub(crate) const RUN_ID: &str = "run_id";
 /// Present while a coordinator serves the run: found at a start, it says that the one before was lost.
 const SERVED: &str = "served";
+/// The failures that count against a budget, in JSON: [`Loss`]es. Gone with a run that ended in order, after which a
+/// person has looked at it.
+const LOSSES: &str = "losses";
+/// Into how many parts micro-batches are cut, a little-endian u32; gone in the same way.
+const PARTS: &str = "forward_parts";
 /// A [`RunShape`] in JSON: without it the ledger's steps could not be counted as samples.
 pub(crate) const SHAPE: &str = "shape";
 
@@ -141,6 +148,15 @@ pub enum Resume {
     WithWorkersOr(u64),
 }
 
+/// A failure that counts against a budget, and when it was by the wall clock: the only one that two processes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Against which.
+    pub class: LossClass,
+    /// Milliseconds since 1970.
+    pub unix_millis: u64,
+}
+
 /// What a rank says it trained on in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
@@ -232,6 +248,16 @@ impl Store {
             Some(done),
         ));
         wait.await.unwrap_or_else(|_| Err(self.writer_gone()))
+    }
+
+    /// Records a failure that counts against a budget; written with the next batch.
+    pub fn loss(&self, loss: Loss) {
+        self.send(Write::Loss(loss));
+    }
+
+    /// Records into how many parts micro-batches are cut; written with the next batch.
+    pub fn forward_parts(&self, parts: u32) {
+        self.send(Write::Parts(parts));
     }
 
     /// Records what the run does and in which order; written with the next batch.

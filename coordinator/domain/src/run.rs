@@ -52,7 +52,7 @@ pub use event::{Event, FaultClass, LeaveReason, ProcessEnd, StepReport};
 pub use forming::{Opening, Source};
 pub use progress::Evaluation;
 pub use reason::Reason;
-pub use restart::{Budgets, LossClass};
+pub use restart::{BUDGET_WINDOW, Budgets, LossClass};
 pub use timing::{Deadline, Millis, Timeouts};
 
 /// What a run does while it has fewer workers than it wants.
@@ -98,6 +98,12 @@ pub struct Config {
     pub halve_when_out_of_memory: bool,
     /// How many failures it survives.
     pub budgets: Budgets,
+    /// The failures before this part that still count, and how long ago each was: a coordinator that was lost saw them.
+    #[serde(default)]
+    pub losses: Vec<(LossClass, Millis)>,
+    /// Into how many parts the coordinator that was lost had micro-batches cut; 0 and 1: into none.
+    #[serde(default)]
+    pub forward_parts: u32,
     /// Whether the coordinator starts them itself.
     pub local: bool,
     /// What the run does and in which order.

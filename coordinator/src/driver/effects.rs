@@ -11,9 +11,10 @@ use proto::v1::{
 use proto::v1::{generation, session_response};
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Driver, Feeder};
+use super::{Driver, Feeder, unix_millis};
 use crate::observer::RunEvent;
 use crate::reach;
+use crate::store::Loss;
 
 impl Driver {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
@@ -70,6 +71,10 @@ impl Driver {
                     launcher.kill(&worker);
                 }
             }
+            Effect::Loss { class } => self.parts.store.loss(Loss {
+                class,
+                unix_millis: unix_millis(),
+            }),
             Effect::Warn { text } => self.warn(text),
             Effect::End(ending) => self.end(ending),
         }
@@ -149,6 +154,7 @@ impl Driver {
             forward_parts,
         } = beginning;
         let names: Vec<_> = members.iter().map(ToString::to_string).collect();
+        self.parts.store.forward_parts(forward_parts);
         let begun =
             self.record_generation(number, begins_at_step, names.clone(), assignment.clone());
         if let Err(problem) = begun.await {

@@ -45,7 +45,7 @@ pub(crate) fn digest(effects: &[Effect], reason: &Reason) -> String {
 }
 
 /// The wall clock, for people who compare with other records. Nothing is decided by it.
-pub(super) fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

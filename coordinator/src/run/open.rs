@@ -5,14 +5,14 @@ use std::num::NonZeroU32;
 
 use domain::ledger::Ledger;
 use domain::membership::WorkerId;
-use domain::run::{Adopted, Config, Millis, Timeouts};
+use domain::run::{Adopted, BUDGET_WINDOW, Config, LossClass, Millis, Timeouts};
 use domain::run_plan::RunPlan;
 
 use super::{Launch, RunError, RunSetup};
 use crate::checkpoint::{Checkpoints, Entry};
 use crate::driver::unix_millis;
 use crate::history::History;
-use crate::store::{Resume, Store};
+use crate::store::{Loss, Resume, Store};
 
 /// What is on disk, opened.
 pub(super) struct Opened {
@@ -68,7 +68,9 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         balance: setup.membership.balance,
         halve_when_out_of_memory: setup.membership.halve_when_out_of_memory,
         budgets: setup.membership.budgets,
-        local: matches!(setup.launch, Launch::Local { .. }),
+        losses: still_counting(&recorded.losses, unix_millis()),
+        forward_parts: recorded.forward_parts,
+        local,
         shape: setup.shape,
         begins_at_step,
         from_checkpoint: setup.resume.is_some(),
@@ -93,6 +95,15 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         history,
         scores: recorded.scores,
     })
+}
+
+/// The losses that still count, and how long ago each was. One that the wall clock puts into the future was just now.
+fn still_counting(losses: &[Loss], now: u64) -> Vec<(LossClass, Millis)> {
+    let ages = losses.iter().map(|loss| {
+        let age = Millis(now.saturating_sub(loss.unix_millis));
+        (loss.class, age)
+    });
+    ages.filter(|(_, age)| *age < BUDGET_WINDOW).collect()
 }
 
 /// What a lost coordinator has left behind, as far as it was recorded.

@@ -7,8 +7,8 @@ use proto::v1::StepPoint;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::{
-    DIGESTS, EVALUATIONS, GENERATION, LEDGER, META, RUN_ID, Recorded, Resume, SCORES, SERVED,
-    STEPS, StoreError,
+    DIGESTS, EVALUATIONS, GENERATION, LEDGER, LOSSES, META, PARTS, RUN_ID, Recorded, Resume,
+    SCORES, SERVED, STEPS, StoreError,
 };
 
 /// How a store was found.
@@ -96,6 +96,17 @@ pub(super) fn read(
     if let Some(value) = meta.get(LEDGER).map_err(|e| failed(e.into()))? {
         recorded.ledger =
             serde_json::from_slice(value.value()).map_err(|e| content("ledger", e.to_string()))?;
+    }
+    if let Some(value) = meta.get(LOSSES).map_err(|e| failed(e.into()))? {
+        recorded.losses =
+            serde_json::from_slice(value.value()).map_err(|e| content("losses", e.to_string()))?;
+    }
+    if let Some(value) = meta.get(PARTS).map_err(|e| failed(e.into()))? {
+        let bytes: [u8; 4] = value
+            .value()
+            .try_into()
+            .map_err(|_| content("number of parts", "not 4 bytes".to_owned()))?;
+        recorded.forward_parts = u32::from_le_bytes(bytes);
     }
     let steps = transaction
         .open_table(STEPS)

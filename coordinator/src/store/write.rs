@@ -5,15 +5,16 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use domain::ledger::Ledger;
+use domain::run::BUDGET_WINDOW;
 use domain::run_plan::RunShape;
 use prost::Message as _;
 use proto::v1::StepPoint;
-use redb::Database;
+use redb::{Database, ReadableTable};
 use tokio::sync::oneshot;
 
 use super::{
-    BATCH, DIGESTS, Digest, EVALUATIONS, GENERATION, LEDGER, META, SCORES, SERVED, SHAPE, STEPS,
-    Scores, StoreError,
+    BATCH, DIGESTS, Digest, EVALUATIONS, GENERATION, LEDGER, LOSSES, Loss, META, PARTS, SCORES,
+    SERVED, SHAPE, STEPS, Scores, StoreError,
 };
 use crate::evaluation::Evaluated;
 
@@ -29,6 +30,8 @@ pub(super) enum Write {
     Void(u64),
     Digest(Digest),
     Shape(RunShape),
+    Loss(Loss),
+    Parts(u32),
     Scores(Box<Scores>),
     End,
     Flush(Option<Done>),
@@ -148,7 +151,17 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
                 }
                 Write::Scores(given) => write_scores(&mut scores, given)?,
                 Write::End => {
-                    meta.remove(SERVED)?;
+                    for key in [SERVED, LOSSES, PARTS] {
+                        meta.remove(key)?;
+                    }
+                }
+                Write::Loss(loss) => {
+                    let known = meta.get(LOSSES)?.map(|known| known.value().to_vec());
+                    let losses = add_loss(known, *loss);
+                    meta.insert(LOSSES, json(&losses)?.as_slice())?;
+                }
+                Write::Parts(parts) => {
+                    meta.insert(PARTS, parts.to_le_bytes().as_slice())?;
                 }
                 Write::Void(step) => {
                     steps.retain_in(*step.., |_, _| false)?;
@@ -173,6 +186,18 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// The losses that are known, as far as they still count, and one more.
+fn add_loss(known: Option<Vec<u8>>, loss: Loss) -> Vec<Loss> {
+    let mut losses: Vec<Loss> = known
+        .and_then(|known| serde_json::from_slice(&known).ok())
+        .unwrap_or_default();
+    let counts =
+        |known: &Loss| loss.unix_millis.saturating_sub(known.unix_millis) < BUDGET_WINDOW.0;
+    losses.retain(counts);
+    losses.push(loss);
+    losses
 }
 
 fn write_scores(

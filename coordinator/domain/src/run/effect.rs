@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::ending::Ending;
 use super::forming::{Opening, Source};
+use super::restart::LossClass;
 use crate::assignment::Assignment;
 use crate::membership::WorkerId;
 
@@ -90,6 +91,11 @@ pub enum Effect {
     Kill {
         /// Which.
         worker: WorkerId,
+    },
+    /// Record that a budget has less left for the next hour, also if this coordinator is lost.
+    Loss {
+        /// Which budget.
+        class: LossClass,
     },
     /// Tell people of something odd; the run goes on.
     Warn {

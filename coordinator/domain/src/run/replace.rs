@@ -27,7 +27,7 @@ impl State {
                     member.losses_in_a_row += 1;
                     member.again = Some(now.after(pause(member.losses_in_a_row)));
                 }
-                Vec::new()
+                vec![Effect::Loss { class }]
             }
             Err(budget) => {
                 let advice = match class {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::timing::Millis;
 
 /// Failures older than this no longer count.
-pub(super) const WINDOW: Millis = Millis(60 * 60 * 1000);
+pub const BUDGET_WINDOW: Millis = Millis(60 * 60 * 1000);
 /// The first pause; each further failure of the same worker without a step between them doubles it.
 const FIRST_PAUSE: Millis = Millis(500);
 /// The longest pause.
@@ -67,11 +67,21 @@ impl Budgets {
     }
 }
 
-/// The failures of the last hour.
+/// The failures of the last hour: by class, until when each counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Losses(BTreeMap<LossClass, Vec<Millis>>);
 
 impl Losses {
+    /// Those of an earlier part, by how long ago each was when this one began.
+    pub(super) fn before(losses: &[(LossClass, Millis)]) -> Self {
+        let mut known = Self::default();
+        for (class, age) in losses {
+            let until = known.0.entry(*class).or_default();
+            until.push(BUDGET_WINDOW.since(*age));
+        }
+        known
+    }
+
     /// Notes a failure; an error is the class's budget, which is then used up.
     pub(super) fn note(
         &mut self,
@@ -80,8 +90,8 @@ impl Losses {
         now: Millis,
     ) -> Result<(), u32> {
         let losses = self.0.entry(class).or_default();
-        losses.retain(|at| now.since(*at) < WINDOW);
-        losses.push(now);
+        losses.retain(|until| *until > now);
+        losses.push(now.after(BUDGET_WINDOW));
         let budget = budgets.of(class);
         if losses.len() as u64 > u64::from(budget) {
             return Err(budget);
@@ -138,7 +148,24 @@ mod tests {
             assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(at)), Ok(()));
         }
         assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(3)), Err(3));
-        let later = WINDOW.after(Millis(4));
+        let later = BUDGET_WINDOW.after(Millis(4));
         assert_eq!(losses.note(LossClass::Crash, &BUDGETS, later), Ok(()));
+    }
+
+    #[test]
+    fn what_an_earlier_part_lost_counts_until_it_is_an_hour_ago() {
+        let ago = |minutes: u64| (LossClass::Crash, Millis(minutes * 60_000));
+        let mut losses = Losses::before(&[ago(59), ago(30), ago(61), (LossClass::Hang, Millis(0))]);
+        assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(0)), Ok(()));
+        assert_eq!(losses.note(LossClass::Crash, &BUDGETS, Millis(1)), Err(3));
+        let two_minutes_on = Millis(120_000);
+        let again = losses.note(LossClass::Hang, &BUDGETS, two_minutes_on);
+        assert_eq!(again, Err(1));
+        assert_eq!(losses.0[&LossClass::Crash].len(), 4);
+        let half_an_hour_on = Millis(31 * 60_000);
+        assert_eq!(
+            losses.note(LossClass::Crash, &BUDGETS, half_an_hour_on),
+            Ok(())
+        );
     }
 }
