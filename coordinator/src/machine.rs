@@ -140,11 +140,21 @@ pub fn place(config: &Config, machine: &Machine) -> Result<Placement, TooFewDevi
         DeviceChoice::Auto => match asked {
             Some(workers) if workers > found => (
                 DeviceChoice::Cpu,
-                format!("auto: {found} CUDA devices are too few for {workers} workers"),
+                format!(
+                    "auto: {} too few for {}",
+                    match found {
+                        1 => "1 CUDA device is".to_owned(),
+                        found => format!("{found} CUDA devices are"),
+                    },
+                    count(workers.into(), "worker", "workers")
+                ),
             ),
             _ => (
                 DeviceChoice::Cuda,
-                format!("auto: this machine has {found} CUDA devices"),
+                format!(
+                    "auto: this machine has {}",
+                    count(found.into(), "CUDA device", "CUDA devices")
+                ),
             ),
         },
     };
@@ -292,7 +302,7 @@ pub(crate) mod tests {
             (
                 "cpu cpu cpu".into(),
                 1,
-                "auto: 1 CUDA devices are too few for 3 workers".into()
+                "auto: 1 CUDA device is too few for 3 workers".into()
             )
         );
     }

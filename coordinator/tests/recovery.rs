@@ -251,7 +251,7 @@ async fn a_bug_of_one_worker_does_not_end_the_run_of_the_others() {
     assert!(
         seen[1]
             .reason
-            .contains("b (rank 1) at step 2: index out of bounds"),
+            .contains("b (rank 1) after 2 steps: index out of bounds"),
         "{}",
         seen[1].reason
     );

@@ -29,7 +29,7 @@ pub(crate) enum WorkerError {
     #[error(transparent)]
     Link(#[from] LinkError),
     /// A process group could not be formed, or a collective failed.
-    #[error("step {step}: {source}")]
+    #[error("after {}: {source}", steps(*.step))]
     Collective {
         /// Steps committed before it.
         step: u64,
@@ -54,25 +54,28 @@ pub(crate) enum WorkerError {
     #[error(transparent)]
     Weights(#[from] model::weights::WeightError),
     /// libtorch failed.
-    #[error("step {step}: libtorch failed: {source}")]
+    #[error("after {}: libtorch failed: {source}", steps(*.step))]
     Torch { step: u64, source: tch::TchError },
     /// Loss or gradient is not a finite number; the step was not applied.
     #[error(
-        "step {step}: loss {loss} and gradient norm {norm} are not both finite; the step was not applied: lower \
-         train.learning_rate_*, set train.clip_norm, or look at its pictures"
+        "after {}: loss {} and gradient norm {} are not both finite, and the step was not applied: look at its pictures and \
+         go on with --resume, or with --resume --set train.on_not_finite=skip, which passes over such steps; or start a new \
+         run with lower train.learning_rate_* or train.clip_norm set",
+        steps(*.step), real(*.loss), real(*.norm)
     )]
     NotFinite { step: u64, loss: f64, norm: f64 },
     /// A score is not a number, so no figure can be made of it.
     #[error(
-        "evaluation after {step} steps: a score of image {sample} is not a number: the model has diverged; start again with \
-         lower train.learning_rate_* or train.clip_norm set"
+        "evaluation after {}: a score of image {sample} is not a number: the model has diverged; start again with lower \
+         train.learning_rate_* or train.clip_norm set",
+        steps(*.step)
     )]
     Diverged { step: u64, sample: u32 },
     /// A checkpoint does not fit this run.
     #[error("checkpoint of step {step}: {reason}")]
     Checkpoint { step: u64, reason: String },
     /// The state that came from the peers cannot be taken.
-    #[error("the state after {step} steps did not come whole from the peers: {reason}")]
+    #[error("the state after {} did not come whole from the peers: {reason}", steps(*.step))]
     Transfer { step: u64, reason: String },
     /// The config asks for something that this worker cannot do.
     #[error("{0}")]
@@ -163,6 +166,21 @@ impl WorkerError {
     /// Whether the end of this worker's generation alone may have caused it.
     pub(crate) fn is_of_generation(&self) -> bool {
         matches!(self, Self::Link(_)) || self.is_of_peers()
+    }
+}
+
+/// "1 step", "3 steps": places are told by how many are done, as progress counts them.
+pub(crate) fn steps(number: u64) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} step{ending}")
+}
+
+/// A number that may be far too large to be written out.
+fn real(number: f64) -> String {
+    if number.is_finite() && number.abs() >= 1e6 {
+        format!("{number:.3e}")
+    } else {
+        number.to_string()
     }
 }
 

@@ -231,7 +231,7 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its
     // A step that all have begun, and that does not end, before the stop is known; then the one in which they agree on it.
     until_there(&faulty.lay("worker-2", "step-begun", "stop"));
     faulty.run().wait_until(|status| {
-        let step = format!("in all-reduce of gradients, step {}", status["step"]);
+        let step = format!("in all-reduce of gradients after {} steps", status["step"]);
         let workers = status["workers"].as_array().unwrap().iter();
         workers
             .filter(|worker| worker["collective"] == step.as_str())

@@ -61,6 +61,14 @@ fn numbers_that_are_none_end_the_run_with_all_samples_of_the_step() {
     let (_, samples) = run.err.split_once("; its samples: [").unwrap();
     let (samples, _) = samples.split_once(']').unwrap();
     assert_eq!(samples.split(", ").count(), 12, "{}", run.err);
+    // Numbers too large to be read are not written out, and what is advised can be done.
+    let longest = run.err.split(|c: char| !c.is_ascii_digit()).map(str::len);
+    assert!(longest.max().unwrap() < 20, "{}", run.err);
+    let advice = "--resume --set train.on_not_finite=skip";
+    assert!(run.err.contains(advice), "{}", run.err);
+    let followed = place.run("run", 2, &["--resume", "train.on_not_finite=skip"]);
+    assert_ne!(followed.code, Some(64), "{followed:#?}");
+    assert!(followed.err.contains("was passed over"), "{}", followed.err);
 }
 
 #[test]

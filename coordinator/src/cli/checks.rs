@@ -44,6 +44,7 @@ impl Checked {
         }
         let workers = u32::try_from(placement.devices.len()).unwrap_or(u32::MAX);
         config.record_placement(placement.device, workers, placement.threads);
+        config.check_fewest()?;
         check_listen(&config, args.insecure)?;
         descriptors::make_room(workers).map_err(|error| Failure::new(USAGE, error.to_string()))?;
         let launch = launch(args, &config, &placement)?;
@@ -185,10 +186,12 @@ fn lay_out(
     }
     let micro_batches = shape.global_batch / shape.micro_batch;
     if workers > micro_batches {
+        let idle = workers - micro_batches;
         terminal.warn(&format!(
-            "{workers} workers share {micro_batches} micro-batches a step, so {} of them have nothing to train on: raise \
-             train.global_batch or lower train.micro_batch",
-            workers - micro_batches
+            "{workers} workers share {} a step, so {idle} of them {} nothing to train on: raise train.global_batch or lower \
+             train.micro_batch",
+            figures::count(micro_batches.into(), "micro-batch", "micro-batches"),
+            if idle == 1 { "has" } else { "have" }
         ));
     }
     RunPlan::new(shape, workers).map_err(|error| Failure::new(USAGE, error.to_string()))

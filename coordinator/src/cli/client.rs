@@ -73,7 +73,7 @@ fn to_line(status: &Status) -> String {
         .unwrap_or_default();
     let mut pace = String::new();
     if has_stepped(status) {
-        pace = format!(" · loss {:.4}", status.loss);
+        pace = format!(" · loss {}", figures::real(status.loss, 4));
         if status.phase() == Phase::Training {
             pace += &format!(" · {}", figures::speed(status.images_per_second));
         }
@@ -115,8 +115,8 @@ fn to_text(status: &Status) -> String {
         lines.push(row(
             "training",
             &format!(
-                "loss {:.4} · {} · data wait {:.0} %",
-                status.loss,
+                "loss {} · {} · data wait {:.0} %",
+                figures::real(status.loss, 4),
                 figures::speed(status.images_per_second),
                 100.0 * status.data_wait_fraction
             ),

@@ -21,6 +21,7 @@ use crate::baseline;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Config, Sources};
 use crate::evaluation::labels_of;
+use crate::launch::local::any_lives;
 use crate::machine::Placement;
 use crate::observer::Observer;
 use crate::run::{self, Launch, ResumePoint, RunSetup};
@@ -126,6 +127,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
             .resume
             .as_ref()
             .map(|resume| (resume.step, resume.checkpoint.clone())),
+        workers_live: prepared.adopt && any_lives(run_dir.path()),
     };
     opening.lines().iter().for_each(|line| terminal.say(line));
 
@@ -212,11 +214,12 @@ fn take_run_dir(args: &StartArgs, sources: &Sources) -> Result<(RunDir, String, 
         .read_summary()
         .filter(|summary| summary["ended"] == "finished")
     {
-        let epochs = &summary["epochs"];
+        let epochs = summary["epochs"].as_u64().unwrap_or_default();
         let sentence = format!(
-            "{}: this run has finished all its {epochs} epochs: see summary.json; for more, start a new run with \
+            "{}: this run has finished all that it was to do ({}): see summary.json; for more, start a new run with \
              train.init pointing to its best checkpoint",
-            args.run_dir.display()
+            args.run_dir.display(),
+            figures::count(epochs, "epoch", "epochs")
         );
         return Err(Failure::new(USAGE, sentence));
     }

@@ -142,6 +142,27 @@ impl Config {
         &self.settings.get(key).origin
     }
 
+    /// That an elastic run can have as many workers as it must not go below: with the number of them only now known.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: the one.
+    pub(crate) fn check_fewest(&self) -> Result<(), Mistakes> {
+        refuse(self.too_few_workers().into_iter().collect())
+    }
+
+    fn too_few_workers(&self) -> Option<Mistake> {
+        let workers = self.run.workers?;
+        let fewest = self.run.min_workers;
+        (fewest > workers).then(|| {
+            let problem = format!(
+                "the run has run.workers = {workers} ({}) and could never go on: lower run.min_workers to {workers} or less, \
+                 or raise run.workers",
+                self.origin("run.workers")
+            );
+            self.settings.mistake("run.min_workers", problem)
+        })
+    }
+
     fn check(settings: Settings, mut mistakes: Vec<Mistake>) -> Result<Self, Mistakes> {
         let config = Self::from_settings(settings);
         // A key that is wrong by itself holds its default here: a second complaint about it would mislead.
@@ -199,6 +220,9 @@ impl Config {
                 &["train.freeze_trunk_epochs", "train.freeze_trunk"],
                 self.settings.mistake("train.freeze_trunk_epochs", problem),
             ));
+        }
+        if let Some(mistake) = self.too_few_workers() {
+            found.push((&["run.min_workers", "run.workers"], mistake));
         }
         // Any split larger than a step will do here: what depends on the split's size is checked when it is known.
         let workers = self.run.workers.unwrap_or(1);

@@ -69,6 +69,11 @@ pub(crate) enum LaunchError {
     NoDevice(u32),
 }
 
+/// Whether any worker process that a coordinator has started for this run lives.
+pub(crate) fn any_lives(run_dir: &Path) -> bool {
+    Processes::read(run_dir).any_lives()
+}
+
 /// The processes that were started here.
 #[derive(Debug)]
 pub(crate) struct LocalWorkers {

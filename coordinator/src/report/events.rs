@@ -10,6 +10,8 @@ use domain::run::{Config, Effect, Event, Millis, ProcessEnd, Source, State, step
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::terminal::figures::count;
+
 /// Of what kind something is that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -240,7 +242,10 @@ impl Reader {
             }
             Effect::PassOver { step, .. } => (
                 Kind::Warning,
-                format!("step {step} was passed over: its loss or gradient was not finite"),
+                format!(
+                    "the step after {} was passed over: its loss or gradient was not finite",
+                    count(*step, "step", "steps")
+                ),
             ),
             Effect::Warn { text } => (Kind::Warning, text.clone()),
             Effect::End(ending) => (Kind::End, ending.reason.clone()),

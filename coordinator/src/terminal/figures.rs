@@ -25,6 +25,26 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A loss or a rate: as it is, or, where that would be a row of noughts, with an exponent.
+#[must_use]
+pub fn real(number: f64, decimals: usize) -> String {
+    if number.is_finite() && number.abs() >= 1e6 {
+        format!("{number:.decimals$e}")
+    } else {
+        format!("{number:.decimals$}")
+    }
+}
+
+/// A number as it was given, with an exponent where it would be long.
+#[must_use]
+pub fn short(number: f64) -> String {
+    if number != 0.0 && !(1e-6..1e6).contains(&number.abs()) {
+        format!("{number:e}")
+    } else {
+        number.to_string()
+    }
+}
+
 /// A number with its noun: `1 class`, `80 classes`.
 #[must_use]
 pub fn count(number: u64, one: &str, many: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::figures::{bytes, count, duration, grouped, input_bound, percent, speed};
+use super::figures::{bytes, count, duration, grouped, input_bound, percent, real, speed};
 use super::row;
 use crate::observer::RunEvent;
 
@@ -99,9 +99,14 @@ impl Narrator {
                 } else {
                     format!(" ({device_name})")
                 };
+                let number = if joined > wanted {
+                    format!("a spare beyond the {wanted} that are wanted")
+                } else {
+                    format!("{joined} of {wanted}")
+                };
                 vec![said(
                     worker_id,
-                    &format!("joined from {host}, {device}{name}: {joined} of {wanted}"),
+                    &format!("joined from {host}, {device}{name}: {number}"),
                 )]
             }
             RunEvent::GenerationFormed {
@@ -114,9 +119,9 @@ impl Narrator {
                 vec![said(
                     "generation",
                     &format!(
-                        "{number} with {} of {workers} goes on after step {}",
+                        "{number} with {} of {workers} goes on after {}",
                         members.len(),
-                        grouped(*begins_at_step)
+                        count(*begins_at_step, "step", "steps")
                     ),
                 )]
             }
@@ -183,11 +188,6 @@ impl Narrator {
                     &format!("{} · {}", path.display(), bytes(*size)),
                 )]
             }
-            RunEvent::CheckpointProblem { step, problem } => {
-                vec![Line::Warning(format!(
-                    "no checkpoint of step {step}: {problem}"
-                ))]
-            }
             RunEvent::SampleSkipped {
                 split,
                 sample,
@@ -218,7 +218,8 @@ impl Narrator {
         self.started = true;
         let done = step % self.steps_per_epoch + 1;
         let note = format!(
-            "loss {loss:.4} · {} · data wait {:.0} %",
+            "loss {} · {} · data wait {:.0} %",
+            real(loss, 4),
             speed(images_per_second),
             100.0 * data_wait
         );

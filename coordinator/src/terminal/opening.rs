@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use data::coco::{Dataset, Split};
 use domain::run_plan::RunPlan;
 
-use super::figures::{count, grouped};
+use super::figures::{count, grouped, short};
 use super::row;
 use crate::config::Config;
 use crate::machine::Placement;
@@ -27,8 +27,10 @@ pub struct Opening<'a> {
     pub placement: &'a Placement,
     /// What the run does and in which order.
     pub plan: &'a RunPlan,
-    /// The step and folder of the checkpoint it goes on from.
+    /// The steps before, and the folder of, the checkpoint it goes on from.
     pub resumed: Option<(u64, PathBuf)>,
+    /// Whether worker processes of an earlier coordinator live: they are further than the checkpoint.
+    pub workers_live: bool,
 }
 
 impl Opening<'_> {
@@ -74,12 +76,19 @@ impl Opening<'_> {
             ),
         ));
         lines.push(row("run dir", &self.run_dir.display().to_string()));
-        if let Some((step, checkpoint)) = &self.resumed {
-            lines.push(row(
-                "resuming",
-                &format!("at step {} from {}", grouped(*step), checkpoint.display()),
-            ));
-        }
+        let resumed = self.resumed.as_ref().map(|(step, checkpoint)| {
+            let steps = count(*step, "step", "steps");
+            format!("after {steps} from {}", checkpoint.display())
+        });
+        let resuming = match (resumed, self.workers_live) {
+            (Some(resumed), false) => Some(resumed),
+            (Some(resumed), true) => Some(format!(
+                "with the workers that live and what they have done by now; without them {resumed}"
+            )),
+            (None, true) => Some("with the workers that live".to_owned()),
+            (None, false) => None,
+        };
+        lines.extend(resuming.map(|resuming| row("resuming", &resuming)));
         lines.push(row(
             "gRPC",
             &format!(
@@ -138,8 +147,8 @@ impl Opening<'_> {
             count(micro_batches, "micro-batch", "micro-batches"),
             train.micro_batch,
             train.optimizer,
-            train.learning_rate_trunk,
-            train.learning_rate_head
+            short(train.learning_rate_trunk),
+            short(train.learning_rate_head)
         )
     }
 }

@@ -8,6 +8,7 @@ use domain::run_plan::RunPlan;
 use domain::score_table::ScoreTable;
 use proto::v1::{Phase, Status};
 
+use super::figures::{percent, real, short};
 use super::*;
 use crate::checkpoint::Entry;
 use crate::config::{Config, Sources};
@@ -49,6 +50,7 @@ fn a_run_from_its_opening_to_its_summary() {
         placement: &placement,
         plan: &plan,
         resumed: None,
+        workers_live: false,
     };
 
     // When it runs to its end
@@ -118,6 +120,120 @@ fn a_run_that_waits_for_pictures_is_told_what_to_do_once_and_in_its_summary() {
         lines.iter().any(|line| line.ends_with(&told[0])),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_worker_beyond_those_wanted_is_told_as_a_spare() {
+    let joined = |joined| {
+        Narrator::new(1, 1, None).tell(&RunEvent::Joined {
+            worker_id: "c".into(),
+            host: "moon".into(),
+            device: "cpu".into(),
+            device_name: String::new(),
+            joined,
+            wanted: 2,
+        })
+    };
+    let said = |text: &str| {
+        vec![Line::Said(format!(
+            "  c           joined from moon, cpu: {text}"
+        ))]
+    };
+    assert_eq!(joined(2), said("2 of 2"));
+    assert_eq!(joined(3), said("a spare beyond the 2 that are wanted"));
+}
+
+#[test]
+fn numbers_that_would_be_rows_of_noughts_have_an_exponent() {
+    let told = [0.1234, 1234.5, 1e38, f64::NAN].map(|number| real(number, 4));
+    assert_eq!(told, ["0.1234", "1234.5000", "1.0000e38", "NaN"]);
+    let told = [0.0, 0.01, 0.1, 1e38, 1e-9].map(short);
+    assert_eq!(told, ["0", "0.01", "0.1", "1e38", "1e-9"]);
+}
+
+#[test]
+fn a_run_whose_workers_live_is_resumed_with_them_and_not_said_to_be_at_its_checkpoint() {
+    let set = [
+        "train.epochs=2",
+        "train.global_batch=4",
+        "train.micro_batch=2",
+        "run.workers=2",
+    ];
+    let config = Config::load(&Sources {
+        set: set.map(String::from).to_vec(),
+        ..Sources::default()
+    })
+    .unwrap();
+    let dataset = dataset();
+    let plan = RunPlan::new(config.run_shape(&dataset), 2).unwrap();
+    let machine = crate::machine::tests::machine(2, 0);
+    let resuming = |resumed: Option<u64>, workers_live| {
+        let opening = Opening {
+            run_id: "3f2a91c0b7de",
+            run_dir: Path::new("runs/demo"),
+            address: "http://127.0.0.1:41233",
+            config: &config,
+            dataset: &dataset,
+            placement: &place(&config, &machine).unwrap(),
+            plan: &plan,
+            resumed: resumed.map(|step| (step, "step-1".into())),
+            workers_live,
+        };
+        let mut lines = opening.lines().into_iter();
+        let line = lines.find(|line| line.starts_with("  resuming "));
+        line.map(|line| line["  resuming    ".len()..].to_owned())
+    };
+    assert_eq!(resuming(None, false), None);
+    assert_eq!(
+        resuming(Some(1), false).unwrap(),
+        "after 1 step from step-1"
+    );
+    assert_eq!(
+        resuming(Some(12), true).unwrap(),
+        "with the workers that live and what they have done by now; without them after 12 steps from step-1"
+    );
+    assert_eq!(resuming(None, true).unwrap(), "with the workers that live");
+}
+
+#[test]
+fn a_best_epoch_without_a_checkpoint_is_told_beside_the_best_that_there_is() {
+    // Given a run whose first epoch is its best by a tie, and the checkpoint of that was lost with who was sending it
+    let mut outcome = outcome(0, Phase::Finished);
+    outcome.checkpoints = vec![Entry {
+        best: true,
+        ..entry(4)
+    }];
+    let row = |outcome: &Outcome| {
+        let summary = Summary::new(outcome, &dataset(), 2, None);
+        let lines = closing(&summary, Path::new("runs/demo"), false);
+        let best = lines.into_iter().find(|line| line.starts_with("  best "));
+        (best, summary.to_json())
+    };
+    let (best, json) = row(&outcome);
+    let map = percent(metrics().average_precision.map);
+    assert_eq!(
+        best.unwrap(),
+        format!(
+            "  best        /home/me/runs/demo/checkpoints/step-00000004 · mAP {map} of epoch 2: epoch 1, the best, has no \
+             checkpoint"
+        )
+    );
+    assert_eq!(
+        (&json["best_epoch"], &json["best_checkpoint_epoch"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(json["best_has_checkpoint"], false);
+    // With none that has a figure, that is all there is to say
+    outcome.checkpoints = vec![Entry {
+        map: None,
+        ..entry(4)
+    }];
+    let (best, json) = row(&outcome);
+    assert_eq!(
+        best.unwrap(),
+        "  best        epoch 1, the best, has no checkpoint"
+    );
+    assert_eq!(json["best_checkpoint"], serde_json::Value::Null);
 }
 
 #[test]
@@ -197,6 +313,9 @@ fn events() -> Vec<RunEvent> {
         step: 4,
         problem: "/home/me: no space".into(),
     });
+    // In the domain's words, and only in those
+    let text = "no checkpoint of step 4, training goes on: /home/me: no space";
+    events.push(RunEvent::Warning(text.into()));
     events.push(RunEvent::WorkerLog {
         worker_id: "worker-1".into(),
         lines: vec!["out of memory".into()],

@@ -45,7 +45,7 @@ fn seeds_are_trained_one_after_another_stopped_resumed_and_compared() {
     assert_eq!(finished.code, 0, "{finished:?}");
     for part in [
         "seed 4 (1 of 3): run/seed-4",
-        "resuming    at step ",
+        "resuming    after ",
         "seed 6 (3 of 3): run/seed-6",
         "mean last",
         "coordinator compare run OTHER",
@@ -283,7 +283,7 @@ fn seeds_at_once_are_stopped_together_and_resumed() {
     assert_eq!(resumed.code, 0, "{resumed:?}");
     assert_eq!([4, 5, 6].map(ended), ["finished"; 3].map(Value::from));
     for part in [
-        "seed 4 |   resuming    at step ",
+        "seed 4 |   resuming    after ",
         "  seed 6      ",
         "  mean last   ",
         "coordinator compare run OTHER",

@@ -33,7 +33,7 @@ async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code
         assert_eq!(samples.is_some(), class == Class::Numeric);
         assert_eq!(
             samples.map_or(outcome.reason.as_str(), |(text, _)| text),
-            "b (rank 1) at step 2: 7.jpg cannot be decoded: replace it"
+            "b (rank 1) after 2 steps: 7.jpg cannot be decoded: replace it"
         );
         assert_eq!(u32::from(outcome.exit_code), exit_code);
         assert_eq!(
@@ -57,7 +57,7 @@ async fn a_replica_that_differs_ends_the_run_naming_it() {
 
     assert_eq!(outcome.exit_code, 1);
     let said =
-        "replicas differ after step 3: the loss of worker-2 is not that of worker-0 and worker-1";
+        "replicas differ after 4 steps: the loss of worker-2 is not that of worker-0 and worker-1";
     assert!(outcome.reason.starts_with(said), "{}", outcome.reason);
 }
 
@@ -73,7 +73,7 @@ async fn stop_after_ends_the_plan_there_with_a_checkpoint() {
 
     assert_eq!(
         outcome.reason,
-        "stopped after 6 of 8 steps (after step 6 as asked): resume with --resume"
+        "stopped after 6 of 8 steps (--stop-after 6): resume with --resume"
     );
     assert_eq!((outcome.exit_code, seen[0].exit_code), (0, Some(0)));
     assert_eq!(seen[0].steps.len(), 6);

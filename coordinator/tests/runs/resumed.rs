@@ -98,7 +98,7 @@ async fn a_run_resumed_from_an_older_checkpoint_voids_what_lay_beyond_it() {
         (outcome.exit_code, outcome.reason.as_str()),
         (
             0,
-            "stopped before step 4 (asked by SIGTERM): resume with --resume"
+            "stopped after 4 steps (asked by SIGTERM): resume with --resume"
         )
     );
 

@@ -17,5 +17,6 @@ pub(crate) use address::local_ip;
 pub(crate) use bulk::Upload;
 pub(crate) use identity::Identity;
 pub(crate) use inbox::{Break, Ended, Inbox};
-pub(crate) use link::{Identity, Link, LinkError};
+pub(crate) use link::{Link, LinkError};
+pub(crate) use pulse::Collective;
 pub(crate) use store::RemoteStore;

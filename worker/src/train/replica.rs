@@ -17,8 +17,8 @@ use super::tally::{Seen, Tally, Wishes};
 use super::transfer;
 use super::witness::Place;
 use super::work::Work;
-use crate::error::WorkerError;
-use crate::session::{Link, Upload};
+use crate::error::{WorkerError, steps};
+use crate::session::{Collective, Link, Upload};
 
 /// A rank in one generation.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl<'a> Replica<'a> {
             held.forget_step();
         }
         {
-            let _entered = link.entering(format!("transfer of the state after {step} steps"));
+            let _entered = link.entering(format!("transfer of the state after {}", steps(step)));
             transfer::share(&group, held, &source, step, &|point| link.reach(point))?;
         }
         held.model
@@ -145,7 +145,10 @@ impl<'a> Replica<'a> {
             Ok(Some(gradients)) => self.held.kept = Some(gradients),
             Ok(None) => self.held.work.forget(),
             Err(problem) => {
-                tracing::warn!("the gradients of step {} are lost: {problem}", self.step);
+                tracing::warn!(
+                    "the gradients after {} are lost: {problem}",
+                    steps(self.step)
+                );
                 self.held.work.forget();
             }
         }
@@ -241,27 +244,29 @@ impl<'a> Replica<'a> {
         if !reduce {
             return self.reducer.accumulate(loss).map_err(self.collective());
         }
-        let _entered = self
-            .link
-            .entering(format!("all-reduce of gradients, step {}", self.step));
+        let _entered = self.entering("all-reduce of gradients");
         self.reducer.backward(loss).map_err(|source| match source {
             nccl_rs::Error::ParameterWithoutGradient { index } => {
                 let name = self.held.model.trainable().nth(index).map(model::Parameter::name).unwrap_or_default();
                 let rank = self.group.rank();
                 WorkerError::Config(format!(
-                    "step {}: parameter {name} gets no gradient on rank {rank}; freeze it (train.freeze_trunk) or use it",
-                    self.step
+                    "after {}: parameter {name} gets no gradient on rank {rank}; freeze it (train.freeze_trunk) or use it",
+                    steps(self.step)
                 ))
             }
             source => WorkerError::Collective { step: self.step, source },
         })
     }
 
+    /// Notes that this rank is in a collective of the step in flight, until that is dropped.
+    fn entering(&self, what: &str) -> Collective<'_> {
+        self.link
+            .entering(format!("{what} after {}", steps(self.step)))
+    }
+
     /// Takes part in the reduction without a loss of its own.
     pub(crate) fn backward_nothing(&self) -> Result<(), WorkerError> {
-        let _entered = self
-            .link
-            .entering(format!("all-reduce of gradients, step {}", self.step));
+        let _entered = self.entering("all-reduce of gradients");
         self.reducer.backward_zero().map_err(self.collective())
     }
 
@@ -320,9 +325,7 @@ impl<'a> Replica<'a> {
 
     /// What any rank was asked for: all of them learn it here, or none.
     pub(crate) fn agree(&self) -> Result<Seen, WorkerError> {
-        let _entered = self
-            .link
-            .entering(format!("all-reduce after evaluation, step {}", self.step));
+        let _entered = self.entering("all-reduce of the evaluation");
         let like = self.held.model.running_statistics();
         // Not that of the step in flight, which may be one to go on with.
         let mut tally = Tally::new(0, like.kind(), like.device()).map_err(self.torch())?;

@@ -1,6 +1,7 @@
 //! What it means that something was waited for in vain.
 
 use super::restart::LossClass;
+use super::words::steps;
 use super::{Deadline, Effect, Millis, State};
 use crate::membership::Names;
 
@@ -63,12 +64,13 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
             state.stopped(75, reason, now)
         }
         Deadline::Evaluation => {
-            let steps: Vec<_> = std::mem::take(&mut state.evaluations).into_keys().collect();
-            steps
-                .into_iter()
+            let evaluations = std::mem::take(&mut state.evaluations);
+            evaluations
+                .into_keys()
                 .map(|step| Effect::Warn {
                     text: format!(
-                        "the evaluation after step {step} has no figures after {}",
+                        "the evaluation after {} has no figures after {}",
+                        steps(step),
                         timeouts.evaluation
                     ),
                 })

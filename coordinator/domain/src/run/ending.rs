@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
+use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Process, Session, WorkerId};
 
@@ -192,7 +193,8 @@ impl State {
             if !complete && all_are_wanted {
                 let (scored, samples) = (evaluation.scored, evaluation.samples);
                 let text = format!(
-                    "the evaluation after step {step} has no figures: {scored} of {samples} samples were scored"
+                    "the evaluation after {} has no figures: {scored} of {samples} samples were scored",
+                    steps(*step)
                 );
                 effects.push(Effect::Warn { text });
             }

@@ -1,6 +1,7 @@
 //! How workers come in: at the beginning, at a step boundary, or back to a coordinator that was started again.
 
 use super::restart::LossClass;
+use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, JoinRefusal, Names, Place, Session, WorkerId};
 
@@ -167,9 +168,10 @@ impl State {
             && (step > next || (ready && step < next))
         {
             let reason = format!(
-                "{} left generation {generation} after {step} steps but had reported {next}: \
+                "{} left generation {generation} after {} but had reported {next}: \
                  install the same version everywhere",
-                self.name(worker)
+                self.name(worker),
+                steps(step)
             );
             return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
         }

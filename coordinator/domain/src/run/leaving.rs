@@ -2,6 +2,7 @@
 
 use super::event::LeaveReason;
 use super::restart::LossClass;
+use super::words::{counted, resumes, steps};
 use super::{Effect, Millis, Phase, State, StopCause};
 use crate::membership::{Group, WorkerId};
 
@@ -36,8 +37,9 @@ impl State {
         let other = other.and_then(|other| Some((other, self.roster.get(other)?.leaving?.1)));
         if let Some((other, other_step)) = other.filter(|(_, other_step)| *other_step != step) {
             let text = format!(
-                "{worker} left after {step} steps but {other} after {other_step}: \
-                 ranks did not agree on where to stop; resume from the last checkpoint"
+                "{worker} left after {} but {other} after {other_step}: \
+                 ranks did not agree on where to stop; resume from the last checkpoint",
+                steps(step)
             );
             return self.fail(1, text, Some(worker.clone()), Vec::new(), now);
         }
@@ -51,7 +53,8 @@ impl State {
     /// A worker was told to end from outside and has come to a step boundary; the others are there too.
     fn on_drained(&mut self, worker: &WorkerId, step: u64, now: Millis) -> Vec<Effect> {
         let who = self.name(worker);
-        let text = format!("{who} was told to end by a signal from outside after {step} steps");
+        let after = steps(step);
+        let text = format!("{who} was told to end by a signal from outside after {after}");
         self.give_up_on(worker, LossClass::Preemption, text, now)
     }
 
@@ -62,25 +65,27 @@ impl State {
             if self.checkpointed != Some(total) {
                 return self.hand_over_again(now);
             }
-            let reason = format!("finished: {total} steps, {epochs} epochs");
+            let epochs = counted(epochs.into(), "epoch");
+            let reason = format!("finished: {}, {epochs}", steps(total));
             return self.finished(reason, now);
         }
         let cause = self.stop.as_ref().map(|stop| &stop.cause);
         if let Some(StopCause::Failure(failure)) = cause {
-            let reason = format!("{failure}; the state after step {step} was handed over");
-            return self.fail(75, reason, None, Vec::new(), now);
+            let reason = format!("{failure}; the state after {} was handed over", steps(step));
+            return self.stopped(75, reason, now);
         }
         let by = match (&self.stop, self.config.stop_after) {
             (Some(stop), _) => stop.text(),
             (_, Some(stop_after)) if step >= stop_after => {
-                format!("after step {stop_after} as asked")
+                format!("--stop-after {stop_after}")
             }
             _ if self.all_stopped() && self.others_go_on() => return self.hand_on(step, now),
             _ if self.all_stopped() => "every worker was told to end".to_owned(),
             _ => {
                 let reason = format!(
-                    "all ranks left after {step} of {total} steps though nobody asked them to: \
-                     this is a bug of the worker; resume with --resume"
+                    "all ranks left after {step} of {} though nobody asked them to: \
+                     this is a bug of the worker; resume with --resume",
+                    steps(total)
                 );
                 return self.fail(1, reason, None, Vec::new(), now);
             }
@@ -92,18 +97,22 @@ impl State {
                 .as_deref()
                 .unwrap_or("it never came in whole");
             let reason = format!(
-                "stopped after {step} of {total} steps ({by}), but its checkpoint is not in place ({problem}): --resume \
-                 goes on from step {safe}"
+                "stopped after {step} of {} ({by}), but its checkpoint is not in place ({problem}): {}",
+                steps(total),
+                resumes(safe)
             );
             return self.stopped(75, reason, now);
         }
         if cause == Some(&StopCause::Early) {
-            let reason = format!("finished early after {step} of {total} steps ({by})");
+            let reason = format!("finished early after {step} of {} ({by})", steps(total));
             return self.finished(reason, now);
         }
         self.stopped(
             0,
-            format!("stopped after {step} of {total} steps ({by}): resume with --resume"),
+            format!(
+                "stopped after {step} of {} ({by}): resume with --resume",
+                steps(total)
+            ),
             now,
         )
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::event::StepReport;
 use super::restart::LossClass;
+use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Names, WorkerId};
 
@@ -176,8 +177,9 @@ impl State {
         let step = report.step;
         let samples = self.samples_of(step);
         let text = format!(
-            "step {step} was passed over: its loss or gradient is not finite, and its update was not applied; its samples: \
-             {samples:?}"
+            "the step after {} was passed over: its loss or gradient is not finite, and its update was not applied; its \
+             samples: {samples:?}",
+            steps(step)
         );
         let mut effects = vec![
             Effect::PassOver { generation, step },
@@ -185,8 +187,8 @@ impl State {
         ];
         if self.passed_over_in_a_row > PASSED_OVER {
             let reason = format!(
-                "{text}; so were the {PASSED_OVER} steps before it: lower train.learning_rate_* or set train.clip_norm, and \
-                 resume from a checkpoint before them"
+                "{text}; so were the {PASSED_OVER} steps before it: start a new run with lower train.learning_rate_* or \
+                 train.clip_norm set, from the model.safetensors of a checkpoint before them if there is one (train.init)"
             );
             effects.extend(self.fail(65, reason, None, Vec::new(), now));
         }
@@ -210,7 +212,8 @@ impl State {
             majority,
         } = found;
         let text = format!(
-            "replicas differ after step {step}: the {what} of {} is not that of {}",
+            "replicas differ after {}: the {what} of {} is not that of {}",
+            steps(step + 1),
             Names(&minority),
             Names(&majority)
         );
@@ -332,7 +335,10 @@ impl State {
         match problem {
             Some(problem) => {
                 vec![Effect::Warn {
-                    text: format!("the evaluation after step {step} has no figures: {problem}"),
+                    text: format!(
+                        "the evaluation after {} has no figures: {problem}",
+                        steps(step)
+                    ),
                 }]
             }
             None => Vec::new(),

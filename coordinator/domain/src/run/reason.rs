@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::words::counted;
 use crate::membership::Crowd;
 
 /// What a run is doing or waiting for, and why.
@@ -109,11 +110,13 @@ impl fmt::Display for Reason {
                 here,
                 fewest,
                 ..
-            } => {
-                write!(
-                    f,
-                    "regrouping ({cause}): {here} of {fewest} workers are here"
-                )
+            } if here <= fewest => {
+                let workers = counted((*fewest).into(), "worker");
+                let are = if *fewest == 1 { "is" } else { "are" };
+                write!(f, "regrouping ({cause}): {here} of {workers} {are} here")
+            }
+            Self::Regrouping { cause, here, .. } => {
+                write!(f, "regrouping ({cause}): {here} workers are here")
             }
             Self::WaitingForWorkers {
                 wanted,
@@ -121,12 +124,10 @@ impl fmt::Display for Reason {
                 missing,
                 ..
             } => {
-                write!(
-                    f,
-                    "waiting for {} of {wanted} workers: {}",
-                    wanted.saturating_sub(*joined),
-                    Have(*joined, "joined")
-                )?;
+                let wanting = wanted.saturating_sub(*joined);
+                let workers = counted((*wanted).into(), "worker");
+                let have = Have(*joined, "joined");
+                write!(f, "waiting for {wanting} of {workers}: {have}")?;
                 if missing.is_empty() {
                     Ok(())
                 } else {
@@ -142,7 +143,11 @@ impl fmt::Display for Reason {
                 let ready = wanted - (missing.len() as u32).min(*wanted);
                 write!(
                     f,
-                    "forming generation {generation}: {ready} of {wanted} ranks are ready, waiting for "
+                    "forming generation {generation}: {ready} of {} ready, waiting for ",
+                    match wanted {
+                        1 => "1 rank is".to_owned(),
+                        wanted => format!("{wanted} ranks are"),
+                    }
                 )?;
                 write!(f, "{}", missing)
             }

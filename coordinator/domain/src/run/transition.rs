@@ -1,5 +1,6 @@
 //! From an event or a passed deadline to its consequences.
 
+use super::words::steps;
 use super::{Deadline, Effect, Event, Measure, Millis, Phase, Source, State, StopCause, StopWish};
 use crate::membership::{Process, Session};
 
@@ -213,7 +214,8 @@ impl State {
         let reason = match self.durable_state() {
             (_, Source::Seed) => format!("stopped before the first step (asked by {by})"),
             (step, _) => {
-                format!("stopped before step {step} (asked by {by}): resume with --resume")
+                let after = steps(step);
+                format!("stopped after {after} (asked by {by}): resume with --resume")
             }
         };
         self.stopped(0, reason, now)

@@ -81,6 +81,11 @@ impl Processes {
         }
     }
 
+    /// Whether any of them still runs.
+    pub(super) fn any_lives(&self) -> bool {
+        self.known.values().any(Process::lives)
+    }
+
     /// A worker's process, if it still runs.
     pub(super) fn living(&self, worker: &WorkerId) -> Option<Process> {
         let process = self.known.get(worker.as_str())?;

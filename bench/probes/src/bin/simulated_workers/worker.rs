@@ -154,7 +154,7 @@ fn heartbeat(generation: u64, step: u64) -> Heartbeat {
         generation,
         step,
         activity: Activity::Training.into(),
-        collective: format!("all-reduce of gradients, step {step}"),
+        collective: format!("all-reduce of gradients after {step} steps"),
         in_collective: true,
         resident_bytes: 1 << 30,
     }

@@ -73,7 +73,7 @@ fn a_worker_that_goes_on_one_by_one_costs_no_half_and_nobody_is_given_up() {
     assert_eq!(begun(&sim.effects).last(), Some(&(Shares::even(3), 1)));
     assert_eq!(
         sim.warnings(),
-        ["worker-1 (rank 1) at step 1: no memory for 2 side by side"]
+        ["worker-1 (rank 1) after 1 step: no memory for 2 side by side"]
     );
     for n in 0..3 {
         sim.ready(n);
@@ -218,7 +218,7 @@ fn a_stop_whose_checkpoint_is_not_in_place_says_so() {
     assert!(
         sim.ending()
             .reason
-            .ends_with("(no space left): --resume goes on from step 0")
+            .ends_with("(no space left): --resume begins at the first step again")
     );
 }
 

@@ -68,7 +68,7 @@ fn a_fixed_world_waits_for_the_replacement_which_takes_the_rank_of_the_dead() {
     assert_eq!(begun(&sim.standby(2, 1)), None);
     assert!(
         sim.reason
-            .ends_with("after 1 steps): 2 of 3 workers are here"),
+            .ends_with("after 1 step): 2 of 3 workers are here"),
         "{}",
         sim.reason
     );
@@ -87,7 +87,7 @@ fn a_peers_failed_collective_frees_the_others_before_the_death_itself_is_known()
         ["worker-0", "worker-1", "worker-2"]
     );
     assert!(sim.reason.starts_with(
-        "regrouping (worker-0 (rank 0) reports a failed collective at step 1: connection closed by peer)"
+        "regrouping (worker-0 (rank 0) reports a failed collective after 1 step: connection closed by peer)"
     ));
     sim.standby(0, 0);
     assert_eq!(begun(&sim.standby(2, 0)), None, "worker-1 may still come");
@@ -180,7 +180,7 @@ fn the_survivor_of_two_deaths_at_once_hands_over_what_it_holds_where_budgets_all
     let reason = &sim.ending().reason;
     assert!(
         reason.starts_with("worker-0 (rank 0) was killed")
-            && reason.ends_with("the state after step 1 was handed over"),
+            && reason.ends_with("the state after 1 step was handed over"),
         "{reason}"
     );
 }
@@ -291,7 +291,7 @@ fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_e
     }
     assert_eq!(
         sim.warnings()[0],
-        "replicas differ after step 0: the state hash of worker-0 is not that of worker-1 and worker-2: \
+        "replicas differ after 1 step: the state hash of worker-0 is not that of worker-1 and worker-2: \
          it takes the state from them"
     );
     assert!(sim.warnings()[2].ends_with("3 times now: worker-0 is shut out, look at its device"));

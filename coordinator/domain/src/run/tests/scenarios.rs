@@ -237,7 +237,7 @@ fn ranks_that_leave_after_different_steps_did_not_agree() {
     assert!(
         sim.ending()
             .reason
-            .starts_with("worker-1 left after 1 steps but worker-0 after 0")
+            .starts_with("worker-1 left after 1 step but worker-0 after 0")
     );
 }
 
