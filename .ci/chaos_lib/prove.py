@@ -133,6 +133,11 @@ def change_decision(copy, _):
     change_line(events, lambda line: "decided" in line, lambda line: [{**line, "decided": "0" * 16}])
 
 
+def lose_heartbeat(copy, _):
+    events = [copy.run_dir / "events.jsonl"]
+    change_line(events, lambda line: line.get("event") == "heartbeat", lambda line: [])
+
+
 def change_checkpoint(copy, _):
     """One bit in the middle of a tensor, which stays a finite number."""
 
@@ -177,6 +182,7 @@ DEFECTS = [
     ("the ledger lacks a step", "ledger: ", change_ledger),
     ("a replica's state differs", "replicas: the states", change_state_hash),
     ("another decision was made", "replay", change_decision),
+    ("an event that decided nothing is lost", "lines are missing", lose_heartbeat),
     ("a byte of a checkpoint is another", "checkpoints", change_checkpoint),
     ("the last checkpoint is not the undisturbed run's", "undisturbed", change_checkpoint),
     ("an unfinished file is left", "files are left", leave_file),

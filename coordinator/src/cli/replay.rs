@@ -57,6 +57,8 @@ struct Replay {
     events: u64,
     /// A line that cannot be read: only a part that was killed may end with one.
     torn: Option<String>,
+    /// Lines of the present part, its head not counted.
+    lines: u64,
 }
 
 impl Replay {
@@ -76,10 +78,20 @@ impl Replay {
             let state = State::new(part).map_err(|problem| format!("line {number}: {problem}"))?;
             self.state = Some(state);
             self.parts += 1;
+            self.lines = 0;
             return Ok(());
         }
         if let Some(torn) = self.torn.take() {
             return Err(torn);
+        }
+        self.lines += 1;
+        // Records of older versions have no numbers.
+        if let Some(found) = value["n"].as_u64().filter(|found| *found != self.lines) {
+            return Err(format!(
+                "line {number}: it is number {found} of its part where number {} was next: lines are missing, twice or not \
+                 in their order",
+                self.lines
+            ));
         }
         if value.get("event").is_none() {
             return Ok(()); // a note for people
@@ -126,6 +138,30 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::driver::smallest_config;
+
+    #[test]
+    fn a_lost_line_is_missed_although_it_decided_nothing() {
+        let head = serde_json::json!({ "part": smallest_config(), "run_id": "a" }).to_string();
+        let note = |n: u64| {
+            serde_json::json!({ "n": n, "at_ms": 1, "note": "sample_skipped" }).to_string()
+        };
+        let replayed = |lines: &[String]| {
+            let mut replay = Replay::default();
+            (1..)
+                .zip(lines)
+                .try_for_each(|(number, line)| replay.line(number, line))
+        };
+        let whole = [head.clone(), note(1), note(2), head.clone(), note(1)];
+        assert_eq!(replayed(&whole), Ok(()));
+        let lost = replayed(&[head.clone(), note(1), note(3)]).unwrap_err();
+        assert!(
+            lost.starts_with("line 3: it is number 3 of its part where number 2 was next"),
+            "{lost}"
+        );
+        // As older versions wrote them
+        let unnumbered = r#"{"at_ms":1,"note":"sample_skipped"}"#.to_owned();
+        assert_eq!(replayed(&[head, unnumbered.clone(), unnumbered]), Ok(()));
+    }
 
     #[test]
     fn an_event_whose_decision_differs_is_the_first_to_be_named() {

@@ -19,6 +19,7 @@ struct Head<'a> {
 /// A sample that was left out: decides nothing, and is what people look for.
 #[derive(Serialize)]
 struct Skipped<'a> {
+    n: u64,
     at_ms: Millis,
     note: &'a str,
     split: &'a str,
@@ -26,9 +27,11 @@ struct Skipped<'a> {
     reason: &'a str,
 }
 
-/// Every other line.
+/// Every other line. Lines of a part are numbered from 1 in `n`, so that a replay sees that one is missing also where it
+/// decides nothing.
 #[derive(Serialize)]
 struct Line<'a> {
+    n: u64,
     at_ms: Millis,
     #[serde(flatten)]
     event: &'a Event,
@@ -65,6 +68,8 @@ pub(crate) struct Recorder {
     kept: Vec<u8>,
     /// Whether people were told that lines wait.
     told: bool,
+    /// Lines of this part, its head not counted.
+    lines: u64,
     path: PathBuf,
 }
 
@@ -79,6 +84,7 @@ impl Recorder {
         let mut recorder = Self {
             kept: Vec::new(),
             told: false,
+            lines: 0,
             path: path.to_owned(),
             file: None,
         };
@@ -109,7 +115,9 @@ impl Recorder {
         effects: &[Effect],
         reason: &Reason,
     ) -> Option<String> {
+        let n = self.next();
         let result = self.line(&Line {
+            n,
             at_ms,
             event,
             decided: digest(effects, reason),
@@ -124,7 +132,9 @@ impl Recorder {
         reason: &str,
         at_ms: Millis,
     ) -> Option<String> {
+        let n = self.next();
         let result = self.line(&Skipped {
+            n,
             at_ms,
             note: "sample_skipped",
             split,
@@ -138,6 +148,11 @@ impl Recorder {
     pub(crate) fn flush(&mut self) -> Option<String> {
         let result = self.write();
         self.after(result)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.lines += 1;
+        self.lines
     }
 
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
