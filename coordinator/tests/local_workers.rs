@@ -245,7 +245,7 @@ async fn a_worker_process_killed_in_training_beyond_its_budget_is_the_cause_and_
             .starts_with("worker-1 (rank 1) was killed by signal 9 (SIGKILL) in generation 1")
             && outcome
                 .reason
-                .contains("fault.crashes allows 0 of this kind an hour"),
+                .contains("fault.crashes allows none of this kind"),
         "{}",
         outcome.reason
     );

@@ -104,7 +104,12 @@ pub(crate) fn best_is_one_story(run: &Run) {
     let Some(map) = summary["best_map"].as_f64() else {
         return;
     };
-    let has = maps.first().is_some_and(|(highest, _)| *highest == map);
+    let evaluations = summary["evaluations"].as_array().unwrap();
+    let mut of_best = evaluations.iter().filter(|known| known["map"] == map);
+    let step = of_best.next().unwrap()["step"].as_u64().unwrap();
+    let has = maps
+        .first()
+        .is_some_and(|(_, name)| *name == format!("step-{step:08}"));
     assert_eq!(summary["best_has_checkpoint"], has, "{summary:#}");
     let epoch = &summary["best_epoch"];
     let missing = format!("epoch {epoch}, the best, has no checkpoint");
