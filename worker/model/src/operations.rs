@@ -5,9 +5,9 @@ use tch::{TchError, Tensor};
 /// `W xᵀ` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`.
 pub type StackedProduct = fn(&Tensor, &Tensor) -> Result<Tensor, TchError>;
 
-/// Convolves a batch `[B, C, H, W]` with weights `[O, C, k, k]`, by a stride and with a padding. `None`: it has no form for
-/// these that would be faster.
-pub type Convolution = fn(&Tensor, &Tensor, i64, i64) -> Result<Option<Tensor>, TchError>;
+/// Convolves a batch `[B, C, H, W]` with weights `[O, C, k, k]`, by a stride and with a padding, where the last list has the
+/// samples of each micro-batch: what becomes of one may not depend on the others. `None`: it has no form that would be faster.
+pub type Convolution = fn(&Tensor, &Tensor, i64, i64, &[i64]) -> Result<Option<Tensor>, TchError>;
 
 /// Normalises a batch `[B, C, H, W]` in training, and with it what follows.
 ///
@@ -40,7 +40,7 @@ impl Default for Operations {
     fn default() -> Self {
         Self {
             product: |weight, x| weight.f_bmm(&x.f_transpose(1, 2)?),
-            convolution: |_, _, _, _| Ok(None),
+            convolution: |_, _, _, _, _| Ok(None),
             norm: |_, _, _, _, _, _, _| Ok(None),
         }
     }

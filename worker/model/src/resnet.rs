@@ -7,7 +7,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::build::{Builder, Init, Role, in_kind_of};
-use crate::norm::{Mode, Norm, Statistics, Then};
+use crate::norm::{MicroBatches, Mode, Norm, Statistics, Then};
 use crate::{Backbone, Convolution, Result};
 
 /// torchvision's momentum for the trunk's batch norms.
@@ -63,8 +63,8 @@ impl ConvNorm {
     fn convolve(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         let padding = self.side / 2;
         // In evaluation a picture's scores shall not depend, not even in rounding, on how many others there are beside it.
-        if let Mode::Train(_) = mode
-            && let Some(y) = (self.quicker)(x, &self.weight, self.stride, padding)?
+        if let Mode::Train(MicroBatches { sizes, .. }) = mode
+            && let Some(y) = (self.quicker)(x, &self.weight, self.stride, padding, sizes)?
         {
             return Ok(y);
         }

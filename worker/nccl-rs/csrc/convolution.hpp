@@ -1,4 +1,4 @@
-// Convolutions with few output pixels and many weights, as one matrix product.
+// Convolutions with few output pixels and many weights, as matrix products.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -7,8 +7,13 @@ namespace nrs {
 
 // Convolves `x`, `[B, C, H, W]`, with `weight`, `[O, C, k, k]`, without bias. Undefined where it would not be faster than
 // oneDNN, which turns weights, and their gradients, into layouts of its own and back in every pass. It takes float on the
-// CPU, contiguous or channels last, and answers alike.
+// CPU, contiguous or channels last, and answers alike. `sizes` are the samples of the micro-batches that share the pass: what
+// becomes of each of them, and whether it is taken at all, does not depend on the others.
 at::Tensor convolution(
-    const at::Tensor& x, const at::Tensor& weight, int64_t stride, int64_t padding);
+    const at::Tensor& x,
+    const at::Tensor& weight,
+    int64_t stride,
+    int64_t padding,
+    at::IntArrayRef sizes);
 
 }  // namespace nrs

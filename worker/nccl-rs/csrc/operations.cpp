@@ -46,9 +46,12 @@ nrs_failure* nrs_convolution(
     const at::Tensor* weight,
     int64_t stride,
     int64_t padding,
+    const int64_t* sizes,
+    size_t micro_batches,
     at::Tensor** out) {
   return guarded([&] {
-    const auto y = nrs::convolution(*x, *weight, stride, padding);
+    const at::IntArrayRef each(sizes, micro_batches);
+    const auto y = nrs::convolution(*x, *weight, stride, padding, each);
     *out = y.defined() ? new at::Tensor(y) : nullptr;
   });
 }

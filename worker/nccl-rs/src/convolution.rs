@@ -1,4 +1,4 @@
-//! Convolutions with few output pixels and many weights, as one matrix product.
+//! Convolutions with few output pixels and many weights, as matrix products.
 
 use tch::{TchError, Tensor};
 
@@ -8,6 +8,9 @@ use crate::ffi::fused as ffi;
 /// bias. `None` where it is no faster than libtorch's: it takes float32 on the CPU, contiguous or channels last, with few
 /// output pixels for its weights. The same as libtorch's up to the order of additions. No gradients of gradients.
 ///
+/// `sizes` are the samples of the micro-batches that share the pass, one behind the other. What becomes of each of them, and
+/// whether it is taken at all, does not depend on the others, but for the sums over them that weights' gradients are.
+///
 /// # Errors
 /// When shapes do not match, or there is no room.
 pub fn convolution(
@@ -15,8 +18,10 @@ pub fn convolution(
     weight: &Tensor,
     stride: i64,
     padding: i64,
+    sizes: &[i64],
 ) -> Result<Option<Tensor>, TchError> {
-    ffi::convolution(x, weight, stride, padding).map_err(|failure| TchError::Torch(failure.message))
+    ffi::convolution(x, weight, stride, padding, sizes)
+        .map_err(|failure| TchError::Torch(failure.message))
 }
 
 #[cfg(test)]
@@ -51,14 +56,15 @@ mod tests {
 
     #[test]
     fn results_and_gradients_are_libtorchs_in_float64_to_rounding() {
-        for (batch, from, to, [height, width], side, stride) in [
-            (2, 24, 40, [2, 2], 3, 1),
-            (1, 5, 64, [7, 3], 3, 2),
-            (3, 16, 48, [4, 5], 1, 2),
-            (2, 32, 96, [3, 3], 1, 1),
-            (1, 3, 70, [6, 6], 5, 2),
+        for (sizes, from, to, [height, width], side, stride) in [
+            (&[2][..], 24, 80, [2, 2], 3, 1),
+            (&[1], 5, 64, [7, 2], 3, 2),
+            (&[2, 1], 16, 100, [4, 5], 1, 2),
+            (&[1, 1], 32, 96, [3, 3], 1, 1),
+            (&[1], 3, 80, [6, 6], 5, 2),
         ] {
             for layout in [Tensor::contiguous, channels_last] {
+                let batch: i64 = sizes.iter().sum();
                 let x = layout(&noise(&[batch, from, height, width], 1.0));
                 let weight = noise(&[to, from, side, side], 2.0);
                 let padding = side / 2;
@@ -70,11 +76,9 @@ mod tests {
                 let [exact, found] = [Kind::Double, Kind::Float].map(|kind| {
                     let [x, weight, dy] = [&x, &weight, &dy].map(|tensor| tensor.to_kind(kind));
                     of(&x, &weight, &dy, |x, weight| {
-                        if kind == Kind::Double {
-                            assert!(convolution(x, weight, stride, padding).unwrap().is_none());
-                            return plain(x, weight);
-                        }
-                        let y = convolution(x, weight, stride, padding).unwrap().unwrap();
+                        let y = convolution(x, weight, stride, padding, sizes).unwrap();
+                        assert_eq!(y.is_some(), kind == Kind::Float);
+                        let y = y.unwrap_or_else(|| plain(x, weight));
                         assert_eq!(y.stride(), layout(&y).stride());
                         y
                     })
@@ -90,46 +94,61 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_has_no_gradient_and_threads_change_nothing_but_rounding() {
-        let (x, weight) = (noise(&[2, 24, 2, 2], 1.0), noise(&[40, 24, 3, 3], 2.0));
-        let weight = weight.set_requires_grad(true);
-        let product = || convolution(&x, &weight, 1, 1).unwrap().unwrap();
-        product().sum(Kind::Float).backward();
-        assert!(weight.grad().defined() && !x.grad().defined());
+    fn a_micro_batch_comes_out_the_same_whatever_shares_its_pass() {
+        for layout in [Tensor::contiguous, channels_last] {
+            let x = layout(&noise(&[6, 40, 2, 2], 1.0));
+            let weight = noise(&[80, 40, 3, 3], 2.0);
+            let dy = layout(&noise(&[6, 80, 2, 2], 3.0));
+            let pass = |first, sizes: &[i64]| {
+                let [x, dy] = [&x, &dy].map(|all| all.narrow(0, first, sizes.iter().sum()));
+                of(&x, &weight, &dy, |x, weight| {
+                    convolution(x, weight, 1, 1, sizes).unwrap().unwrap()
+                })
+            };
+            let together = pass(0, &[2, 2, 2]);
+            for first in [0, 2, 4] {
+                let alone = pass(first, &[2]);
+                for figure in [0, 1] {
+                    assert_eq!(together[figure].narrow(0, first, 2), alone[figure]);
+                }
+            }
+        }
+    }
 
-        let threads = tch::get_num_threads();
-        let one = product();
-        tch::set_num_threads(3);
-        let three = product();
-        tch::set_num_threads(threads);
-        assert!(one.allclose(&three, 1e-5, 1e-6, false));
+    #[test]
+    fn what_is_not_wanted_has_no_gradient() {
+        let (x, weight) = (noise(&[2, 24, 2, 2], 1.0), noise(&[80, 24, 3, 3], 2.0));
+        let weight = weight.set_requires_grad(true);
+        let y = convolution(&x, &weight, 1, 1, &[2]).unwrap().unwrap();
+        y.sum(Kind::Float).backward();
+        assert!(weight.grad().defined() && !x.grad().defined());
     }
 
     #[test]
     fn many_pixels_are_left_to_libtorch_and_what_does_not_match_is_refused() {
-        let weight = noise(&[40, 24, 3, 3], 2.0);
-        let of = |x: &Tensor, weight: &Tensor| convolution(x, weight, 1, 1);
-        assert!(of(&noise(&[2, 24, 8, 8], 1.0), &weight).unwrap().is_none());
+        let weight = noise(&[80, 24, 3, 3], 2.0);
+        let of = |x: &Tensor, weight: &Tensor, sizes: &[i64]| convolution(x, weight, 1, 1, sizes);
+        let swapped = |x: &Tensor| x.transpose(0, 1).contiguous().transpose(0, 1);
         let x = noise(&[2, 24, 2, 2], 1.0);
-        assert!(of(&x, &weight).unwrap().is_some());
-        assert!(
-            of(&x.transpose(0, 1).contiguous().transpose(0, 1), &weight)
-                .unwrap()
-                .is_none()
-        );
-        assert!(
-            of(&x, &weight.transpose(0, 1).contiguous().transpose(0, 1))
-                .unwrap()
-                .is_none()
-        );
+        assert!(of(&x, &weight, &[2]).unwrap().is_some());
         for (x, weight) in [
-            (&noise(&[2, 23, 2, 2], 1.0), &weight),
-            (&noise(&[24, 2, 2], 1.0), &weight),
-            (&x, &noise(&[40, 24, 3, 2], 2.0)),
-            (&x, &noise(&[40, 24, 5, 5], 2.0)),
+            (&noise(&[2, 24, 8, 8], 1.0), &weight),
+            (&swapped(&x), &weight),
+            (&x, &swapped(&weight)),
         ] {
-            assert!(of(x, weight).is_err());
+            assert!(of(x, weight, &[2]).unwrap().is_none());
         }
-        assert!(convolution(&x, &weight, 0, 1).is_err());
+        for (x, weight, sizes) in [
+            (&noise(&[2, 23, 2, 2], 1.0), &weight, &[2][..]),
+            (&noise(&[24, 2, 2], 1.0), &weight, &[2]),
+            (&x, &noise(&[80, 24, 3, 2], 2.0), &[2]),
+            (&x, &noise(&[80, 24, 5, 5], 2.0), &[2]),
+            (&x, &weight, &[]),
+            (&x, &weight, &[1]),
+            (&x, &weight, &[3, -1]),
+        ] {
+            assert!(of(x, weight, sizes).is_err());
+        }
+        assert!(convolution(&x, &weight, 0, 1, &[2]).is_err());
     }
 }

@@ -183,6 +183,8 @@ unsafe extern "C" {
         weight: *const CTensor,
         stride: i64,
         padding: i64,
+        sizes: *const i64,
+        micro_batches: usize,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
     pub(crate) fn nrs_norm(

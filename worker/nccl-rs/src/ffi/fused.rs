@@ -67,22 +67,26 @@ pub(crate) fn stacked_product(weight: &Tensor, x: &Tensor) -> Result<Tensor, Fai
     Ok(tensor_from(out))
 }
 
-/// Convolves as one product, if that is faster.
+/// Convolves by products, if that is faster.
 pub(crate) fn convolution(
     x: &Tensor,
     weight: &Tensor,
     stride: i64,
     padding: i64,
+    sizes: &[i64],
 ) -> Result<Option<Tensor>, Failure> {
     let mut out = null_mut();
     // SAFETY: two valid tensors (see the module), which the shim checks before it reads their memory and of which it keeps
-    // references for the backward pass; and a place for the pointer to a new one or null.
+    // references for the backward pass; a list of this length, read during the call; and a place for the pointer to a new
+    // one or null.
     check(unsafe {
         sys::nrs_convolution(
             tensor_pointer(x),
             tensor_pointer(weight),
             stride,
             padding,
+            sizes.as_ptr(),
+            sizes.len(),
             &raw mut out,
         )
     })?;
