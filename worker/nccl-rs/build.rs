@@ -18,12 +18,19 @@ fn main() {
     compiler(&libtorch)
         .files(["csrc/shim.cpp", "csrc/operations.cpp"])
         .compile("nccl_rs_shim");
-    // These are: loops over elements, of which compilers make vectors. Nobody asks for errno after a root.
+    // These are: loops over elements, of which compilers make vectors.
     compiler(&libtorch)
         .opt_level(3)
-        .flag_if_supported("-fno-math-errno")
-        .files(["csrc/convolution.cpp", "csrc/norm.cpp", "csrc/update.cpp"])
+        .files(["csrc/convolution.cpp", "csrc/norm.cpp"])
         .compile("nccl_rs_kernels");
+    // What becomes of an element is the same in a vector and beside one: each operation rounds by itself. Nobody asks for
+    // errno after a root.
+    compiler(&libtorch)
+        .opt_level(3)
+        .flag_if_supported("-ffp-contract=off")
+        .flag_if_supported("-fno-math-errno")
+        .file("csrc/update.cpp")
+        .compile("nccl_rs_update");
     println!("cargo:rustc-check-cfg=cfg(cuda)");
     if cuda {
         println!("cargo:rustc-cfg=cuda");

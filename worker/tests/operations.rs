@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use model::{Backbone, Graph, HgatFc, ModelConfig, Operations, Residual, loss};
 use tch::{Device, Kind, Tensor};
 
@@ -124,6 +126,31 @@ fn compare_all(graph: Graph, channels_last: bool) {
             "{graph:?}, {compute:?}, channels last {channels_last}: {ours:e} and {plain:e}"
         );
     }
+}
+
+/// Norms that were asked for, and those of them that there was no form for.
+static NORMS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+#[test]
+fn all_norms_of_a_training_pass_are_taken_the_heads_too() {
+    tch::manual_seed(5);
+    let (norm, [_, workers]): (model::TrainingNorm, _) = (
+        |x, affine, places, sizes, epsilon, residual, relu| {
+            let y = nccl_rs::norm(x, affine, places, sizes, epsilon, residual, relu)?;
+            NORMS[0].fetch_add(1, Ordering::Relaxed);
+            NORMS[1].fetch_add(usize::from(y.is_none()), Ordering::Relaxed);
+            Ok(y)
+        },
+        operations(),
+    );
+    let operations = Operations { norm, ..workers };
+    let config = config(Graph::Gat);
+    let model = HgatFc::with_operations(&config, Device::Cpu, Kind::Float, 1, operations).unwrap();
+    let images = Tensor::randn([4, 3, 64, 64], (Kind::Float, Device::Cpu));
+    let _ = model.forward(&images, true).unwrap();
+    let [asked, missed] = NORMS.each_ref().map(|count| count.load(Ordering::Relaxed));
+    // resnet18 has 20.
+    assert!(asked > 20 && missed == 0, "{asked} norms, {missed} missed");
 }
 
 #[test]

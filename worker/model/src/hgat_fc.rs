@@ -124,8 +124,8 @@ impl HgatFc {
         })
     }
 
-    /// The heads of several micro-batches' features. Not side by side, as convolutions go, which compute each picture by
-    /// itself: a matrix product adds in an order that depends on the number of its rows, batch norms of few samples magnify
+    /// The heads of several micro-batches' features. Not side by side, as the trunk goes, where no micro-batch changes what
+    /// becomes of another: a matrix product adds in an order that depends on the number of its rows, batch norms of few samples magnify
     /// what that changes, and the result would depend on which micro-batches happen to go together.
     fn heads_one_by_one(
         &self,

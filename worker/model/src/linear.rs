@@ -51,7 +51,8 @@ impl BasicLinear {
         let y = (self.product)(&weight, x)?; // [K, o, B]
         let (layers, out, batch) = y.size3()?;
         // Batch norm wants [B, channels], the channels of all layers side by side.
-        let y = y.f_permute([2, 0, 1])?.f_reshape([batch, layers * out])?;
+        let y = y.f_permute([2, 0, 1])?.f_contiguous()?;
+        let y = y.f_view([batch, layers * out])?;
         let then = if self.relu { Then::Relu } else { Then::Nothing };
         let y = self.norm.forward(&y, then, statistics, mode)?;
         Ok(y.f_view([batch, layers, out])?.f_transpose(0, 1)?)

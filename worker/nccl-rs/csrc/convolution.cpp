@@ -4,8 +4,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
+
+#include "micro_batches.hpp"
 
 namespace nrs {
 namespace {
@@ -51,7 +52,7 @@ struct Shape {
   }
 
   int64_t batch, channels, height, width, outputs, kernel, stride, padding, out_height, out_width;
-  // Contiguous, and not channels last.
+  // Contiguous, and not channels last too, as what has one channel or one pixel is.
   bool planar;
 };
 
@@ -97,7 +98,7 @@ void each_picture(const Shape& shape, const F& body) {
   });
 }
 
-// `[pixels, patch]` of a batch.
+// `[pixels, patch]` of a batch ("im2col").
 at::Tensor patches_of(const Shape& shape, const at::Tensor& x) {
   const auto patches = at::empty({shape.batch * shape.places(), shape.patch()}, x.options());
   each_picture(shape, [&](int64_t picture, const std::vector<int64_t>& windows, int64_t first) {
@@ -116,7 +117,7 @@ at::Tensor patches_of(const Shape& shape, const at::Tensor& x) {
   return patches;
 }
 
-// The gradient of a batch by that of its patches, put into zeros like the batch.
+// Adds the gradient of a batch's patches to that of the batch ("col2im").
 void add_patches(const Shape& shape, const at::Tensor& patches, const at::Tensor& x) {
   each_picture(shape, [&](int64_t picture, const std::vector<int64_t>& windows, int64_t first) {
     float* const to = x.data_ptr<float>() + picture;
@@ -135,20 +136,24 @@ void add_patches(const Shape& shape, const at::Tensor& patches, const at::Tensor
   });
 }
 
-// A batch `[B, C, H, W]` as rows `[B * H * W, C]`, and back.
+// A batch `[B, C, H, W]` as rows `[B * H * W, C]`: of channels last a view.
 at::Tensor rows_of(const at::Tensor& batch) {
   return batch.permute({0, 2, 3, 1}).reshape({-1, batch.size(1)});
 }
-at::Tensor batch_of(const at::Tensor& rows, at::IntArrayRef size, bool planar) {
-  const auto batch = rows.view({size[0], size[2], size[3], size[1]}).permute({0, 3, 1, 2});
-  return planar ? batch.contiguous() : batch;
+
+at::Tensor empty_batch(const Shape& shape, at::IntArrayRef size, const at::TensorOptions& options) {
+  const auto format = shape.planar ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  return at::empty(size, options.memory_format(format));
 }
 
 // The product of rows with a matrix, micro-batch by micro-batch: what becomes of one depends on no other, not even in the
 // last bit, which would be so of one product of all.
 at::Tensor product(
-    const at::Tensor& rows, const at::Tensor& matrix, at::IntArrayRef sizes, int64_t places) {
-  auto out = at::empty({rows.size(0), matrix.size(1)}, rows.options());
+    const at::Tensor& rows,
+    const at::Tensor& matrix,
+    at::IntArrayRef sizes,
+    int64_t places,
+    at::Tensor out) {
   int64_t first = 0;
   for (const int64_t size : sizes) {
     auto part = out.narrow(0, first, size * places);
@@ -156,6 +161,29 @@ at::Tensor product(
     first += size * places;
   }
   return out;
+}
+
+at::Tensor product(
+    const at::Tensor& rows, const at::Tensor& matrix, at::IntArrayRef sizes, int64_t places) {
+  return product(
+      rows, matrix, sizes, places, at::empty({rows.size(0), matrix.size(1)}, rows.options()));
+}
+
+// The same into a batch of this size.
+at::Tensor product_as_batch(
+    const Shape& shape,
+    const at::Tensor& rows,
+    const at::Tensor& matrix,
+    at::IntArrayRef sizes,
+    at::IntArrayRef size) {
+  auto batch = empty_batch(shape, size, rows.options());
+  if (shape.planar) {
+    const auto found = product(rows, matrix, sizes, shape.places());
+    batch.copy_(found.view({size[0], size[2], size[3], size[1]}).permute({0, 3, 1, 2}));
+  } else {
+    product(rows, matrix, sizes, shape.places(), batch.permute({0, 2, 3, 1}).view({-1, size[1]}));
+  }
+  return batch;
 }
 
 class Convolution final : public torch::autograd::Function<Convolution> {
@@ -177,8 +205,12 @@ class Convolution final : public torch::autograd::Function<Convolution> {
     context->saved_data["sizes"] = sizes.vec();
     context->saved_data["planar"] = planar;
     const auto kernels = weight.view({shape.outputs, shape.patch()});
-    const auto y = product(patches, kernels.t(), sizes, shape.places());
-    return batch_of(y, {shape.batch, shape.outputs, shape.out_height, shape.out_width}, planar);
+    return product_as_batch(
+        shape,
+        patches,
+        kernels.t(),
+        sizes,
+        {shape.batch, shape.outputs, shape.out_height, shape.out_width});
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list gradients) {
@@ -198,13 +230,11 @@ class Convolution final : public torch::autograd::Function<Convolution> {
     }
     if (context->needs_input_grad(0)) {
       const auto kernels = weight.view({shape.outputs, shape.patch()});
-      const auto of_patches = product(dy, kernels, sizes, shape.places());
       if (shape.is_matrix()) {
-        dx = batch_of(of_patches, size, planar);
+        dx = product_as_batch(shape, dy, kernels, sizes, size);
       } else {
-        const int64_t pixels = shape.batch * shape.height * shape.width;
-        dx = batch_of(at::zeros({pixels, shape.channels}, dy.options()), size, planar);
-        add_patches(shape, of_patches, dx);
+        dx = empty_batch(shape, size, dy.options()).zero_();
+        add_patches(shape, product(dy, kernels, sizes, shape.places()), dx);
       }
     }
     const at::Tensor none;
@@ -224,10 +254,7 @@ at::Tensor convolution(
           weight.size(2) == weight.size(3) && stride > 0 && padding >= 0 &&
           x.size(2) + 2 * padding >= weight.size(2) && x.size(3) + 2 * padding >= weight.size(3),
       "a batch of ", x.sizes(), " cannot be convolved with ", weight.sizes());
-  const auto possible = [&](int64_t size) { return size > 0 && size <= x.size(0); };
-  TORCH_CHECK(std::all_of(sizes.begin(), sizes.end(), possible) &&
-          std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == x.size(0),
-      "groups of ", sizes, " samples do not make up ", x.size(0));
+  require_micro_batches(sizes, x.size(0));
   const bool last = x.is_contiguous(at::MemoryFormat::ChannelsLast);
   const bool lies = (last || x.is_contiguous()) && weight.is_contiguous();
   if (!lies || x.numel() == 0 || !x.device().is_cpu() || !weight.device().is_cpu() ||

@@ -8,7 +8,7 @@ namespace nrs {
 // Convolves `x`, `[B, C, H, W]`, with `weight`, `[O, C, k, k]`, without bias. Undefined where it would not be faster than
 // oneDNN, which turns weights, and their gradients, into layouts of its own and back in every pass. It takes float on the
 // CPU, contiguous or channels last, and answers alike. `sizes` are the samples of the micro-batches that share the pass: what
-// becomes of each of them, and whether it is taken at all, does not depend on the others.
+// becomes of each does not depend on the others, but for whether it is taken at all, which the largest of them decides.
 at::Tensor convolution(
     const at::Tensor& x,
     const at::Tensor& weight,

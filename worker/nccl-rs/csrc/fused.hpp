@@ -49,10 +49,11 @@ inline void fused_sgd(
     return;
   }
   lists = multiplied(std::move(lists), factor);
+  // Without momentum libtorch wants no buffers.
   at::_fused_sgd_(
       lists[0],
       lists[1],
-      lists[2],
+      momentum == 0.0 ? std::vector<at::Tensor>{} : lists[2],
       decay,
       momentum,
       rate,

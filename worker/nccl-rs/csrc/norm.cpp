@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
+#include "micro_batches.hpp"
 #include "norm_planes.hpp"
 #include "norm_rows.hpp"
 #include "wide.hpp"
@@ -337,11 +337,7 @@ at::Tensor norm(
           residual.is_contiguous(format_of(x))),
       "what is added to a normalised batch is not like it");
   const auto groups = static_cast<int64_t>(sizes.size());
-  const auto possible = [&](int64_t size) { return size > 0 && size <= x.size(0); };
-  // Each first: sizes that are none could add up to anything.
-  TORCH_CHECK(std::all_of(sizes.begin(), sizes.end(), possible) &&
-          std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == x.size(0),
-      "groups of ", sizes, " samples do not make up ", x.size(0));
+  require_micro_batches(sizes, x.size(0));
   for (const auto& tensor : {weight, bias}) {
     TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu() &&
             tensor.is_contiguous() && tensor.sizes() == at::IntArrayRef({x.size(1)}),

@@ -8,7 +8,7 @@
 namespace nrs::norms {
 
 struct Planes {
-  // Partial sums, so that vectors of them are added; more than a compiler would make a loop without a loop of.
+  // Partial sums, so that vectors of them are added: too many for a compiler to write a loop over them out.
   static constexpr int64_t kLanes = 32;
   // Elements of a lane that are taken together, as rows are.
   static constexpr int64_t kTogether = 4;

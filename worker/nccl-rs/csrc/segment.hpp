@@ -70,6 +70,7 @@ struct SegmentHead {
   std::atomic<uint64_t> gave_up;  // the last step that it left without all sums
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "shared between processes");
+static_assert(std::atomic<double>::is_always_lock_free, "shared between processes");
 
 class Segment {
  public:

@@ -297,28 +297,29 @@ class SharedSum {
     stages_[bucket] = Stage::kSummed;
   }
 
-  // Answers the sum of the sums' squares.
+  // Answers the sum of the sums' squares, of gradients.
   double sum(size_t bucket, int64_t begin, int64_t end) {
     if (begin >= end) {
       return 0.0;
     }
     auto into = sums(rank_, bucket, begin, end);
     std::vector<at::Tensor> addends;
-    std::vector<const float*> floats;
     for (size_t rank = 0; rank < segments_.size(); ++rank) {
       addends.push_back(part(rank, bucket, begin, end));
     }
-    if (into.scalar_type() != at::kFloat) {
-      at::add_out(into, addends[0], addends[1]);
-      for (size_t rank = 2; rank < addends.size(); ++rank) {
-        into.add_(addends[rank]);
+    if (into.scalar_type() == at::kFloat) {
+      std::vector<const float*> floats;
+      for (const auto& addend : addends) {
+        floats.push_back(addend.data_ptr<float>());
       }
-      return sum_of_squares(into);
+      return sum_floats(end - begin, floats, into.data_ptr<float>());
     }
-    for (const auto& addend : addends) {
-      floats.push_back(addend.data_ptr<float>());
+    at::add_out(into, addends[0], addends[1]);
+    for (size_t rank = 2; rank < addends.size(); ++rank) {
+      into.add_(addends[rank]);
     }
-    return sum_floats(end - begin, floats, into.data_ptr<float>());
+    // What is beside gradients may be whole numbers, of which there is no norm.
+    return bucket < gradients() ? sum_of_squares(into) : 0.0;
   }
 
   // Whether a rank has got to this step; with a deadline it returns only once that is so.

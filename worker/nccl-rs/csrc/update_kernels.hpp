@@ -1,5 +1,6 @@
 // The arithmetic of sums of gradients and of optimizers' updates, over stretches of float elements. What becomes of an
-// element does not depend on where in a stretch it lies: loops differ in nothing but how many they take at a time.
+// element does not depend on where in a stretch it lies: loops differ in nothing but how many they take at a time, and are
+// compiled so that no product is fused with a sum.
 #pragma once
 
 #include <algorithm>

@@ -8,8 +8,9 @@ use crate::ffi::fused as ffi;
 /// bias. `None` where it is no faster than libtorch's: it takes float32 on the CPU, contiguous or channels last, with few
 /// output pixels for its weights. The same as libtorch's up to the order of additions. No gradients of gradients.
 ///
-/// `sizes` are the samples of the micro-batches that share the pass, one behind the other. What becomes of each of them, and
-/// whether it is taken at all, does not depend on the others, but for the sums over them that weights' gradients are.
+/// `sizes` are the samples of the micro-batches that share the pass, one behind the other. What becomes of each of them does
+/// not depend on the others, but for the sums over them that weights' gradients are; whether it is taken at all depends on
+/// the largest.
 ///
 /// # Errors
 /// When shapes do not match, or there is no room.

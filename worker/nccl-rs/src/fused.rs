@@ -35,8 +35,7 @@ pub struct AdamW {
 }
 
 /// Updates parameters and momentum buffers in place by `factor` times the gradients, which are only read. All lists have
-/// one tensor a parameter or stretch of one, of its shape, kind and device; with a factor other than 1 they must be
-/// contiguous.
+/// one tensor a parameter or stretch of one, of its shape, kind and device, all contiguous.
 ///
 /// # Errors
 /// When lists do not match or the device fails.
@@ -48,7 +47,7 @@ pub fn sgd(
     sgd: Sgd,
 ) -> Result<(), TchError> {
     let lists = [parameters, gradients, buffers];
-    check(&lists)?;
+    check(&lists, true)?;
     ffi::sgd(&lists, factor, sgd).map_err(|failure| TchError::Torch(failure.message))
 }
 
@@ -64,22 +63,22 @@ pub fn adamw(
     adamw: AdamW,
 ) -> Result<(), TchError> {
     let lists = [parameters, gradients, moments[0], moments[1]];
-    check(&lists)?;
+    check(&lists, true)?;
     ffi::adamw(&lists, factor, adamw).map_err(|failure| TchError::Torch(failure.message))
 }
 
-/// `average += weight * (towards - average)` for every pair, in place; lists as for [`sgd`].
+/// `average += weight * (towards - average)` for every pair, in place; lists as for [`sgd`], however they lie.
 ///
 /// # Errors
 /// As for [`sgd`].
 pub fn lerp(averages: &[Tensor], towards: &[Tensor], weight: f64) -> Result<(), TchError> {
     let lists = [averages, towards];
-    check(&lists)?;
+    check(&lists, false)?;
     ffi::lerp(&lists, weight).map_err(|failure| TchError::Torch(failure.message))
 }
 
-/// libtorch's kernels trust their lists.
-fn check(lists: &[&[Tensor]]) -> Result<(), TchError> {
+/// Kernels trust their lists.
+fn check(lists: &[&[Tensor]], contiguous: bool) -> Result<(), TchError> {
     let parameters = lists[0];
     for list in lists {
         let alike = list.len() == parameters.len()
@@ -88,11 +87,12 @@ fn check(lists: &[&[Tensor]]) -> Result<(), TchError> {
                     && tensor.size() == parameter.size()
                     && tensor.kind() == parameter.kind()
                     && tensor.device() == parameter.device()
+                    && (!contiguous || tensor.is_contiguous())
             });
         if !alike {
             return Err(TchError::Shape(
-                "a fused update needs one tensor of each kind of state for every parameter, of its shape, kind and \
-                 device"
+                "a fused update needs one contiguous tensor of each kind of state for every parameter, of its shape, \
+                 kind and device"
                     .to_owned(),
             ));
         }
@@ -115,7 +115,13 @@ mod tests {
             decay: 0.0,
         };
         let good = tensor(3, Kind::Float);
-        for bad in [tensor(2, Kind::Float), tensor(3, Kind::Double), Vec::new()] {
+        let spread = vec![Tensor::ones([3, 2], (Kind::Float, Device::Cpu)).select(1, 0)];
+        for bad in [
+            tensor(2, Kind::Float),
+            tensor(3, Kind::Double),
+            Vec::new(),
+            spread,
+        ] {
             let error = sgd(&good, &bad, &good, 1.0, rule).unwrap_err();
             assert!(matches!(error, TchError::Shape(_)), "{error}");
         }
@@ -249,6 +255,24 @@ mod tests {
                 let error = (whole.to_kind(Kind::Double) - exact).abs().max();
                 assert!(error.double_value(&[]) < 2e-6, "{sgd_rule}: {error:?}");
             }
+        }
+    }
+
+    #[test]
+    fn without_momentum_gradients_alone_move_values() {
+        for kind in [Kind::Float, Kind::Double] {
+            let [values, gradients, buffers] =
+                [1.0, 4.0, 0.0].map(|value| vec![Tensor::full([3], value, (kind, Device::Cpu))]);
+            let (rate, momentum, decay) = (0.5, 0.0, 0.0);
+            let rule = Sgd {
+                rate,
+                momentum,
+                decay,
+            };
+            for _ in 0..2 {
+                sgd(&values, &gradients, &buffers, 0.25, rule).unwrap();
+            }
+            assert!(values[0].abs().max().double_value(&[]) < 1e-6, "{kind:?}");
         }
     }
 
