@@ -25,6 +25,7 @@ use crate::run::Shutdown;
 use crate::status::{self, Introduced, Shown};
 use crate::store::Store;
 
+mod clock;
 mod effects;
 mod evaluated;
 mod feeder;
@@ -35,6 +36,7 @@ mod recorder;
 mod skipped;
 mod stacks;
 
+use clock::Clock;
 use feeder::Feeder;
 use figures::Figures;
 pub(crate) use mailbox::{Connection, Mail, Mailbox, Message, mailbox};
@@ -88,10 +90,9 @@ pub(crate) struct Parts {
 pub(crate) struct Driver {
     /// Always there, but for the moment in which the domain works on it.
     state: Option<State>,
-    started: Instant,
     /// When what is being handled came in. What waits in the mailbox came in after it: a worker whose heartbeat waits there
     /// has been heard from, however long the driver takes to get to it.
-    clock: Instant,
+    clock: Clock,
     parts: Rest,
     guests: BTreeMap<WorkerId, Guest>,
     /// The connection whose Join is being decided on.
@@ -166,8 +167,7 @@ impl Driver {
         let mut driver = Self {
             figures: Figures::new(parts.state.config().workers),
             state: Some(parts.state),
-            started: Instant::now(),
-            clock: Instant::now(),
+            clock: Clock::new(Instant::now()),
             parts: Rest {
                 welcome: parts.welcome,
                 ledger: parts.ledger,
@@ -215,8 +215,9 @@ impl Driver {
         let mut changed = true;
         self.happen(Event::Started).await;
         loop {
+            self.clock.look(Instant::now());
             if mailbox.is_empty() {
-                self.clock = Instant::now();
+                self.clock.reach(Instant::now());
             }
             if let Some(ending) = self.ended.take() {
                 self.show();
@@ -231,17 +232,20 @@ impl Driver {
             let wake = self.wake();
             tokio::select! {
                 Some((came, message)) = mailbox.recv() => {
-                    self.clock = self.clock.max(came);
+                    self.clock.look(Instant::now());
+                    self.clock.reach(came);
                     self.take(message).await;
                     for _ in 1..BATCH {
                         let Ok((came, message)) = mailbox.try_recv() else { break };
-                        self.clock = self.clock.max(came);
+                        self.clock.look(Instant::now());
+                        self.clock.reach(came);
                         self.take(message).await;
                     }
                     changed = true;
                 }
                 request = shutdown.recv(), if listening => match request {
                     Some(request) => {
+                        self.clock.look(Instant::now());
                         self.happen(request.into_event()).await;
                         changed = true;
                     }
@@ -249,7 +253,8 @@ impl Driver {
                 },
                 // What waits in the mailbox came in before the deadline was over.
                 () = tokio::time::sleep_until(wake.into()), if mailbox.is_empty() => {
-                    self.clock = Instant::now();
+                    self.clock.look(Instant::now());
+                    self.clock.reach(Instant::now());
                     self.happen(Event::Tick).await;
                     changed = true;
                 }
@@ -275,15 +280,13 @@ impl Driver {
     }
 
     fn now(&self) -> Millis {
-        Millis(
-            u64::try_from(self.clock.duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
-        )
+        self.clock.millis()
     }
 
     /// When the next deadline is over; far away if none runs.
     fn wake(&self) -> Instant {
         match self.state().next_deadline() {
-            Some((_, at)) => self.started + Duration::from_millis(at.0),
+            Some((_, at)) => self.clock.instant(at),
             None => Instant::now() + Duration::from_secs(3600),
         }
     }

@@ -88,6 +88,11 @@ impl Faulty {
             .wait_until(|status| whole(status) && status["step"].as_u64() >= Some(step));
     }
 
+    /// The processes of its workers.
+    fn workers(&mut self) -> [u32; 3] {
+        ["worker-0", "worker-1", "worker-2"].map(|name| self.run().newest_pid(name))
+    }
+
     /// Lays a fault; returns the file by which it is known that someone met it.
     fn lay(&self, who: &str, point: &str, action: &str) -> PathBuf {
         let name = format!("{who}.{point}");
@@ -183,11 +188,14 @@ fn the_coordinator_may_be_stopped_for_a_while() {
     let mut faulty = Faulty::new();
     for point in ["committed", "checkpoint-written"] {
         faulty.whole_again();
+        let before = faulty.workers();
         let met = faulty.lay("coordinator", point, "stop");
         until_there(&met);
         // Longer than a worker's silence would be allowed to be: it is the coordinator that did not listen.
-        std::thread::sleep(Duration::from_millis(2500));
+        std::thread::sleep(Duration::from_millis(4500));
         signal("-CONT", faulty.run().pid());
+        faulty.whole_again();
+        assert_eq!(faulty.workers(), before, "{point}: nobody was ended for it");
     }
     faulty.end();
 }

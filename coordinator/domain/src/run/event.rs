@@ -243,7 +243,9 @@ impl fmt::Display for ProcessEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "ended with exit status {code}"),
-            Self::Unseen => f.write_str("ended while its coordinator was away"),
+            Self::Unseen => {
+                f.write_str("ended; how, only the coordinator that had started it could know")
+            }
             Self::Signal(signal) => match signal_name(*signal) {
                 Some(name) => write!(f, "was killed by signal {signal} ({name})"),
                 None => write!(f, "was killed by signal {signal}"),
