@@ -215,9 +215,10 @@ impl Driver {
         let mut changed = true;
         self.happen(Event::Started).await;
         loop {
-            self.clock.look(Instant::now());
+            let now = Instant::now();
+            self.clock.look(now);
             if mailbox.is_empty() {
-                self.clock.reach(Instant::now());
+                self.clock.reach(now, now);
             }
             if let Some(ending) = self.ended.take() {
                 self.show();
@@ -232,13 +233,11 @@ impl Driver {
             let wake = self.wake();
             tokio::select! {
                 Some((came, message)) = mailbox.recv() => {
-                    self.clock.look(Instant::now());
-                    self.clock.reach(came);
+                    self.clock.reach(came, Instant::now());
                     self.take(message).await;
                     for _ in 1..BATCH {
                         let Ok((came, message)) = mailbox.try_recv() else { break };
-                        self.clock.look(Instant::now());
-                        self.clock.reach(came);
+                        self.clock.reach(came, Instant::now());
                         self.take(message).await;
                     }
                     changed = true;
@@ -253,8 +252,8 @@ impl Driver {
                 },
                 // What waits in the mailbox came in before the deadline was over.
                 () = tokio::time::sleep_until(wake.into()), if mailbox.is_empty() => {
-                    self.clock.look(Instant::now());
-                    self.clock.reach(Instant::now());
+                    let now = Instant::now();
+                    self.clock.reach(now, now);
                     self.happen(Event::Tick).await;
                     changed = true;
                 }

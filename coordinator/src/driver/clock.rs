@@ -29,7 +29,7 @@ impl Clock {
         }
     }
 
-    /// The driver runs; to be told before anything is decided that came meanwhile.
+    /// The driver runs.
     pub(super) fn look(&mut self, now: Instant) {
         let gap = now.saturating_duration_since(self.seen);
         if gap > ABSENCE {
@@ -39,9 +39,11 @@ impl Clock {
         self.seen = now;
     }
 
-    /// It is as late as this, if it was not later already.
-    pub(super) fn reach(&mut self, at: Instant) {
-        self.at = self.at.max(at);
+    /// The driver runs and handles what came in at `came`: it is as late as that, if it was not later already.
+    pub(super) fn reach(&mut self, came: Instant, now: Instant) {
+        // First: it may have come after an absence.
+        self.look(now);
+        self.at = self.at.max(came);
     }
 
     /// Since the run began.
@@ -67,20 +69,17 @@ mod tests {
         let began = Instant::now();
         let mut clock = Clock::new(began);
         for second in 1..=3 {
-            clock.look(began + second * SECOND);
-            clock.reach(began + second * SECOND);
+            clock.reach(began + second * SECOND, began + second * SECOND);
         }
         assert_eq!(clock.millis(), Millis(3000));
 
         // Stopped for eleven seconds; something had come just before, and something comes now
         let back = began + 14 * SECOND;
-        clock.look(back);
-        clock.reach(began + 3 * SECOND + Duration::from_millis(10));
+        clock.reach(began + 3 * SECOND + Duration::from_millis(10), back);
         assert_eq!(clock.millis(), Millis(3000));
-        clock.reach(back);
+        clock.reach(back, back);
         assert_eq!(clock.millis(), Millis(3000));
-        clock.look(back + SECOND);
-        clock.reach(back + SECOND);
+        clock.reach(back + SECOND, back + SECOND);
         assert_eq!(clock.millis(), Millis(4000));
         assert_eq!(clock.instant(Millis(5000)), back + 2 * SECOND);
     }
@@ -89,8 +88,9 @@ mod tests {
     fn it_never_goes_back() {
         let began = Instant::now();
         let mut clock = Clock::new(began);
-        clock.reach(began + 2 * SECOND);
-        clock.reach(began + SECOND);
+        clock.look(began + SECOND);
+        clock.reach(began + 2 * SECOND, began + 2 * SECOND);
+        clock.reach(began + SECOND, began + 2 * SECOND);
         assert_eq!(clock.millis(), Millis(2000));
     }
 }

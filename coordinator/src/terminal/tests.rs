@@ -17,9 +17,8 @@ use crate::machine::{Machine, place};
 use crate::run::Outcome;
 use crate::summary::Summary;
 
-#[test]
-fn a_run_from_its_opening_to_its_summary() {
-    // Given a run of two epochs on two workers
+/// Of a run of two epochs on two workers.
+fn of_two_epochs() -> Config {
     let set = [
         "train.epochs=2",
         "train.global_batch=4",
@@ -27,11 +26,17 @@ fn a_run_from_its_opening_to_its_summary() {
         "run.workers=2",
         "data.root=/data/coco",
     ];
-    let config = Config::load(&Sources {
+    Config::load(&Sources {
         set: set.map(String::from).to_vec(),
         ..Sources::default()
     })
-    .unwrap();
+    .unwrap()
+}
+
+#[test]
+fn a_run_from_its_opening_to_its_summary() {
+    // Given a run of two epochs on two workers
+    let config = of_two_epochs();
     let dataset = dataset();
     let plan = RunPlan::new(config.run_shape(&dataset), 2).unwrap();
     let machine = Machine {
@@ -153,17 +158,7 @@ fn numbers_that_would_be_rows_of_noughts_have_an_exponent() {
 
 #[test]
 fn a_run_whose_workers_live_is_resumed_with_them_and_not_said_to_be_at_its_checkpoint() {
-    let set = [
-        "train.epochs=2",
-        "train.global_batch=4",
-        "train.micro_batch=2",
-        "run.workers=2",
-    ];
-    let config = Config::load(&Sources {
-        set: set.map(String::from).to_vec(),
-        ..Sources::default()
-    })
-    .unwrap();
+    let config = of_two_epochs();
     let dataset = dataset();
     let plan = RunPlan::new(config.run_shape(&dataset), 2).unwrap();
     let machine = crate::machine::tests::machine(2, 0);

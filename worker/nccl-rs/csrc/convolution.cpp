@@ -86,14 +86,24 @@ std::vector<int64_t> windows_of(const Shape& shape) {
   return windows;
 }
 
-// Calls `body(picture, windows, patches)` with the places where each picture and its patches begin, on as many threads as
-// libtorch has.
-template <class F>
-void each_picture(const Shape& shape, const F& body) {
+// Calls `body(pixel, element)` for every element of a batch's patches, `[pixels, patch]`, with the pixel of the batch that it
+// is, or null beside the picture; on as many threads as libtorch has.
+template <class Pixel, class Element, class F>
+void each_element(const Shape& shape, Pixel* batch, Element* patches, const F& body) {
   const auto windows = windows_of(shape);
   at::parallel_for(0, shape.batch, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      body(b * shape.channels * shape.height * shape.width, windows, b * shape.places() * shape.patch());
+      Pixel* const picture = batch + b * shape.channels * shape.height * shape.width;
+      Element* element = patches + b * shape.places() * shape.patch();
+      for (int64_t place = 0; place < shape.places(); ++place) {
+        const int64_t* const window = windows.data() + place * shape.window();
+        for (int64_t c = 0; c < shape.channels; ++c) {
+          Pixel* const channel = picture + c * shape.channel_stride();
+          for (int64_t at = 0; at < shape.window(); ++at) {
+            body(window[at] < 0 ? nullptr : channel + window[at], *element++);
+          }
+        }
+      }
     }
   });
 }
@@ -101,39 +111,25 @@ void each_picture(const Shape& shape, const F& body) {
 // `[pixels, patch]` of a batch ("im2col").
 at::Tensor patches_of(const Shape& shape, const at::Tensor& x) {
   const auto patches = at::empty({shape.batch * shape.places(), shape.patch()}, x.options());
-  each_picture(shape, [&](int64_t picture, const std::vector<int64_t>& windows, int64_t first) {
-    const float* const from = x.data_ptr<float>() + picture;
-    float* to = patches.data_ptr<float>() + first;
-    for (int64_t place = 0; place < shape.places(); ++place) {
-      const int64_t* const window = windows.data() + place * shape.window();
-      for (int64_t c = 0; c < shape.channels; ++c) {
-        const float* const channel = from + c * shape.channel_stride();
-        for (int64_t at = 0; at < shape.window(); ++at) {
-          *to++ = window[at] < 0 ? 0.0f : channel[window[at]];
-        }
-      }
-    }
-  });
+  each_element(
+      shape,
+      static_cast<const float*>(x.data_ptr<float>()),
+      patches.data_ptr<float>(),
+      [](const float* pixel, float& element) { element = pixel == nullptr ? 0.0f : *pixel; });
   return patches;
 }
 
 // Adds the gradient of a batch's patches to that of the batch ("col2im").
 void add_patches(const Shape& shape, const at::Tensor& patches, const at::Tensor& x) {
-  each_picture(shape, [&](int64_t picture, const std::vector<int64_t>& windows, int64_t first) {
-    float* const to = x.data_ptr<float>() + picture;
-    const float* from = patches.data_ptr<float>() + first;
-    for (int64_t place = 0; place < shape.places(); ++place) {
-      const int64_t* const window = windows.data() + place * shape.window();
-      for (int64_t c = 0; c < shape.channels; ++c) {
-        float* const channel = to + c * shape.channel_stride();
-        for (int64_t at = 0; at < shape.window(); ++at, ++from) {
-          if (window[at] >= 0) {
-            channel[window[at]] += *from;
-          }
+  each_element(
+      shape,
+      x.data_ptr<float>(),
+      static_cast<const float*>(patches.data_ptr<float>()),
+      [](float* pixel, const float& element) {
+        if (pixel != nullptr) {
+          *pixel += element;
         }
-      }
-    }
-  });
+      });
 }
 
 // A batch `[B, C, H, W]` as rows `[B * H * W, C]`: of channels last a view.

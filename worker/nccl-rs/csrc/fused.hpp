@@ -36,16 +36,11 @@ inline UpdateLists multiplied(UpdateLists lists, double factor) {
 
 // `tensors`: parameters, gradients, momentum buffers.
 inline void fused_sgd(
-    const at::Tensor* const* tensors,
-    size_t length,
-    double factor,
-    double rate,
-    double momentum,
-    double decay) {
+    const at::Tensor* const* tensors, size_t length, double factor, const SgdRule& rule) {
   at::NoGradGuard no_grad;
   auto lists = lists_of(tensors, 3, length);
   if (can_update(lists)) {
-    update_sgd(lists, factor, rate, momentum, decay);
+    update_sgd(lists, factor, rule);
     return;
   }
   lists = multiplied(std::move(lists), factor);
@@ -53,36 +48,28 @@ inline void fused_sgd(
   at::_fused_sgd_(
       lists[0],
       lists[1],
-      momentum == 0.0 ? std::vector<at::Tensor>{} : lists[2],
-      decay,
-      momentum,
-      rate,
+      rule.momentum == 0.0 ? std::vector<at::Tensor>{} : lists[2],
+      rule.decay,
+      rule.momentum,
+      rule.rate,
       /*dampening=*/0.0,
       /*nesterov=*/false,
       /*maximize=*/false,
       /*is_first_step=*/false);
 }
 
-// `tensors`: parameters, gradients, first and second moments. `step` counts from 1.
+// `tensors`: parameters, gradients, first and second moments.
 inline void fused_adamw(
-    const at::Tensor* const* tensors,
-    size_t length,
-    double factor,
-    double step,
-    double rate,
-    double beta1,
-    double beta2,
-    double epsilon,
-    double decay) {
+    const at::Tensor* const* tensors, size_t length, double factor, const AdamWRule& rule) {
   at::NoGradGuard no_grad;
   auto lists = lists_of(tensors, 4, length);
   if (can_update(lists)) {
-    update_adamw(lists, factor, step, rate, beta1, beta2, epsilon, decay);
+    update_adamw(lists, factor, rule);
     return;
   }
   lists = multiplied(std::move(lists), factor);
   const std::vector<at::Tensor> steps(
-      length, at::full({}, step, lists[0].at(0).options().dtype(at::kFloat)));
+      length, at::full({}, rule.step, lists[0].at(0).options().dtype(at::kFloat)));
   at::_fused_adamw_(
       lists[0],
       lists[1],
@@ -90,11 +77,11 @@ inline void fused_adamw(
       lists[3],
       /*max_exp_avg_sqs=*/{},
       steps,
-      rate,
-      beta1,
-      beta2,
-      decay,
-      epsilon,
+      rule.rate,
+      rule.beta1,
+      rule.beta2,
+      rule.decay,
+      rule.epsilon,
       /*amsgrad=*/false,
       /*maximize=*/false);
 }

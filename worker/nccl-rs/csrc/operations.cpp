@@ -63,7 +63,7 @@ nrs_failure* nrs_fused_sgd(
     double rate,
     double momentum,
     double decay) {
-  return guarded([&] { nrs::fused_sgd(tensors, length, factor, rate, momentum, decay); });
+  return guarded([&] { nrs::fused_sgd(tensors, length, factor, {rate, momentum, decay}); });
 }
 
 nrs_failure* nrs_foreach_lerp(const at::Tensor* const* tensors, size_t length, double weight) {
@@ -81,7 +81,7 @@ nrs_failure* nrs_fused_adamw(
     double epsilon,
     double decay) {
   return guarded([&] {
-    nrs::fused_adamw(tensors, length, factor, step, rate, beta1, beta2, epsilon, decay);
+    nrs::fused_adamw(tensors, length, factor, {step, rate, beta1, beta2, epsilon, decay});
   });
 }
 

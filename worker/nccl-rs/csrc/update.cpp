@@ -37,46 +37,43 @@ void each(const UpdateLists& lists, const F& body) {
   });
 }
 
+// Whether its elements can be read one behind the other as floats.
+bool is_plain(const at::Tensor& tensor) {
+  return tensor.device().is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
+}
+
 }  // namespace
 
 bool can_update(const UpdateLists& lists) {
   return std::all_of(lists.begin(), lists.end(), [](const auto& list) {
-    return std::all_of(list.begin(), list.end(), [](const at::Tensor& tensor) {
-      return tensor.device().is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
-    });
+    return std::all_of(list.begin(), list.end(), is_plain);
   });
 }
 
-void update_sgd(const UpdateLists& lists, double factor, double rate, double momentum, double decay) {
-  const elements::Sgd rule{
-      static_cast<float>(rate), static_cast<float>(momentum), static_cast<float>(decay)};
+void update_sgd(const UpdateLists& lists, double factor, const SgdRule& rule) {
+  const elements::Sgd sgd{
+      static_cast<float>(rule.rate),
+      static_cast<float>(rule.momentum),
+      static_cast<float>(rule.decay)};
   const auto times = static_cast<float>(factor);
   each<3>(lists, [&](float* const* of, int64_t count) {
-    run([&]() NRS_INLINED { rule.update(count, times, of[1], of[0], of[2]); });
+    run([&]() NRS_INLINED { sgd.update(count, times, of[1], of[0], of[2]); });
   });
 }
 
-void update_adamw(
-    const UpdateLists& lists,
-    double factor,
-    double step,
-    double rate,
-    double beta1,
-    double beta2,
-    double epsilon,
-    double decay) {
-  const elements::AdamW rule{
-      static_cast<float>(rate / (1.0 - std::pow(beta1, step))),
-      static_cast<float>(1.0 - rate * decay),
-      static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, step))),
-      static_cast<float>(epsilon),
-      static_cast<float>(beta1),
-      static_cast<float>(1.0 - beta1),
-      static_cast<float>(beta2),
-      static_cast<float>(1.0 - beta2)};
+void update_adamw(const UpdateLists& lists, double factor, const AdamWRule& rule) {
+  const elements::AdamW adamw{
+      static_cast<float>(rule.rate / (1.0 - std::pow(rule.beta1, rule.step))),
+      static_cast<float>(1.0 - rule.rate * rule.decay),
+      static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(rule.beta2, rule.step))),
+      static_cast<float>(rule.epsilon),
+      static_cast<float>(rule.beta1),
+      static_cast<float>(1.0 - rule.beta1),
+      static_cast<float>(rule.beta2),
+      static_cast<float>(1.0 - rule.beta2)};
   const auto times = static_cast<float>(factor);
   each<4>(lists, [&](float* const* of, int64_t count) {
-    run([&]() NRS_INLINED { rule.update(count, times, of[1], of[0], of[2], of[3]); });
+    run([&]() NRS_INLINED { adamw.update(count, times, of[1], of[0], of[2], of[3]); });
   });
 }
 
@@ -88,7 +85,7 @@ double sum_floats(int64_t count, const std::vector<const float*>& addends, float
 }
 
 double sum_of_squares(const at::Tensor& tensor) {
-  if (!tensor.device().is_cpu() || tensor.scalar_type() != at::kFloat || !tensor.is_contiguous()) {
+  if (!is_plain(tensor)) {
     const double norm = at::linalg_vector_norm(tensor).item<double>();
     return norm * norm;
   }

@@ -29,18 +29,8 @@ pub fn convolution(
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
-
-    /// Numbers without a pattern, of mean 0.
-    fn noise(size: &[i64], seed: f64) -> Tensor {
-        let places = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
-        let far = (places * 78.233 + seed * 12.9898).sin() * 43758.5453;
-        (&far - far.floor() - 0.5).to_kind(Kind::Float).view(size)
-    }
-
-    fn channels_last(x: &Tensor) -> Tensor {
-        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-    }
+    use crate::test_tensors::{LAYOUTS, noise};
+    use tch::Kind;
 
     /// Result, and the gradients of picture and weight.
     fn of(
@@ -64,7 +54,7 @@ mod tests {
             (&[1, 1], 32, 96, [3, 3], 1, 1),
             (&[1], 3, 80, [6, 6], 5, 2),
         ] {
-            for layout in [Tensor::contiguous, channels_last] {
+            for layout in LAYOUTS {
                 let batch: i64 = sizes.iter().sum();
                 let x = layout(&noise(&[batch, from, height, width], 1.0));
                 let weight = noise(&[to, from, side, side], 2.0);
@@ -96,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_micro_batch_comes_out_the_same_whatever_shares_its_pass() {
-        for layout in [Tensor::contiguous, channels_last] {
+        for layout in LAYOUTS {
             let x = layout(&noise(&[6, 40, 2, 2], 1.0));
             let weight = noise(&[80, 40, 3, 3], 2.0);
             let dy = layout(&noise(&[6, 80, 2, 2], 3.0));

@@ -45,6 +45,8 @@ mod store;
 #[allow(unsafe_code)]
 mod sys;
 mod tensor;
+#[cfg(test)]
+mod test_tensors;
 mod upload;
 mod work;
 

@@ -53,26 +53,9 @@ fn takes(x: &Tensor) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::test_tensors::{LAYOUTS, channels_last, noise};
 
     const EPSILON: f64 = 1e-5;
-
-    /// A batch in either way to lay one out.
-    type Layout = fn(&Tensor) -> Tensor;
-    const LAYOUTS: [Layout; 2] = [Tensor::contiguous, channels_last];
-
-    /// `[B, C, H, W]`, laid out with channels last.
-    fn channels_last(x: &Tensor) -> Tensor {
-        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-    }
-
-    /// Numbers without a pattern, of mean 0 and variance 1, that depend on `seed` alone: libtorch's generator is shared with
-    /// tests that run beside this one.
-    fn noise(size: &[i64], seed: f64) -> Tensor {
-        let places = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
-        let far = (places * 78.233 + seed * 12.9898).sin() * 43758.5453;
-        let uniform = &far - far.floor() - 0.5;
-        (uniform * 12f64.sqrt()).to_kind(Kind::Float).view(size)
-    }
 
     /// Result, gradients of batch, weight, bias and residual, means and variances.
     type Found = Vec<Tensor>;
