@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "gradient_places.hpp"
 #include "micro_batches.hpp"
 
 namespace nrs {
@@ -222,7 +223,9 @@ class Convolution final : public torch::autograd::Function<Convolution> {
     const auto dy = rows_of(gradients[0]);
     at::Tensor dx, dw;
     if (context->needs_input_grad(1)) {
-      dw = at::mm(dy.t(), patches).view(weight.sizes());
+      dw = GradientPlaces::take(weight, weight.sizes());
+      auto kernels = dw.view({shape.outputs, shape.patch()});
+      at::mm_out(kernels, dy.t(), patches);
     }
     if (context->needs_input_grad(0)) {
       const auto kernels = weight.view({shape.outputs, shape.patch()});

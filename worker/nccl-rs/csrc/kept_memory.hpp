@@ -8,6 +8,8 @@
 #include <atomic>
 #include <climits>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 
 namespace nrs {
 
@@ -54,7 +56,13 @@ class Reserve {
 inline void keep_memory() {
   Reserve::of_process().set_aside();
   ::mallopt(M_MMAP_MAX, 0);
-  ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  ::mallopt(M_TRIM_THRESHOLD, -1);
+  constexpr size_t kRoom = size_t{4} << 30;
+  if (void* room = std::malloc(kRoom)) {
+    const auto page = reinterpret_cast<uintptr_t>(room) & ~uintptr_t{4095};
+    ::madvise(reinterpret_cast<void*>(page + 4096), kRoom - 8192, MADV_HUGEPAGE);
+    std::free(room);
+  }
 }
 
 inline void release_memory() {

@@ -10,10 +10,12 @@
 #include <cmath>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "gradient_places.hpp"
 #include "group.hpp"
 #include "shared_sum.hpp"
 #include "sum_hook.hpp"
@@ -164,8 +166,8 @@ inline void lay_out(nrs_reducer& reducer, const std::vector<std::vector<size_t>>
   }
 }
 
-// Lets the next pass write over what is in the buckets: then a gradient is copied there once, where
-// zeros would be written, read and added to.
+// Lets the next pass write over what is in the buckets: then a gradient is computed there or copied
+// there once, where zeros would be written, read and added to.
 inline void zero(nrs_reducer& reducer) {
   for (auto& parameter : reducer.parameters) {
     parameter.mutable_grad().reset();
@@ -177,15 +179,25 @@ inline void zero(nrs_reducer& reducer) {
 // Lets every parameter's gradient be its part of a bucket, so that passes add to it. The reducer itself
 // would do so at its first reduction only, and micro-batches before that would be copied.
 inline void attach_gradients(nrs_reducer& reducer) {
-  at::NoGradGuard no_grad;
   for (size_t index = 0; index < reducer.parameters.size(); ++index) {
     reducer.parameters[index].mutable_grad() = reducer.gradients[index];
   }
-  if (std::exchange(reducer.empty, false)) {
-    for (auto& buffer : reducer.flat) {
-      buffer.zero_();
+}
+
+// Puts what the parameters have of gradients into the buckets, and zeros for those that have none.
+inline void fill_buckets(nrs_reducer& reducer) {
+  at::NoGradGuard no_grad;
+  for (size_t index = 0; index < reducer.parameters.size(); ++index) {
+    const at::Tensor& gradient = reducer.parameters[index].grad();
+    const at::Tensor& place = reducer.gradients[index];
+    if (!gradient.defined()) {
+      place.zero_();
+    } else if (!gradient.is_alias_of(place)) {
+      place.copy_(gradient);
     }
   }
+  attach_gradients(reducer);
+  reducer.empty = false;
 }
 
 // The norm of all gradients' sums as one vector, after a reduction.
@@ -272,13 +284,22 @@ inline void require_gradients_for_all(const nrs_reducer& reducer, const at::Tens
   }
 }
 
+// The pass of a loss. The first of a step may write over what is in the buckets.
+inline void backward_into_buckets(nrs_reducer& reducer, const at::Tensor& loss) {
+  std::optional<GradientPlaces> places;
+  if (reducer.empty) {
+    places.emplace(reducer.parameters, reducer.gradients);
+  }
+  torch::autograd::backward({loss}, {});
+}
+
 // Adds gradients up, on this rank only.
 inline void accumulate(nrs_reducer& reducer, const at::Tensor& loss) {
-  if (reducer.empty) {
-    attach_gradients(reducer);
-  }
   const bool own = std::exchange(reducer.own, false);
-  torch::autograd::backward({loss}, {});
+  backward_into_buckets(reducer, loss);
+  if (reducer.empty) {
+    fill_buckets(reducer);
+  }
   reducer.own = own;
 }
 
@@ -289,7 +310,6 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
   Health& health = *reducer.group->health;
   // All but sums in shared memory are made in the buckets themselves.
   const bool own = std::exchange(reducer.own, false);
-  reducer.empty = false;
   try {
     reducer.hook->begin();
     if (reducer.shared) {
@@ -297,6 +317,7 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
     }
     reducer.reducer->prepare_for_backward({});
     backward();
+    reducer.empty = false;
     if (!reducer.reducer->finished()) {
       throw Refusal(kUnfinished, "backward ended before every gradient was reduced");
     }
@@ -334,7 +355,7 @@ inline void backward(nrs_reducer& reducer, const at::Tensor& loss, bool reducing
     require_gradients_for_all(reducer, loss);
     reducer.graph_checked = true;
   }
-  reduce(reducer, [&] { torch::autograd::backward({loss}, {}); });
+  reduce(reducer, [&] { backward_into_buckets(reducer, loss); });
 }
 
 // Gradients of zero for every parameter, which is what 0 times the sum of them all would give,
@@ -347,7 +368,7 @@ inline void backward_zero(nrs_reducer& reducer) {
   }
   reducer.group->health->require_alive();
   if (reducer.empty) {
-    attach_gradients(reducer);
+    fill_buckets(reducer);
   }
   reduce(reducer, [&] { torch::autograd::backward(reducer.parameters, zeros); });
 }

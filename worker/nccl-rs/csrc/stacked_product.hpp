@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "gradient_places.hpp"
+
 namespace nrs {
 
 // `W x^T` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`. With few rows autograd's own
@@ -26,7 +28,8 @@ class StackedProduct final : public torch::autograd::Function<StackedProduct> {
     at::Tensor of_weight;
     at::Tensor of_x;
     if (context->needs_input_grad(0)) {
-      of_weight = at::bmm(rows.transpose(1, 2), saved[1].contiguous());
+      of_weight = GradientPlaces::take(saved[0], saved[0].sizes());
+      at::bmm_out(of_weight, rows.transpose(1, 2), saved[1].contiguous());
     }
     if (context->needs_input_grad(1)) {
       of_x = at::bmm(rows, saved[0]);

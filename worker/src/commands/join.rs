@@ -169,6 +169,9 @@ fn take_part(
         tch::Cuda::cudnn_set_benchmark(true);
     }
 
+    if device == Device::Cpu {
+        nccl_rs::keep_memory();
+    }
     // Set up while others are still joining.
     let description = Description::of(model_spec, data_spec);
     let config = description.config(model_spec.last_bias)?;
