@@ -161,3 +161,65 @@ fn the_workers_forms_of_operations_are_as_near_to_the_exact_values_as_libtorchs(
         }
     }
 }
+
+/// Logits, and the gradient of pictures, of micro-batches of so many that share a pass.
+fn shared_pass(model: &HgatFc, images: &Tensor, targets: &Tensor, sizes: &[i64]) -> [Tensor; 2] {
+    let images = images.copy().set_requires_grad(true);
+    let logits = model.forward_micro_batches(&images, sizes).unwrap();
+    (&logits * targets).sum(Kind::Float).backward();
+    [logits.detach(), images.grad()]
+}
+
+/// With a head of COCO's groups.
+fn config_of_coco(graph: Graph, [hidden, group_channels, class_channels]: [i64; 3]) -> ModelConfig {
+    let mut next = 0;
+    let groups = [1, 8, 5, 10, 5, 10, 7, 10, 6, 6, 5, 7].map(|size| {
+        next += size;
+        (next - size..next).collect()
+    });
+    ModelConfig {
+        hidden,
+        group_channels,
+        class_channels,
+        groups: groups.to_vec(),
+        ..config(graph)
+    }
+}
+
+#[test]
+fn no_micro_batch_changes_what_becomes_of_another() {
+    tch::manual_seed(5);
+    let [_, workers] = operations();
+    let small = [16, 8, 6];
+    for (pixels, size, count, head) in [
+        (64, 3, 3, small),
+        (64, 4, 4, [512, 256, 128]),
+        (32, 2, 6, small),
+        (32, 4, 3, small),
+    ] {
+        let options = (Kind::Float, Device::Cpu);
+        let images = Tensor::randn([size * count, 3, pixels, pixels], options);
+        let targets = Tensor::randn([size * count, 80], options);
+        for graph in [Graph::Gat, Graph::None, Graph::Fc] {
+            let config = config_of_coco(graph, head);
+            let model = HgatFc::with_operations(&config, Device::Cpu, Kind::Float, 1, workers);
+            let model = model.unwrap();
+
+            let sizes = vec![size; count as usize];
+            let together = shared_pass(&model, &images, &targets, &sizes);
+
+            for first in (0..count).map(|at| at * size) {
+                let part = |all: &Tensor| all.narrow(0, first, size);
+                let alone = shared_pass(&model, &part(&images), &part(&targets), &[size]);
+                let both = together.iter().zip(&alone);
+                for (what, (together, alone)) in ["logits", "gradient"].iter().zip(both) {
+                    let far = (part(together) - alone).abs().max().double_value(&[]);
+                    assert!(
+                        far == 0.0,
+                        "{graph:?}, {count} of {size} at {pixels} pixels, from {first}, {what}: {far:e} apart"
+                    );
+                }
+            }
+        }
+    }
+}

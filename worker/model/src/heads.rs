@@ -15,7 +15,7 @@ use crate::build::{Builder, Init};
 use crate::gat::Attention;
 use crate::linear::{BasicLinear, ResidualBlock};
 use crate::norm::{Mode, Statistics};
-use crate::{Graph, ModelConfig, Result};
+use crate::{Graph, ModelConfig, Result, StackedProduct};
 
 /// What joins the group nodes, and the class nodes within each group.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(crate) struct Seen {
 struct Places {
     /// Classes in each group.
     sizes: Vec<i64>,
+    /// `[G]` zeros.
+    same_for_groups: Tensor,
     /// `[N]`: the group of each node.
     group_of_node: Tensor,
     /// `[G · P]`: the node at each place of groups padded to P, 0 where there is none.
@@ -69,6 +71,7 @@ pub(crate) struct Heads {
     last_weight: Tensor,
     /// `[N, 1]`
     last_bias: Tensor,
+    product: StackedProduct,
     places: Places,
 }
 
@@ -166,6 +169,7 @@ impl Heads {
             last_block,
             last_weight,
             last_bias,
+            product: builder.operations.product,
             places,
         })
     }
@@ -185,23 +189,21 @@ impl Heads {
             .f_unsqueeze(0)?; // [1, B, F]
         let x = self.reduce[0].forward(&x, statistics, mode)?;
         let x = self.reduce[1].forward(&x, statistics, mode)?; // [1, B, C]
-        let g = self.places.sizes.len() as i64;
-        let x = self
-            .groups
-            .forward(&x.f_expand([g, -1, -1], false)?, statistics, mode)?; // [G, B, C]
+        // Not expanded: libtorch's order of the sum over groups, which that is backwards, depends on how many samples there are.
+        let x = x.f_index_select(0, &self.places.same_for_groups)?;
+        let x = self.groups.forward(&x, statistics, mode)?; // [G, B, C]
         let x = self.between(&x, statistics, mode, seen.as_deref_mut())?;
         let x = x.f_index_select(0, &self.places.group_of_node)?; // [N, B, C]
         let x = self.classes.forward(&x, statistics, mode)?; // [N, B, c]
         let x = self.within(&x, statistics, mode, seen)?;
         let x = self.last_block.forward(&x, statistics, mode)?;
-        let x = x
-            .f_to_kind(self.last_weight.kind())?
-            .f_bmm(&self.last_weight.f_transpose(1, 2)?)?
-            .f_squeeze_dim(2)?; // [N, B]
-        let logits = x.f_add(&self.last_bias)?.f_transpose(0, 1)?;
+        let x = x.f_to_kind(self.last_weight.kind())?;
+        let batch = x.size3()?.1;
+        let x = (self.product)(&self.last_weight, &x, mode.sizes(&batch))?.f_squeeze_dim(2)?; // [B, N]
+        let logits = x.f_add(&self.last_bias.f_view([1, -1])?)?;
         match &self.places.node_of_class {
             Some(nodes) => Ok(logits.f_index_select(1, nodes)?),
-            None => Ok(logits.f_contiguous()?),
+            None => Ok(logits),
         }
     }
 
@@ -216,11 +218,14 @@ impl Heads {
         match &self.join {
             Join::Nothing => Ok(x.shallow_clone()),
             Join::Attention { between, .. } => {
-                let x = x.f_transpose(0, 1)?.f_unsqueeze(0)?; // one graph: [1, B, G, C]
-                Ok(between
-                    .forward(&x, None, seen.map(|seen| &mut seen.between))?
-                    .f_squeeze_dim(0)?
-                    .f_transpose(0, 1)?)
+                let mut seen = seen.map(|seen| &mut seen.between);
+                mode.one_by_one(x, 1, |x, _| {
+                    let x = x.f_transpose(0, 1)?.f_unsqueeze(0)?; // one graph: [1, B, G, C]
+                    Ok(between
+                        .forward(&x, None, seen.as_deref_mut())?
+                        .f_squeeze_dim(0)?
+                        .f_transpose(0, 1)?)
+                })
             }
             Join::Linear { between, .. } => {
                 let (g, batch, channels) = x.size3()?;
@@ -233,6 +238,18 @@ impl Heads {
 
     /// `[N, B, C]` to the same, each group by itself.
     fn within(
+        &self,
+        x: &Tensor,
+        statistics: &Statistics,
+        mode: Mode<'_>,
+        mut seen: Option<&mut Seen>,
+    ) -> Result<Tensor> {
+        mode.one_by_one(x, 1, |x, mode| {
+            self.within_one(x, statistics, mode, seen.as_deref_mut())
+        })
+    }
+
+    fn within_one(
         &self,
         x: &Tensor,
         statistics: &Statistics,
@@ -296,6 +313,7 @@ impl Places {
         };
         Ok(Self {
             sizes: groups.iter().map(|classes| classes.len() as i64).collect(),
+            same_for_groups: there(&vec![0; groups.len()])?,
             group_of_node: there(&group_of_node)?,
             node_at_place: there(&node_at_place)?,
             place_of_node: there(&place_of_node)?,

@@ -115,34 +115,8 @@ impl HgatFc {
             } else {
                 self.trunk.forward(images, &self.statistics, mode)?
             };
-            match mode {
-                Mode::Train(micro_batches) if micro_batches.sizes.len() > 1 => {
-                    self.heads_one_by_one(&features, micro_batches)
-                }
-                _ => self.heads.forward(&features, &self.statistics, mode, seen),
-            }
+            self.heads.forward(&features, &self.statistics, mode, seen)
         })
-    }
-
-    /// The heads of several micro-batches' features. Not side by side, as the trunk goes, where no micro-batch changes what
-    /// becomes of another: a matrix product adds in an order that depends on the number of its rows, batch norms of few samples magnify
-    /// what that changes, and the result would depend on which micro-batches happen to go together.
-    fn heads_one_by_one(
-        &self,
-        features: &Tensor,
-        micro_batches: MicroBatches<'_>,
-    ) -> Result<Tensor> {
-        let MicroBatches { sizes, statistics } = micro_batches;
-        let parts = features.f_split_with_sizes(sizes, 0)?;
-        let logits = (0i64..).zip(&parts).zip(sizes).map(|((at, part), size)| {
-            let alone = MicroBatches {
-                sizes: &[*size],
-                statistics: &statistics.f_narrow(0, at, 1)?,
-            };
-            self.heads
-                .forward(part, &self.statistics, Mode::Train(alone), None)
-        });
-        Ok(Tensor::f_cat(&logits.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     /// Goes forward with `batch` samples: in training where micro-batches are given, in evaluation otherwise.

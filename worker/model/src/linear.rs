@@ -47,12 +47,11 @@ impl BasicLinear {
         mode: Mode<'_>,
     ) -> Result<Tensor> {
         let weight = in_kind_of(x, &self.weight)?;
-        // With few rows W xᵀ takes half the time of x Wᵀ on a CPU.
-        let y = (self.product)(&weight, x)?; // [K, o, B]
-        let (layers, out, batch) = y.size3()?;
-        // Batch norm wants [B, channels], the channels of all layers side by side.
-        let y = y.f_permute([2, 0, 1])?.f_contiguous()?;
-        let y = y.f_view([batch, layers * out])?;
+        let (layers, batch, _) = x.size3()?;
+        let y = (self.product)(&weight, x, mode.sizes(&batch))?; // [B, K, o]
+        let out = y.size3()?.2;
+        // Batch norm wants the channels of all layers side by side.
+        let y = y.f_contiguous()?.f_view([batch, layers * out])?;
         let then = if self.relu { Then::Relu } else { Then::Nothing };
         let y = self.norm.forward(&y, then, statistics, mode)?;
         Ok(y.f_view([batch, layers, out])?.f_transpose(0, 1)?)

@@ -72,6 +72,38 @@ pub(crate) enum Mode<'a> {
     Eval,
 }
 
+impl Mode<'_> {
+    /// The samples in each micro-batch; in evaluation all are of one.
+    pub(crate) fn sizes<'a>(&'a self, batch: &'a i64) -> &'a [i64] {
+        match self {
+            Mode::Train(micro_batches) => micro_batches.sizes,
+            Mode::Eval => std::slice::from_ref(batch),
+        }
+    }
+
+    /// What becomes of each micro-batch alone, together again. Samples lie along dimension `dim`, before and after.
+    pub(crate) fn one_by_one(
+        self,
+        x: &Tensor,
+        dim: i64,
+        mut forward: impl FnMut(&Tensor, Mode<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let MicroBatches { sizes, statistics } = match self {
+            Mode::Train(micro_batches) if micro_batches.sizes.len() > 1 => micro_batches,
+            mode => return forward(x, mode),
+        };
+        let parts = x.f_split_with_sizes(sizes, dim)?;
+        let parts = (0i64..).zip(&parts).zip(sizes).map(|((at, part), size)| {
+            let alone = MicroBatches {
+                sizes: std::slice::from_ref(size),
+                statistics: &statistics.f_narrow(0, at, 1)?,
+            };
+            forward(part, Mode::Train(alone))
+        });
+        Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, dim)?)
+    }
+}
+
 /// The micro-batches of a forward pass, one behind the other along its samples.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MicroBatches<'a> {
@@ -228,20 +260,13 @@ impl Norm {
             let [mean, variance] = places.map(|from| all.f_narrow(0, from, channels));
             Ok([mean?, variance?])
         };
-        let MicroBatches { sizes, statistics } = match mode {
-            Mode::Eval => return batch_norm(x, &affine, &within(&statistics.running)?, false),
-            Mode::Train(micro_batches) => micro_batches,
-        };
-        if sizes.len() == 1 {
-            let own = within(&statistics.f_select(0, 0)?)?;
-            return batch_norm(x, &affine, &own, true);
-        }
-        let parts = x.f_split_with_sizes(sizes, 0)?;
-        let parts = (0i64..).zip(&parts).map(|(micro_batch, part)| {
-            let own = within(&statistics.f_select(0, micro_batch)?)?;
-            batch_norm(part, &affine, &own, true)
-        });
-        Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
+        mode.one_by_one(x, 0, |x, mode| match mode {
+            Mode::Eval => batch_norm(x, &affine, &within(&statistics.running)?, false),
+            Mode::Train(alone) => {
+                let own = within(&alone.statistics.f_select(0, 0)?)?;
+                batch_norm(x, &affine, &own, true)
+            }
+        })
     }
 }
 

@@ -2,8 +2,9 @@
 
 use tch::{TchError, Tensor};
 
-/// `W xᵀ` for each of K weights: `[K, o, i]` and `[K, B, i]` to `[K, o, B]`.
-pub type StackedProduct = fn(&Tensor, &Tensor) -> Result<Tensor, TchError>;
+/// `W x` for each of K weights and its rows, `[K, o, i]` and `[K, B, i]` to `[B, K, o]`, where the list has the rows of each
+/// micro-batch: what becomes of one may not depend on the others.
+pub type StackedProduct = fn(&Tensor, &Tensor, &[i64]) -> Result<Tensor, TchError>;
 
 /// Convolves a batch `[B, C, H, W]` with weights `[O, C, k, k]`, by a stride and with a padding, where the last list has the
 /// samples of each micro-batch: what becomes of one may not depend on the others. `None`: it has no form that would be faster.
@@ -39,7 +40,15 @@ impl Default for Operations {
     /// libtorch's.
     fn default() -> Self {
         Self {
-            product: |weight, x| weight.f_bmm(&x.f_transpose(1, 2)?),
+            product: |weight, x, sizes| {
+                let parts = x.f_split_with_sizes(sizes, 1)?;
+                let parts = parts.iter().map(|rows| {
+                    // With few rows W xᵀ takes half the time of x Wᵀ on a CPU.
+                    let y = weight.f_bmm(&rows.f_transpose(1, 2)?)?; // [K, o, b]
+                    y.f_permute([2, 0, 1])
+                });
+                Tensor::f_cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)
+            },
             convolution: |_, _, _, _, _| Ok(None),
             norm: |_, _, _, _, _, _, _| Ok(None),
         }

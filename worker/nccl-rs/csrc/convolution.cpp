@@ -151,12 +151,10 @@ at::Tensor product(
     at::IntArrayRef sizes,
     int64_t places,
     at::Tensor out) {
-  int64_t first = 0;
-  for (const int64_t size : sizes) {
-    auto part = out.narrow(0, first, size * places);
-    at::mm_out(part, rows.narrow(0, first, size * places), matrix);
-    first += size * places;
-  }
+  each_micro_batch(sizes, [&](int64_t first, int64_t size) {
+    auto part = out.narrow(0, first * places, size * places);
+    at::mm_out(part, rows.narrow(0, first * places, size * places), matrix);
+  });
   return out;
 }
 

@@ -17,4 +17,14 @@ inline void require_micro_batches(at::IntArrayRef sizes, int64_t samples) {
       "micro-batches of ", sizes, " samples do not make up ", samples);
 }
 
+// Calls `body(first, size)` for each of them.
+template <class F>
+void each_micro_batch(at::IntArrayRef sizes, const F& body) {
+  int64_t first = 0;
+  for (const int64_t size : sizes) {
+    body(first, size);
+    first += size;
+  }
+}
+
 }  // namespace nrs

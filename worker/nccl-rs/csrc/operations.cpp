@@ -17,8 +17,13 @@ nrs_failure* nrs_untouched_zeros_like(const at::Tensor* like, at::Tensor** out) 
 nrs_failure* nrs_stacked_product(
     const at::Tensor* weight,
     const at::Tensor* x,
+    const int64_t* sizes,
+    size_t micro_batches,
     at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(nrs::StackedProduct::apply(*weight, *x)); });
+  return guarded([&] {
+    const at::IntArrayRef each(sizes, micro_batches);
+    *out = new at::Tensor(nrs::StackedProduct::apply(*weight, *x, each));
+  });
 }
 
 nrs_failure* nrs_norm(

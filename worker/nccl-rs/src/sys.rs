@@ -176,6 +176,8 @@ unsafe extern "C" {
     pub(crate) fn nrs_stacked_product(
         weight: *const CTensor,
         x: *const CTensor,
+        sizes: *const i64,
+        micro_batches: usize,
         out: *mut *mut CTensor,
     ) -> *mut Failure;
     pub(crate) fn nrs_convolution(

@@ -57,12 +57,23 @@ fn pointers(lists: &[&[Tensor]]) -> Vec<*const sys::CTensor> {
 }
 
 /// `W xᵀ` for each of K weights.
-pub(crate) fn stacked_product(weight: &Tensor, x: &Tensor) -> Result<Tensor, Failure> {
+pub(crate) fn stacked_product(
+    weight: &Tensor,
+    x: &Tensor,
+    sizes: &[i64],
+) -> Result<Tensor, Failure> {
     let mut out = null_mut();
-    // SAFETY: two valid tensors (see the module), of which the shim keeps references for the backward pass; and a
-    // place for the pointer to a new one, which `tensor_from` owns. Sizes that do not match come back as a failure.
+    // SAFETY: two valid tensors (see the module), of which the shim keeps references for the backward pass; a list of this
+    // length, read during the call; and a place for the pointer to a new one, which `tensor_from` owns. Sizes that do not
+    // match come back as a failure.
     check(unsafe {
-        sys::nrs_stacked_product(tensor_pointer(weight), tensor_pointer(x), &raw mut out)
+        sys::nrs_stacked_product(
+            tensor_pointer(weight),
+            tensor_pointer(x),
+            sizes.as_ptr(),
+            sizes.len(),
+            &raw mut out,
+        )
     })?;
     Ok(tensor_from(out))
 }
