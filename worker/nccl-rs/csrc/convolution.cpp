@@ -221,9 +221,10 @@ class Convolution final : public torch::autograd::Function<Convolution> {
     const auto dy = rows_of(gradients[0]);
     at::Tensor dx, dw;
     if (context->needs_input_grad(1)) {
-      dw = GradientPlaces::take(weight, weight.sizes());
-      auto kernels = dw.view({shape.outputs, shape.patch()});
-      at::mm_out(kernels, dy.t(), patches);
+      dw = GradientPlaces::add(
+          weight, {shape.outputs, shape.patch()}, [&](const at::Tensor& sum, double beta) {
+            sum.addmm_(dy.t(), patches, beta);
+          });
     }
     if (context->needs_input_grad(0)) {
       const auto kernels = weight.view({shape.outputs, shape.patch()});

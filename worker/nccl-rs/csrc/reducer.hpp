@@ -10,7 +10,6 @@
 #include <cmath>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -80,6 +79,7 @@ struct nrs_reducer {
   // Whether the buckets hold what this rank computed itself, whole: neither sums nor half a pass.
   bool own = false;
   bool resumed = false;  // it began with kept gradients
+  bool reduced = false;  // all sums of a step were there
 };
 
 // A rank's own gradients, kept from one reducer to the next.
@@ -174,6 +174,9 @@ inline void zero(nrs_reducer& reducer) {
   }
   reducer.empty = true;
   reducer.own = true;
+  if (std::exchange(reducer.reduced, false)) {
+    KeptSegments::of_process().drop_gone();
+  }
 }
 
 // Lets every parameter's gradient be its part of a bucket, so that passes add to it. The reducer itself
@@ -184,7 +187,8 @@ inline void attach_gradients(nrs_reducer& reducer) {
   }
 }
 
-// Puts what the parameters have of gradients into the buckets, and zeros for those that have none.
+// Puts what the parameters have of gradients into the buckets, and zeros for those that have none, of which there is none
+// after the first pass of a step.
 inline void fill_buckets(nrs_reducer& reducer) {
   at::NoGradGuard no_grad;
   for (size_t index = 0; index < reducer.parameters.size(); ++index) {
@@ -286,10 +290,7 @@ inline void require_gradients_for_all(const nrs_reducer& reducer, const at::Tens
 
 // The pass of a loss. The first of a step may write over what is in the buckets.
 inline void backward_into_buckets(nrs_reducer& reducer, const at::Tensor& loss) {
-  std::optional<GradientPlaces> places;
-  if (reducer.empty) {
-    places.emplace(reducer.parameters, reducer.gradients);
-  }
+  const GradientPlaces places(reducer.parameters, reducer.gradients, reducer.empty);
   torch::autograd::backward({loss}, {});
 }
 
@@ -297,9 +298,7 @@ inline void backward_into_buckets(nrs_reducer& reducer, const at::Tensor& loss) 
 inline void accumulate(nrs_reducer& reducer, const at::Tensor& loss) {
   const bool own = std::exchange(reducer.own, false);
   backward_into_buckets(reducer, loss);
-  if (reducer.empty) {
-    fill_buckets(reducer);
-  }
+  fill_buckets(reducer);
   reducer.own = own;
 }
 
@@ -326,6 +325,7 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
       reducer.own = own;
       reducer.shared->finish();
       reducer.own = false;
+      reducer.reduced = true;
     } else if (reducer.beside.defined()) {
       std::unique_ptr<nrs_work> work(all_reduce(*reducer.group, reducer.beside, 0));
       wait(*work);

@@ -305,16 +305,30 @@ class KeptSegments {
     return Segment::open(place, own);
   }
 
-  // Keeps these peers' segments, and no others.
+  // Keeps these peers' segments, and others until `drop_gone`: who maps a dead peer's memory last gives all of it back
+  // to the system, for which a group that forms has no time.
   void keep_peers(std::vector<std::shared_ptr<Segment>> peers) {
     std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& before : peers_) {
+      if (std::find(peers.begin(), peers.end(), before) == peers.end()) {
+        gone_.push_back(std::move(before));
+      }
+    }
     peers_ = std::move(peers);
+  }
+
+  // Gives back those of peers that are in no group with this process any more.
+  void drop_gone() {
+    std::vector<std::shared_ptr<Segment>> gone;
+    std::lock_guard<std::mutex> lock(mutex_);
+    gone.swap(gone_);
   }
 
   // Gives back what no group uses at the moment.
   void release() {
     std::lock_guard<std::mutex> lock(mutex_);
     peers_.clear();
+    gone_.clear();
     own_.erase(
         std::remove_if(
             own_.begin(), own_.end(), [](const auto& segment) { return segment.use_count() == 1; }),
@@ -325,6 +339,7 @@ class KeptSegments {
   std::mutex mutex_;
   std::vector<std::shared_ptr<Segment>> own_;
   std::vector<std::shared_ptr<Segment>> peers_;
+  std::vector<std::shared_ptr<Segment>> gone_;
 };
 
 }  // namespace nrs

@@ -42,8 +42,9 @@ class StackedProduct final : public torch::autograd::Function<StackedProduct> {
     at::Tensor of_weight;
     at::Tensor of_x;
     if (context->needs_input_grad(0)) {
-      of_weight = GradientPlaces::take(weight, weight.sizes());
-      at::bmm_out(of_weight, rows.transpose(1, 2), x.contiguous());
+      of_weight = GradientPlaces::add(weight, weight.sizes(), [&](const at::Tensor& sum, double beta) {
+        sum.baddbmm_(rows.transpose(1, 2), x.contiguous(), beta);
+      });
     }
     if (context->needs_input_grad(1)) {
       const auto sizes = context->saved_data["sizes"].toIntVector();

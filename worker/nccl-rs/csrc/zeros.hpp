@@ -20,7 +20,7 @@ inline at::Tensor untouched_zeros_like(const at::Tensor& like) {
   }
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   TORCH_CHECK(data != MAP_FAILED, "out of memory: ", bytes, " bytes of zeros cannot be mapped");
-  ::madvise(data, bytes, MADV_HUGEPAGE);
+  madvise(data, bytes, MADV_HUGEPAGE);
   return at::from_blob(
       data,
       like.sizes(),

@@ -78,7 +78,8 @@ pub fn allow_tf32(allow: bool) {
 }
 
 /// Lets this process keep memory that it frees for its next allocations, as far as it was at once: a training step then
-/// needs no page for the first time but in the first step, which saves a fifth of the heads' time on a CPU.
+/// needs no page for the first time but in the first step, which saves a fifth of the heads' time on a CPU. Pages are large ones
+/// where the system gives them.
 /// [`release_unused_memory`] still gives it back.
 pub fn keep_memory() {
     ffi::fused::keep_memory();

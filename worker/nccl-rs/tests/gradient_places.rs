@@ -1,6 +1,6 @@
 //! Gradients that operations compute where the reducer sums them: the same as autograd's, however often a parameter is used.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 

@@ -170,6 +170,7 @@ fn take_part(
     }
 
     if device == Device::Cpu {
+        // The model shall lie there already.
         nccl_rs::keep_memory();
     }
     // Set up while others are still joining.

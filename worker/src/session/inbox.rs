@@ -204,6 +204,18 @@ impl Inbox {
         }
     }
 
+    /// Whether the first pass of a step is to be done: also where the generation is over, unless this process was told to
+    /// end. What it computes is kept for the next generation, and peers that have begun theirs are waited for anyway.
+    ///
+    /// # Errors
+    /// When the session is over, or the generation and this process with it.
+    pub(crate) fn lets_begin_step(&self) -> Result<(), Break> {
+        match self.goes_on() {
+            Err(Break::Regroup(_)) if !self.requests.drain() => Ok(()),
+            found => found,
+        }
+    }
+
     /// Waits until `generation` need not be attended any more: it is over at once, another one was announced, or the
     /// session ended. `Some` in the first case and where the session ended with a failure: then its process group is in
     /// the way.

@@ -34,6 +34,8 @@ pub(crate) struct Feed {
     /// What this rank has done already of one step, see [`Feed::holds`].
     done: (u64, Vec<v1::MicroBatch>),
     cutting: Cutting,
+    /// Whether the next pass is the first of a step.
+    first: bool,
     waited: Duration,
 }
 
@@ -62,6 +64,7 @@ impl Feed {
             rows,
             done: (0, Vec::new()),
             cutting: Cutting { parts: 1, together },
+            first: false,
             waited: Duration::ZERO,
         })
     }
@@ -74,6 +77,7 @@ impl Feed {
         self.items.clear();
         self.asked.clear();
         self.done = (0, Vec::new());
+        self.first = false;
         self.cutting.parts = parts.max(1) as usize;
     }
 
@@ -108,20 +112,26 @@ impl Feed {
         plan.micro_batches.get(self.done(plan)..).unwrap_or(&[])
     }
 
-    /// The next item of the plan; waits for the coordinator where none is known.
+    /// The next item of the plan; waits for the coordinator where none is known. A step that is known is handed out even if
+    /// the generation is over, see [`Inbox::lets_begin_step`].
     ///
     /// # Errors
     /// When the session ends.
     pub(crate) fn next(&mut self) -> Result<Item, WorkerError> {
-        self.collect(false)?;
+        let step_is_next = matches!(self.items.front(), Some(Item::Step(_)));
+        if step_is_next && self.inbox.is_over() {
+            self.inbox.lets_begin_step()?;
+        } else {
+            self.collect(false)?;
+        }
         while self.items.is_empty() {
             self.collect(true)?;
         }
         // The loop above ends with an item.
-        Ok(self
-            .items
-            .pop_front()
-            .unwrap_or(Item::Finish(v1::FinishPlan {})))
+        let item = self.items.pop_front();
+        let item = item.unwrap_or(Item::Finish(v1::FinishPlan {}));
+        self.first = matches!(item, Item::Step(_));
+        Ok(item)
     }
 
     /// The next batch in the plan's order. Waits for the decoder, or decodes where it has no threads; that time is counted.
@@ -129,7 +139,11 @@ impl Feed {
     /// # Errors
     /// A picture that cannot be read, by file and image id; that the generation is over.
     pub(crate) fn batch(&mut self, step: u64) -> Result<DeviceBatch, WorkerError> {
-        self.inbox.goes_on()?;
+        if std::mem::take(&mut self.first) {
+            self.inbox.lets_begin_step()?;
+        } else {
+            self.inbox.goes_on()?;
+        }
         let torch = |source| WorkerError::Torch { step, source };
         if let Some(ahead) = self.ahead.take() {
             let batch = ahead?;

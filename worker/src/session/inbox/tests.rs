@@ -162,3 +162,19 @@ fn an_answer_is_waited_for_no_longer_than_the_generation_lives() {
         assert!(matches!(waited, Err(Break::Regroup(_))), "{waited:?}");
     });
 }
+
+#[test]
+fn a_step_is_begun_though_a_peer_died_but_not_by_who_was_told_to_end() {
+    let inbox = Inbox::default();
+    inbox.file(generation(1));
+    inbox.generation(true).unwrap();
+    inbox.file(regroup(1, false));
+    assert!(matches!(inbox.goes_on(), Err(Break::Regroup(_))));
+    assert!(inbox.lets_begin_step().is_ok());
+
+    inbox.drain();
+    assert!(matches!(inbox.lets_begin_step(), Err(Break::Regroup(_))));
+
+    inbox.end("over".to_owned(), 70);
+    assert!(matches!(inbox.lets_begin_step(), Err(Break::Ended(_))));
+}
