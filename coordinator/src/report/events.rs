@@ -278,6 +278,11 @@ impl Reader {
 /// What an event says by itself, before anything is decided about it.
 fn told(event: &Event) -> Option<(Kind, String)> {
     Some(match event {
+        // How it ended was told when it did.
+        Event::Exited {
+            end: ProcessEnd::Known,
+            ..
+        } => return None,
         Event::Exited { worker, end, .. } if *end != ProcessEnd::Code(0) => {
             (Kind::Failure, format!("{worker} {end}"))
         }

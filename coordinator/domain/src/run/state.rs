@@ -46,6 +46,7 @@ impl State {
             stop: None,
             boundary: None,
             losses: restart::Losses::before(&config.losses),
+            unseen_deaths: Vec::new(),
             shares: Shares::even(0),
             forward_parts: config.forward_parts.max(1),
             checkpoint_problem: None,
