@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::Context;
 use crate::driver::{Message, StacksAsked, StacksOf as Asked};
 use crate::status::{cut, is_final};
+use crate::terminal::figures::patience;
 
 /// The shortest time between two statuses on one stream.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ const STACKS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why a worker does not say where its threads are; of one on this machine the system is asked.
 fn unanswered(worker: &WorkerStatus, local: bool) -> String {
-    let text = format!("it did not answer within {STACKS_WITHIN:?}");
+    let text = format!("it did not answer within {}", patience(STACKS_WITHIN));
     let read = |what: &str| std::fs::read_to_string(format!("/proc/{}/{what}", worker.pid)).ok();
     let state = local.then(|| read("status")).flatten().and_then(|status| {
         let line = status.lines().find(|line| line.starts_with("State:"))?;

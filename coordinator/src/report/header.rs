@@ -105,7 +105,7 @@ fn facts(record: &Record) -> Markup {
             dt { "trained" }
             dd {
                 (format!("{:.2}", record.epochs(steps))) " of " (count(u64::from(record.shape.epochs), "epoch", "epochs"))
-                ", " (grouped(steps)) " of " (grouped(planned)) " steps of "
+                ", " (grouped(steps)) " of " (count(planned, "step", "steps")) " of "
                 (count(u64::from(record.shape.global_batch), "image", "images"))
             }
             dt { "data" }

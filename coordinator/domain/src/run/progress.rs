@@ -7,6 +7,7 @@ use super::restart::LossClass;
 use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Names, WorkerId};
+use crate::numbers::grouped;
 
 /// The reports of the steps that not all ranks have reported yet: `[step][rank]`.
 #[derive(Debug, Clone, Default)]
@@ -128,7 +129,9 @@ impl State {
             let reason = format!(
                 "{worker} (rank {rank}) reported step {} where step {next} of {total} was next: \
                  the plan was not followed, install the same version everywhere",
-                report.step
+                grouped(report.step),
+                grouped(next),
+                grouped(total)
             );
             return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
         }
