@@ -130,6 +130,17 @@ impl State {
         }
     }
 
+    /// The epoch that is being trained or evaluated, from 1, as the reason names it; 0 before training begins.
+    #[must_use]
+    pub fn epoch_shown(&self) -> u32 {
+        match self.phase {
+            Phase::Training => self.epoch_at_work(),
+            Phase::Evaluating { epoch, .. } => epoch + 1,
+            _ if self.steps_done == 0 => 0,
+            _ => self.epoch(),
+        }
+    }
+
     /// The newest evaluation that has no figures yet.
     #[must_use]
     pub fn evaluation(&self) -> Option<&Evaluation> {
