@@ -50,7 +50,8 @@ pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
 pub(super) async fn stop(args: &AddressArgs) -> Result<u8, Failure> {
     let (mut client, asked) = connect(args).await?;
     let request = StopRequest {
-        reason: "asked for by `coordinator stop`".into(),
+        reason: String::new(),
+        by: "`coordinator stop`".into(),
     };
     let response = asked.within(ANSWER, client.stop(request)).await?;
     answer(&response.into_inner().reason);

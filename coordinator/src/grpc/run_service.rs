@@ -96,9 +96,12 @@ impl RunService for Run {
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
-        let by = match request.into_inner().reason {
-            reason if reason.is_empty() => "a request over gRPC".to_owned(),
-            reason => format!("a request over gRPC: {}", cut(&reason)),
+        let StopRequest { reason, by } = request.into_inner();
+        let by = match (by.as_str(), reason.as_str()) {
+            ("", "") => "a request over gRPC".to_owned(),
+            ("", reason) => format!("a request over gRPC: {}", cut(reason)),
+            (by, "") => cut(by),
+            (by, reason) => format!("{}: {}", cut(by), cut(reason)),
         };
         let phase = self.0.status.borrow().phase();
         self.0.tell(Message::Event(Event::StopAsked { by })).await?;
