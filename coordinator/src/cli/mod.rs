@@ -194,7 +194,8 @@ pub struct CheckpointsArgs {
 /// Show which samples a run has trained on, and check that it was each exactly once.
 ///
 /// The check counts the samples of every committed step against the split, and compares what each rank says it decoded
-/// and applied with what it was given. It ends with 65 if anything is wrong.
+/// and applied with what it was given. It ends with 65 if anything is wrong. Steps are counted from 1 here, as the terminal
+/// counts them; --json, like the records, numbers them from 0.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
     /// The run's directory; the run may go on meanwhile
