@@ -67,6 +67,10 @@ pub enum Command {
     /// List a run's workers, and with --stacks where every thread of each is
     Workers(WorkersArgs),
     /// Stop a run at the next step boundary, with a checkpoint; it can be resumed
+    ///
+    /// A second stop, like a second Ctrl-C or SIGTERM to the coordinator, ends the run at once and without a new checkpoint,
+    /// for when a step boundary is long in coming: it can be resumed from the last checkpoint there is, and the coordinator's
+    /// exit code is 75 where it is 0 after the first.
     Stop(AddressArgs),
     /// List a run's checkpoints, newest last
     Checkpoints(CheckpointsArgs),
