@@ -86,6 +86,18 @@ fn what_is_wrong_with_a_start_is_said_before_anything_is_made() {
         "{no_worker}"
     );
 
+    let environment = Environment::from([("HGAT_PROCESSORS".to_owned(), "abc".to_owned())]);
+    let words = ["start", "--run-dir", run_dir.to_str().unwrap()];
+    let no_number = run(&typed(&words).command, &environment).unwrap_err();
+    assert_eq!(
+        (no_number.exit_code, no_number.sentence.as_str()),
+        (
+            USAGE,
+            "environment variable HGAT_PROCESSORS = \"abc\" is not a number of processors: give a whole one such as 4, or \
+             unset it"
+        )
+    );
+
     let unknown = start(&["--set", "train.epoch=1"]);
     assert!(
         unknown.sentence.contains("did you mean train.epochs?"),
