@@ -98,7 +98,8 @@ pub struct ConfigArgs {
     /// TOML file of config values; `coordinator config keys` lists the keys
     #[arg(long, value_name = "FILE", help_heading = "Config")]
     pub config: Option<PathBuf>,
-    /// One config value, e.g. --set train.epochs=10; may be repeated and wins over --config and HGAT_TRAIN__EPOCHS
+    /// One config value, e.g. --set train.epochs=10; may be repeated and wins over --config and HGAT_TRAIN__EPOCHS.
+    /// What a flag such as --workers says too must be the same
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Config")]
     pub set: Vec<String>,
     /// Worker processes on this machine [run.workers; default: one per CUDA device, or one]
