@@ -8,7 +8,9 @@ use proto::v1::run_service_client::RunServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{AddressArgs, Failure, LOST, USAGE};
-use crate::run_dir::Address;
+use crate::run_dir::{Address, is_stopped};
+use crate::standing::is_in_use;
+use crate::terminal::figures::patience;
 
 /// How long a connection may take.
 const CONNECTION: Duration = Duration::from_secs(5);
@@ -121,13 +123,6 @@ impl Asked {
         };
         Failure::new(LOST, sentence)
     }
-}
-
-/// Whether the system has the process as stopped, as far as it is one of this machine.
-fn is_stopped(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find(|line| line.starts_with("State:"));
-    state.is_some_and(|state| state.contains("T (stopped)"))
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
