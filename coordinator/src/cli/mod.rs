@@ -62,7 +62,7 @@ pub struct Cli {
 pub enum Command {
     /// Train: start a run with its workers, or go on with one
     Start(StartArgs),
-    /// Say what a run is doing, and why
+    /// Say what a run is doing, and why; of one that has ended, how
     Status(StatusArgs),
     /// List a run's workers, and with --stacks where every thread of each is
     Workers(WorkersArgs),
@@ -152,7 +152,7 @@ pub struct AddressArgs {
     pub address: Option<String>,
 }
 
-/// Say what a run is doing, and why.
+/// Say what a run is doing, and why; of one that has ended, how.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Which run.

@@ -4,9 +4,10 @@ use maud::{Markup, html};
 
 use domain::average_precision as ap;
 
-use super::record::{Record, Standing};
+use super::record::Record;
 use super::timeline::clock;
 use crate::evaluation::labels_of;
+use crate::standing::Standing;
 use crate::terminal::figures::{count, grouped, percent};
 
 /// In a line.
