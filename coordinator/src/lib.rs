@@ -37,6 +37,7 @@ pub mod run_dir;
 pub mod scoring;
 mod seed_dirs;
 mod slots;
+mod standing;
 pub mod status;
 pub mod store;
 pub mod summary;

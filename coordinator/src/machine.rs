@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 pub use data::threads::PROCESSORS;
-use data::threads::{self, Consumer, Threads};
+use data::threads::{self, Consumer, NoNumber, Threads};
 
 use crate::config::{Config, DeviceChoice, LaunchChoice};
 use crate::terminal::figures::count;
@@ -24,14 +24,16 @@ pub struct Machine {
 
 impl Machine {
     /// Looks around. The environment is given by the caller, which alone reads it.
-    #[must_use]
-    pub fn look(variable: impl Fn(&str) -> Option<String>) -> Self {
-        Self {
-            cpus: threads::processors(&variable),
+    ///
+    /// # Errors
+    /// [`NoNumber`] if [`PROCESSORS`] is none.
+    pub fn look(variable: impl Fn(&str) -> Option<String>) -> Result<Self, NoNumber> {
+        Ok(Self {
+            cpus: threads::processors(&variable)?,
             cuda_devices: cuda_devices(Path::new("/"), variable("CUDA_VISIBLE_DEVICES").as_deref()),
             omp_threads: threads::asked(&variable),
             bf16: fs::read_to_string("/proc/cpuinfo").map_or(true, |text| computes_bf16(&text)),
-        }
+        })
     }
 }
 

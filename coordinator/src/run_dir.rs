@@ -21,6 +21,17 @@ pub enum RunDirError {
         /// The other coordinator's process id, if it said so.
         pid: Option<u32>,
     },
+    /// Another process uses it, and was stopped: it answers nobody.
+    #[error(
+        "{}: a coordinator is running here already (pid {pid}), and its process was stopped: kill -CONT {pid} lets it go on, \
+         or kill -KILL {pid} ends it and --resume goes on with its run", .path.display()
+    )]
+    Stopped {
+        /// The directory.
+        path: PathBuf,
+        /// The other coordinator's process id.
+        pid: u32,
+    },
     /// It holds a run and none was to be resumed.
     #[error(
         "{}: a run is here already ({state}): go on with it by --resume, or choose another --run-dir", .path.display()
@@ -161,7 +172,10 @@ impl RunDir {
             Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => {
                 let pid = Address::read(&path).ok().map(|address| address.pid);
-                Err(RunDirError::InUse { path, pid })
+                Err(match pid {
+                    Some(pid) if is_stopped(pid) => RunDirError::Stopped { path, pid },
+                    pid => RunDirError::InUse { path, pid },
+                })
             }
             Err(TryLockError::Error(source)) => Err(RunDirError::Io {
                 action: "lock",
@@ -273,6 +287,13 @@ impl Address {
     }
 }
 
+/// Whether the system has the process as stopped, as far as it is one of this machine.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find(|line| line.starts_with("State:"));
+    state.is_some_and(|state| state.contains("T (stopped)"))
+}
+
 /// Whether a run has begun in this directory: there is something to resume.
 pub(crate) fn has_begun(run_dir: &Path) -> bool {
     run_dir.join(CONFIG).exists()
@@ -369,6 +390,39 @@ mod tests {
             "{refused}"
         );
         assert_eq!(RunDir::resume(&path).unwrap().1, "abc");
+    }
+
+    #[test]
+    fn of_a_coordinator_that_was_stopped_it_is_said_how_to_wake_or_end_it() {
+        // Given a directory in use, by a process that is stopped as far as it says
+        let folder = tempfile::tempdir().unwrap();
+        let used = RunDir::create(folder.path()).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let address =
+            serde_json::json!({ "address": "http://127.0.0.1:1", "pid": pid, "run_id": "a" });
+        fs::write(folder.path().join(ADDRESS), address.to_string()).unwrap();
+        let process = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+        while !is_stopped(pid) {
+            std::thread::yield_now();
+        }
+
+        let refused = RunDir::create(folder.path()).unwrap_err().to_string();
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(used);
+        assert!(
+            refused.contains(&format!(
+                "its process was stopped: kill -CONT {pid} lets it go on"
+            )),
+            "{refused}"
+        );
+        assert!(!refused.contains("coordinator stop"), "{refused}");
     }
 
     #[test]

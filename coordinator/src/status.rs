@@ -53,11 +53,7 @@ pub(crate) fn view<'a>(
         workers_wanted: config.workers,
         step: state.steps_done(),
         total_steps: state.total_steps(),
-        epoch: if state.steps_done() == 0 {
-            0
-        } else {
-            state.epoch()
-        },
+        epoch: state.epoch_shown(),
         epochs: config.shape.epochs,
         loss: shown.loss,
         images_per_second: shown.images_per_second,

@@ -25,6 +25,7 @@ use crate::evaluation::Evaluated;
 mod read;
 mod write;
 
+pub(crate) use read::is_served;
 use read::{Prepared, prepare, read};
 use write::{Write, write_batches};
 

@@ -1,5 +1,7 @@
 //! Where a worker computes, and on how many threads.
 
+use std::num::NonZeroUsize;
+
 use data::threads::{self, Consumer, Threads};
 use tch::Device;
 
@@ -58,17 +60,21 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Looks around on this machine.
-    pub(crate) fn look(device: Device) -> Self {
+    ///
+    /// # Errors
+    /// [`WorkerError::Config`] if `HGAT_PROCESSORS` is no number.
+    pub(crate) fn look(device: Device) -> Result<Self, WorkerError> {
         let variable = |name: &str| std::env::var(name).ok();
-        Self {
-            processors: threads::processors(variable),
+        Ok(Self {
+            processors: threads::processors(variable)
+                .map_err(|error| WorkerError::Config(error.to_string()))?,
             consumer: if device == Device::Cpu {
                 Consumer::Processors
             } else {
                 Consumer::Device
             },
             omp_threads: threads::asked(variable),
-        }
+        })
     }
 
     /// The threads, where the run asks for so many that compute and that decode.
@@ -92,9 +98,14 @@ impl Budget {
 }
 
 /// Processors that this process may use, see [`threads::processors`].
-pub(crate) fn processors() -> usize {
-    let processors = threads::processors(|name| std::env::var(name).ok());
-    usize::try_from(processors).unwrap_or(1)
+///
+/// # Errors
+/// [`WorkerError::Config`] if `HGAT_PROCESSORS` is no number.
+pub(crate) fn processors() -> Result<NonZeroUsize, WorkerError> {
+    let processors = threads::processors(|name| std::env::var(name).ok())
+        .map_err(|error| WorkerError::Config(error.to_string()))?;
+    let processors = usize::try_from(processors).unwrap_or(1);
+    Ok(NonZeroUsize::new(processors).unwrap_or(NonZeroUsize::MIN))
 }
 
 /// This machine's name.

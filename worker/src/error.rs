@@ -60,15 +60,21 @@ pub(crate) enum WorkerError {
     #[error(
         "after {}: loss {} and gradient norm {} are not both finite, and the step was not applied: look at its pictures and \
          go on with --resume, or with --resume --set train.on_not_finite=skip, which passes over such steps; or start a new \
-         run with lower train.learning_rate_* or train.clip_norm set",
-        steps(*.step), real(*.loss), real(*.norm)
+         run with {}",
+        steps(*.step), real(*.loss), real(*.norm), calmer(Some(*.clip_norm))
     )]
-    NotFinite { step: u64, loss: f64, norm: f64 },
+    NotFinite {
+        step: u64,
+        loss: f64,
+        norm: f64,
+        /// `train.clip_norm` of the run.
+        clip_norm: f64,
+    },
     /// A score is not a number, so no figure can be made of it.
     #[error(
-        "evaluation after {}: a score of image {sample} is not a number: the model has diverged; start again with lower \
-         train.learning_rate_* or train.clip_norm set",
-        steps(*.step)
+        "evaluation after {}: a score of image {sample} is not a number: the model has diverged; start again with \
+         {}",
+        steps(*.step), calmer(None)
     )]
     Diverged { step: u64, sample: u32 },
     /// A checkpoint does not fit this run.
@@ -172,7 +178,30 @@ impl WorkerError {
 /// "1 step", "3 steps": places are told by how many are done, as progress counts them.
 pub(crate) fn steps(number: u64) -> String {
     let ending = if number == 1 { "" } else { "s" };
-    format!("{number} step{ending}")
+    format!("{} step{ending}", grouped(number))
+}
+
+/// What keeps numbers within bounds, beside what `train.clip_norm` is, where that is known; 0 is none.
+fn calmer(clip_norm: Option<f64>) -> String {
+    let clip_norm = match clip_norm {
+        Some(0.0) => "train.clip_norm set (it is 0: gradients are not clipped)".to_owned(),
+        Some(clip_norm) => format!("a lower train.clip_norm (it is {clip_norm})"),
+        None => "a lower train.clip_norm (0 is none)".to_owned(),
+    };
+    format!("lower train.learning_rate_*, {clip_norm}, or, of bf16, train.precision = \"float32\"")
+}
+
+/// `82783` as `82,783`, as the coordinator writes numbers, beside whose sentences these stand.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A number that may be far too large to be written out.
@@ -201,5 +230,37 @@ impl From<Break> for WorkerError {
             Break::Ended(ended) => Self::Ended(ended),
             Break::Regroup(reason) => Self::Regroup(reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_clips_its_gradients_is_not_told_to_begin_to() {
+        let told = |clip_norm: f64| {
+            let error = WorkerError::NotFinite {
+                step: 1200,
+                loss: f64::INFINITY,
+                norm: 1.0,
+                clip_norm,
+            };
+            error.to_string()
+        };
+        let clips = told(10.0);
+        assert!(clips.starts_with("after 1,200 steps: loss inf"), "{clips}");
+        assert!(
+            clips.ends_with(
+                "start a new run with lower train.learning_rate_*, a lower train.clip_norm (it is 10), or, of bf16, \
+                 train.precision = \"float32\""
+            ),
+            "{clips}"
+        );
+        let does_not = told(0.0);
+        assert!(
+            does_not.contains("train.clip_norm set (it is 0: gradients are not clipped)"),
+            "{does_not}"
+        );
     }
 }

@@ -156,17 +156,17 @@ fn a_run_over_its_budget_of_hangs_is_stopped_saying_who_hung_and_where_and_goes_
     assert_eq!(run.code, Some(75), "{run:#?}\n{}", run.logs());
     let hung = "worker-1 (rank 1) hangs: nothing was heard from it for 2 s; it was last seen";
     for part in [
-        &format!("error: {hung}"),
-        "; fault.hangs allows none of this kind: look for the cause, then resume with --resume; the state after",
+        &format!("warning: {hung}"),
+        "error: stopped: fault.hangs allows none of this kind: look for the cause, then resume with --resume; the state after",
     ] {
         assert!(run.err.contains(part), "{part}: {}", run.err);
     }
     assert!(!run.err.contains("SIGKILL"), "{}", run.err);
-    assert!(
-        run.out.contains(&format!("\nstopped: {hung}")),
-        "{}",
-        run.out
-    );
+    let told = run.err.matches(hung).count() + run.out.matches(hung).count();
+    assert_eq!(told, 1, "{}\n{}", run.out, run.err);
+    let summary = run.summary();
+    let reason = summary["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with(hung), "{reason}");
     assert_eq!(run.summary()["ended"], "stopped");
     let resumed = place.run("run", 3, &["--resume"]);
     assert_eq!(resumed.code, Some(0), "{resumed:#?}");

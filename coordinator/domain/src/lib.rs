@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod membership;
 pub mod model_cost;
 pub mod multilabel;
+pub mod numbers;
 pub mod other_definitions;
 pub mod permutation;
 pub mod plan;

@@ -195,6 +195,8 @@ pub struct State {
     /// That members were asked to leave at the next step boundary.
     boundary: Option<String>,
     losses: restart::Losses,
+    /// Members that had ended when this coordinator was started, in words: not counted yet.
+    unseen_deaths: Vec<String>,
     /// How the newest generation shares out micro-batches.
     shares: Shares,
     /// Into how many parts micro-batches are cut, because they did not fit the memory of a device.

@@ -1,5 +1,6 @@
 //! Asking a running coordinator, for a while: one that was stopped accepts connections and answers nothing.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use proto::v1::run_service_client::RunServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{AddressArgs, Failure, LOST, USAGE};
-use crate::run_dir::Address;
+use crate::run_dir::{Address, is_stopped};
+use crate::standing::is_in_use;
+use crate::terminal::figures::patience;
 
 /// How long a connection may take.
 const CONNECTION: Duration = Duration::from_secs(5);
@@ -73,20 +76,43 @@ impl Asked {
         answer: impl Future<Output = Result<T, tonic::Status>>,
     ) -> Result<T, Failure> {
         match tokio::time::timeout(patience, answer).await {
-            Ok(answer) => answer.map_err(|status| {
-                let sentence = format!(
-                    "the coordinator did not answer ({}): try again",
-                    status.message()
-                );
-                Failure::new(LOST, sentence)
-            }),
+            Ok(answer) => answer.map_err(|status| self.refused(&status)),
             Err(_) => Err(self.silent(patience)),
         }
     }
 
+    /// It answered with an error, or its answer broke off.
+    fn refused(&self, status: &tonic::Status) -> Failure {
+        let address = &self.address;
+        // What the coordinator itself says has no source here.
+        let sentence = match status.source() {
+            None => format!(
+                "the coordinator did not answer ({}): try again",
+                status.message()
+            ),
+            Some(_) => format!(
+                "the connection to the coordinator at {address} broke before its answer was whole: {}",
+                self.what_became_of_it()
+            ),
+        };
+        Failure::new(LOST, sentence)
+    }
+
     /// Nobody listens there.
     fn unreachable(&self, problem: &str) -> Failure {
-        let ended = match &self.run_dir {
+        let address = &self.address;
+        let ended = self.what_became_of_it();
+        Failure::new(
+            LOST,
+            format!("no coordinator answers at {address} ({problem}): {ended}"),
+        )
+    }
+
+    fn what_became_of_it(&self) -> String {
+        match &self.run_dir {
+            Some(run_dir) if is_in_use(run_dir) => {
+                "it is about to begin, or its run has ended and it writes the report: try again in a moment".into()
+            }
             Some(run_dir) => format!(
                 "if its run has ended, {} says how; if it was killed, workers may be training on, and \
                  coordinator start --resume --run-dir {} takes them over",
@@ -94,18 +120,16 @@ impl Asked {
                 run_dir.display()
             ),
             None => "check --address, or give --run-dir".into(),
-        };
-        let address = &self.address;
-        Failure::new(
-            LOST,
-            format!("no coordinator answers at {address} ({problem}): {ended}"),
-        )
+        }
     }
 
     /// It is there and says nothing.
     fn silent(&self, waited: Duration) -> Failure {
         let address = &self.address;
-        let what = format!("the coordinator at {address} does not answer within {waited:?}");
+        let what = format!(
+            "the coordinator at {address} does not answer within {}",
+            patience(waited)
+        );
         let sentence = match self.pid {
             Some(pid) if is_stopped(pid) => format!(
                 "{what}: its process {pid} was stopped; kill -CONT {pid} lets it go on, or kill -KILL {pid} ends it, and \
@@ -121,13 +145,6 @@ impl Asked {
         };
         Failure::new(LOST, sentence)
     }
-}
-
-/// Whether the system has the process as stopped, as far as it is one of this machine.
-fn is_stopped(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find(|line| line.starts_with("State:"));
-    state.is_some_and(|state| state.contains("T (stopped)"))
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -37,7 +37,7 @@ impl Checked {
         terminal: &Terminal,
         image_cache: Option<PathBuf>,
     ) -> Result<Self, Failure> {
-        let machine = Machine::look(|name| environment.get(name).cloned());
+        let machine = Machine::look(|name| environment.get(name).cloned())?;
         let placement = place(&config, &machine)?;
         if let Some(text) = slow_bf16(&config, &placement, machine) {
             terminal.warn(&text);

@@ -1,14 +1,16 @@
 //! `coordinator status` and `coordinator stop`: asking a running coordinator.
 
+use std::path::Path;
+
 use proto::v1::{GetStatusRequest, Phase, Status, StopRequest, WatchStatusRequest, WorkerStatus};
 use serde_json::{Value, json};
 
 use super::asking::{ANSWER, NEXT, connect};
 use super::{AddressArgs, Failure, OK, StatusArgs};
-use crate::terminal::{answer, figures, row};
+use crate::standing;
+use crate::terminal::{answer, figures, headline, row};
 
 pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
-    let (mut client, asked) = connect(&args.run).await?;
     let show = |status: &Status| {
         answer(&if args.json {
             to_json(status).to_string()
@@ -17,6 +19,17 @@ pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
         } else {
             to_text(status)
         });
+    };
+    let (mut client, asked) = match connect(&args.run).await {
+        Ok(connected) => connected,
+        Err(failure) => {
+            let run_dir = args.run.run_dir.as_deref();
+            let Some(summary) = run_dir.and_then(standing::ended) else {
+                return Err(failure);
+            };
+            show(&of_ended(&summary, run_dir));
+            return Ok(OK);
+        }
     };
     if !args.watch {
         let response = asked
@@ -47,10 +60,46 @@ pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
     Ok(OK)
 }
 
+/// The status that a run has ended with, as far as its summary says.
+fn of_ended(summary: &Value, run_dir: Option<&Path>) -> Status {
+    let text = |key: &str| summary[key].as_str().unwrap_or_default().to_owned();
+    let number = |key: &str| summary[key].as_u64().unwrap_or_default();
+    let small = |key: &str| u32::try_from(number(key)).unwrap_or(u32::MAX);
+    let (step, total_steps, epochs) = (
+        number("steps"),
+        number("steps_planned"),
+        small("epochs_planned"),
+    );
+    let steps_per_epoch = (total_steps / u64::from(epochs.max(1))).max(1);
+    let phase = match summary["ended"].as_str() {
+        Some("finished") => Phase::Finished,
+        Some("stopped") => Phase::Stopped,
+        _ => Phase::Failed,
+    };
+    Status {
+        run_id: text("run_id"),
+        run_dir: run_dir.unwrap_or(Path::new("")).display().to_string(),
+        phase: phase.into(),
+        reason: text("reason"),
+        step,
+        total_steps,
+        epoch: u32::try_from(step.div_ceil(steps_per_epoch)).unwrap_or(u32::MAX),
+        epochs,
+        last_map: summary["map"].as_f64(),
+        best_map: summary["best_map"].as_f64(),
+        best_epoch: small("best_epoch"),
+        last_checkpoint: text("checkpoint"),
+        best_checkpoint: text("best_checkpoint"),
+        exit_code: small("exit_code"),
+        ..Status::default()
+    }
+}
+
 pub(super) async fn stop(args: &AddressArgs) -> Result<u8, Failure> {
     let (mut client, asked) = connect(args).await?;
     let request = StopRequest {
-        reason: "asked for by `coordinator stop`".into(),
+        reason: String::new(),
+        by: "`coordinator stop`".into(),
     };
     let response = asked.within(ANSWER, client.stop(request)).await?;
     answer(&response.into_inner().reason);
@@ -95,20 +144,23 @@ fn has_stepped(status: &Status) -> bool {
 }
 
 fn to_text(status: &Status) -> String {
-    let mut lines = vec![format!("{}: {}", phase(status), status.reason)];
+    let mut lines = vec![headline(&phase(status), &status.reason)];
     lines.push(row(
         "run",
         &format!("{} in {}", status.run_id, status.run_dir),
     ));
+    let generation = match status.generation {
+        0 => String::new(),
+        generation => format!(", generation {generation}"),
+    };
     lines.push(row(
         "progress",
         &format!(
-            "epoch {} of {}, step {} of {}, generation {}",
+            "epoch {} of {}, {} of {}{generation}",
             status.epoch,
             status.epochs,
             figures::grouped(status.step),
-            figures::grouped(status.total_steps),
-            status.generation
+            figures::count(status.total_steps, "step", "steps"),
         ),
     ));
     if has_stepped(status) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use data::coco::OpenError;
 use data::files::BadFiles;
+use data::threads::NoNumber;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::Mistakes;
@@ -54,6 +55,12 @@ impl From<Mistakes> for Failure {
 
 impl From<TooFewDevices> for Failure {
     fn from(error: TooFewDevices) -> Self {
+        Self::new(USAGE, error.to_string())
+    }
+}
+
+impl From<NoNumber> for Failure {
+    fn from(error: NoNumber) -> Self {
         Self::new(USAGE, error.to_string())
     }
 }

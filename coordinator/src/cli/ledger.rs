@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use domain::ledger::{EpochState, EpochStretch, EpochVerification};
+use domain::ledger::{EpochState, EpochStretch, EpochVerification, Stretch};
 
 use super::failure::DATA;
 use super::{Failure, LedgerArgs, OK, USAGE};
@@ -63,15 +63,14 @@ fn as_json(record: &LedgerRecord, check: &Check) -> String {
 fn as_text(record: &LedgerRecord) -> String {
     let ledger = &record.ledger;
     let mut lines = vec![format!(
-        "run {} · {}",
+        "run {} · {} (step 1 is the first; --json, like all records, numbers them from 0)",
         record.run_id,
         count(ledger.steps_done(), "step", "steps")
     )];
     for generation in ledger.generations() {
-        let steps = generation.committed.map_or_else(
-            || "no step".to_owned(),
-            |steps| format!("steps {} to {}", steps.first, steps.last),
-        );
+        let steps = generation
+            .committed
+            .map_or_else(|| "no step".to_owned(), |steps| numbered(&steps));
         lines.push(format!(
             "  generation {:>3}  {} · {} of {}",
             generation.number,
@@ -82,17 +81,28 @@ fn as_text(record: &LedgerRecord) -> String {
     }
     for step in record.passed_over() {
         lines.push(format!(
-            "  passed over     step {}, not finite, on samples {:?}",
-            step.step, step.samples
+            "  passed over     step {}, whose loss or gradient was not finite, on samples {:?}",
+            grouped(step.step + 1),
+            step.samples
         ));
     }
     for void in ledger.void() {
         lines.push(format!(
-            "  void            steps {} to {} of generation {}, done again by generation {}",
-            void.steps.first, void.steps.last, void.generation, void.voided_by
+            "  void            {} of generation {}, done again by generation {}",
+            numbered(&void.steps),
+            void.generation,
+            void.voided_by
         ));
     }
     lines.join("\n")
+}
+
+/// A stretch as people count steps: the first is step 1, so that the last is as many as were done by then.
+fn numbered(steps: &Stretch) -> String {
+    match (steps.first + 1, steps.last.saturating_add(1)) {
+        (first, last) if first == last => format!("step {}", grouped(first)),
+        (first, last) => format!("steps {} to {}", grouped(first), grouped(last)),
+    }
 }
 
 /// What was passed over in all epochs.
@@ -117,32 +127,73 @@ fn passed_over(check: &Check) -> PassedOver {
 fn verdict(check: &Check) -> String {
     let mut lines: Vec<_> = check.verification.epochs.iter().map(epoch).collect();
     let defects = &check.verification.defects;
+    if !defects.is_empty() {
+        lines.push("  defects         as in --json, with steps numbered from 0:".to_owned());
+    }
     lines.extend(defects.iter().map(|defect| format!("  defect: {defect}")));
     for mismatch in &check.first_contradicting {
         lines.push(format!(
             "  defect: rank {} of generation {} says it trained on other samples in step {}",
-            mismatch.rank, mismatch.generation, mismatch.step
+            mismatch.rank,
+            mismatch.generation,
+            grouped(mismatch.step + 1)
         ));
     }
     lines.push(format!(
         "  reports         {} confirmed by the ranks' own digests, {} without a report, {} contradicting",
-        check.ranks_confirmed, check.ranks_unreported, check.ranks_contradicting
+        grouped(check.ranks_confirmed),
+        grouped(check.ranks_unreported),
+        grouped(check.ranks_contradicting)
     ));
-    let PassedOver { steps, samples } = passed_over(check);
     lines.push(if check.holds() {
-        let but = match steps {
-            0 => String::new(),
-            _ => format!(
-                "; {} of them in {} without effect, since loss or gradient was not finite",
-                grouped(samples),
-                count(steps, "step", "steps")
-            ),
-        };
-        format!("holds: every sample of every complete epoch was trained on exactly once{but}")
+        holds(check)
     } else {
         "does NOT hold".to_owned()
     });
     lines.join("\n")
+}
+
+/// What was verified, and what could not be yet.
+fn holds(check: &Check) -> String {
+    let epochs = &check.verification.epochs;
+    let committed: u64 = epochs.iter().map(|e| u64::from(e.committed_steps)).sum();
+    if committed == 0 {
+        return "nothing to check: no step is committed yet".to_owned();
+    }
+    let complete = |epoch: &&EpochVerification| epoch.state == EpochState::Complete;
+    let completed = epochs.iter().filter(complete).count() as u64;
+    let begun = epochs
+        .iter()
+        .find(|epoch| epoch.state == EpochState::InProgress && epoch.committed_steps > 0);
+    let once = match completed {
+        0 => "no epoch is complete, so that every sample was trained on is not verified".to_owned(),
+        1 => "every sample of the one complete epoch was trained on exactly once".to_owned(),
+        _ => format!(
+            "every sample of every complete epoch ({} of them) was trained on exactly once",
+            grouped(completed)
+        ),
+    };
+    let PassedOver { steps, samples } = passed_over(check);
+    let but = match steps {
+        0 => String::new(),
+        _ => format!(
+            "; {} of them in {} without effect, since loss or gradient was not finite",
+            grouped(samples),
+            count(steps, "step", "steps")
+        ),
+    };
+    let so_far = begun.map_or_else(String::new, |epoch| {
+        format!(
+            "; in the {} of {} of epoch {} no sample was trained on twice",
+            grouped(epoch.committed_steps.into()),
+            count(epoch.steps.into(), "step", "steps"),
+            epoch.epoch + 1
+        )
+    });
+    match completed {
+        0 => format!("holds so far: {once}{so_far}{but}"),
+        _ => format!("holds: {once}{but}{so_far}"),
+    }
 }
 
 fn epoch(epoch: &EpochVerification) -> String {
@@ -154,7 +205,7 @@ fn epoch(epoch: &EpochVerification) -> String {
     let stretches = |of: &[EpochStretch]| {
         let texts: Vec<_> = of
             .iter()
-            .map(|one| format!("{}: {}-{}", one.generation, one.steps.first, one.steps.last))
+            .map(|one| format!("{} ({})", one.generation, numbered(&one.steps)))
             .collect();
         texts.join(", ")
     };
@@ -167,19 +218,22 @@ fn epoch(epoch: &EpochVerification) -> String {
         0 => String::new(),
         steps => format!(
             " ({} of them passed over in {})",
-            epoch.samples_passed_over,
+            grouped(epoch.samples_passed_over.into()),
             count(steps.into(), "step", "steps")
         ),
     };
+    let by = if epoch.stretches.is_empty() {
+        String::new()
+    } else {
+        format!(" · by generation {}", stretches(&epoch.stretches))
+    };
     format!(
-        "  epoch {:>3}       {state} · {} trained{passed_over}, {} skipped, {} missing, {} repeated · by generation \
-         {}{void}",
+        "  epoch {:>3}       {state} · {} trained{passed_over}, {} skipped, {} missing, {} repeated{by}{void}",
         epoch.epoch + 1,
         count(epoch.samples_trained.into(), "sample", "samples"),
-        epoch.samples_skipped,
-        epoch.samples_missing,
-        epoch.samples_repeated,
-        stretches(&epoch.stretches),
+        grouped(epoch.samples_skipped.into()),
+        grouped(epoch.samples_missing.into()),
+        grouped(epoch.samples_repeated.into()),
     )
 }
 
@@ -193,9 +247,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_was_passed_over_is_told_beside_what_was_trained() {
-        // Given two epochs of two steps of four samples, of which the third was passed over
+    /// Two epochs of two steps of four samples, of which so many steps are committed.
+    fn record(committed: u64) -> LedgerRecord {
         let shape: RunShape = serde_json::from_value(json!({
             "seed": 1, "samples": 8, "val_samples": 2, "global_batch": 4, "micro_batch": 2, "epochs": 2,
             "evaluate_every_epochs": 1, "snapshot_every_steps": null, "snapshot_every_epochs": 1
@@ -205,14 +258,68 @@ mod tests {
         ledger
             .begin_generation(1, 0, vec!["worker-0".to_owned()], Shares::even(1))
             .unwrap();
-        ledger.commit_through(1, 3).unwrap();
-        ledger.pass_over(1, 2).unwrap();
-        let record = LedgerRecord {
+        if let Some(last) = committed.checked_sub(1) {
+            ledger.commit_through(1, last).unwrap();
+        }
+        LedgerRecord {
             run_id: "a".to_owned(),
             shape,
             ledger,
             digests: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_verified_and_what_could_not_be_are_told_apart() {
+        let last_line = |committed: u64| {
+            let check = record(committed).check().unwrap();
+            assert!(check.holds());
+            verdict(&check).lines().last().unwrap().to_owned()
         };
+        assert_eq!(
+            [0, 1, 3, 4].map(last_line),
+            [
+                "nothing to check: no step is committed yet",
+                "holds so far: no epoch is complete, so that every sample was trained on is not verified; in the 1 of 2 steps \
+                 of epoch 1 no sample was trained on twice",
+                "holds: every sample of the one complete epoch was trained on exactly once; in the 1 of 2 steps of epoch 2 no \
+                 sample was trained on twice",
+                "holds: every sample of every complete epoch (2 of them) was trained on exactly once",
+            ]
+        );
+    }
+
+    #[test]
+    fn steps_are_counted_as_the_terminal_counts_them() {
+        // Given three steps, the second passed over and the third void
+        let mut record = record(3);
+        record.ledger.pass_over(1, 1).unwrap();
+        let members = vec!["worker-0".to_owned()];
+        record
+            .ledger
+            .begin_generation(2, 2, members, Shares::even(1))
+            .unwrap();
+
+        let text = as_text(&record);
+        for line in [
+            "run a · 2 steps (step 1 is the first; --json, like all records, numbers them from 0)",
+            "  generation   1  steps 1 to 2 · 1 of worker-0",
+            "  void            step 3 of generation 1, done again by generation 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        let passed = "  passed over     step 2, whose loss or gradient was not finite, on samples ";
+        assert!(text.contains(passed), "{text}");
+        let value: serde_json::Value =
+            serde_json::from_str(&as_json(&record, &record.check().unwrap())).unwrap();
+        assert_eq!(value["generations"][0]["committed"]["last"], 1);
+    }
+
+    #[test]
+    fn what_was_passed_over_is_told_beside_what_was_trained() {
+        // Given a run of which the third step was passed over
+        let mut record = record(4);
+        record.ledger.pass_over(1, 2).unwrap();
         let check = record.check().unwrap();
 
         // Then the record holds as before, and says so
@@ -221,7 +328,7 @@ mod tests {
         for part in [
             "epoch   1       complete · 8 samples trained, 0 skipped",
             "epoch   2       complete · 8 samples trained (4 of them passed over in 1 step), 0 skipped",
-            "trained on exactly once; 4 of them in 1 step without effect, since loss or gradient was not finite",
+            "every sample of every complete epoch (2 of them) was trained on exactly once; 4 of them in 1 step without effect, since loss or gradient was not finite",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -62,11 +62,15 @@ pub struct Cli {
 pub enum Command {
     /// Train: start a run with its workers, or go on with one
     Start(StartArgs),
-    /// Say what a run is doing, and why
+    /// Say what a run is doing, and why; of one that has ended, how
     Status(StatusArgs),
     /// List a run's workers, and with --stacks where every thread of each is
     Workers(WorkersArgs),
     /// Stop a run at the next step boundary, with a checkpoint; it can be resumed
+    ///
+    /// A second stop, like a second Ctrl-C or SIGTERM to the coordinator, ends the run at once and without a new checkpoint,
+    /// for when a step boundary is long in coming: it can be resumed from the last checkpoint there is, and the coordinator's
+    /// exit code is 75 where it is 0 after the first.
     Stop(AddressArgs),
     /// List a run's checkpoints, newest last
     Checkpoints(CheckpointsArgs),
@@ -94,7 +98,8 @@ pub struct ConfigArgs {
     /// TOML file of config values; `coordinator config keys` lists the keys
     #[arg(long, value_name = "FILE", help_heading = "Config")]
     pub config: Option<PathBuf>,
-    /// One config value, e.g. --set train.epochs=10; may be repeated and wins over --config and HGAT_TRAIN__EPOCHS
+    /// One config value, e.g. --set train.epochs=10; may be repeated and wins over --config and HGAT_TRAIN__EPOCHS.
+    /// What a flag such as --workers says too must be the same
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Config")]
     pub set: Vec<String>,
     /// Worker processes on this machine [run.workers; default: one per CUDA device, or one]
@@ -147,7 +152,7 @@ pub struct AddressArgs {
     pub address: Option<String>,
 }
 
-/// Say what a run is doing, and why.
+/// Say what a run is doing, and why; of one that has ended, how.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Which run.
@@ -194,7 +199,8 @@ pub struct CheckpointsArgs {
 /// Show which samples a run has trained on, and check that it was each exactly once.
 ///
 /// The check counts the samples of every committed step against the split, and compares what each rank says it decoded
-/// and applied with what it was given. It ends with 65 if anything is wrong.
+/// and applied with what it was given. It ends with 65 if anything is wrong. Steps are counted from 1 here, as the terminal
+/// counts them; --json, like the records, numbers them from 0.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
     /// The run's directory; the run may go on meanwhile

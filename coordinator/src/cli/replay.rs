@@ -25,6 +25,9 @@ struct Line {
 #[derive(Deserialize)]
 struct Head {
     part: Config,
+    /// The last line of the part before, by its number there.
+    #[serde(default)]
+    after: Option<u64>,
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
@@ -73,8 +76,15 @@ impl Replay {
         };
         if value.get("part").is_some() {
             self.torn = None;
-            let Head { part } = serde_json::from_value(value)
+            let Head { part, after } = serde_json::from_value(value)
                 .map_err(|problem| format!("line {number}: {problem}"))?;
+            if let Some(after) = after.filter(|after| *after != self.lines) {
+                return Err(format!(
+                    "line {number}: the part that begins here was begun after number {after} of the one before, and number \
+                     {} is the last that is here: lines are missing, twice or not in their order",
+                    self.lines
+                ));
+            }
             let state = State::new(part).map_err(|problem| format!("line {number}: {problem}"))?;
             self.state = Some(state);
             self.parts += 1;
@@ -158,6 +168,19 @@ mod tests {
             lost.starts_with("line 3: it is number 3 of its part where number 2 was next"),
             "{lost}"
         );
+        // The last line of a part that another one follows, and the whole part
+        let next =
+            serde_json::json!({ "part": smallest_config(), "run_id": "a", "after": 2 }).to_string();
+        let whole = [head.clone(), note(1), note(2), next.clone()];
+        assert_eq!(replayed(&whole), Ok(()));
+        let lost = replayed(&[head.clone(), note(1), next.clone()]).unwrap_err();
+        assert!(
+            lost.starts_with(
+                "line 3: the part that begins here was begun after number 2 of the one before, and number 1 is the last"
+            ),
+            "{lost}"
+        );
+        assert!(replayed(&[next]).is_err());
         // As older versions wrote them
         let unnumbered = r#"{"at_ms":1,"note":"sample_skipped"}"#.to_owned();
         assert_eq!(replayed(&[head, unnumbered.clone(), unnumbered]), Ok(()));

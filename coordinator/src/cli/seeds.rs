@@ -77,7 +77,7 @@ fn side_by_side(
 ) -> Result<u8, Failure> {
     // Mistakes of the config are told once, and not by every seed.
     let config = Config::load(sources)?;
-    let machine = Machine::look(|name| environment.get(name).cloned());
+    let machine = Machine::look(|name| environment.get(name).cloned())?;
     let visible = environment.get("CUDA_VISIBLE_DEVICES");
     let division = slots::divide(&config, &machine, visible.map(String::as_str), at_once)
         .map_err(|error| Failure::new(USAGE, error.to_string()))?;

@@ -27,7 +27,7 @@ use crate::observer::Observer;
 use crate::run::{self, Launch, ResumePoint, RunSetup};
 use crate::run_dir::RunDir;
 use crate::summary::Summary;
-use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures};
+use crate::terminal::{self, Narrator, Opening, Terminal, closing, figures, last_words};
 
 /// A run that may begin.
 pub(super) struct Prepared {
@@ -189,14 +189,16 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         &terminal,
     );
     let report = report.await;
+    if outcome.exit_code != OK {
+        terminal.say("");
+        let text = last_words(&summary, narrator.untold(&outcome.reason));
+        terminal::error(&text, prepared.no_color);
+    }
     closing(&summary, &prepared.run_dir_name, report.is_some())
         .iter()
         .for_each(|line| terminal.say(line));
     if let Some(report) = report {
         report.complete(&terminal).await;
-    }
-    if outcome.exit_code != OK {
-        terminal::error(&outcome.reason, prepared.no_color);
     }
     Ok(outcome.exit_code)
 }

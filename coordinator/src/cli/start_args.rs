@@ -20,7 +20,8 @@ use super::ConfigArgs;
   coordinator start --config deploy/experiments/demo_exp_1.toml --data runs/demo-data --seeds 3 --run-dir runs/exp_1
   coordinator start --workers 2 --data /data/coco --seeds 4 --at-once 4 --run-dir runs/exp      # on eight GPUs
 
-Ctrl-C or SIGTERM stops at the next step boundary with a checkpoint; a second one ends at once.")]
+Ctrl-C or SIGTERM, like `coordinator stop`, stops at the next step boundary with a checkpoint and exit code 0. A second one
+ends at once, without a new checkpoint and with exit code 75; --resume goes on from the last one there is.")]
 pub struct StartArgs {
     /// Where values come from.
     #[command(flatten)]

@@ -39,17 +39,41 @@ fn flags_are_the_strongest_layer_of_the_config() {
         "--workers",
         "3",
         "--set",
-        "run.workers=2",
+        "run.workers=3",
     ])
     .command
     else {
         panic!("not start")
     };
-    let config = crate::config::Config::load(&args.config.sources(&Environment::new())).unwrap();
+    let environment = Environment::from([("HGAT_RUN__WORKERS".to_owned(), "2".to_owned())]);
+    let config = crate::config::Config::load(&args.config.sources(&environment)).unwrap();
     assert_eq!(
         (config.run.workers, config.origin("run.workers")),
         (Some(3), "--workers")
     );
+}
+
+#[test]
+fn a_flag_and_a_set_value_that_contradict_each_other_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let refused = failure(&[
+        "start",
+        "--run-dir",
+        run_dir.to_str().unwrap(),
+        "--workers",
+        "2",
+        "--set",
+        "run.workers=1",
+    ]);
+    assert_eq!(
+        (refused.exit_code, refused.sentence.as_str()),
+        (
+            USAGE,
+            "run.workers = 2 (--workers): --set says 1 of the same key: leave one of the two out"
+        )
+    );
+    assert!(!run_dir.exists());
 }
 
 #[test]
@@ -84,6 +108,18 @@ fn what_is_wrong_with_a_start_is_said_before_anything_is_made() {
             .sentence
             .contains("/nowhere/worker: there is no worker binary here"),
         "{no_worker}"
+    );
+
+    let environment = Environment::from([("HGAT_PROCESSORS".to_owned(), "abc".to_owned())]);
+    let words = ["start", "--run-dir", run_dir.to_str().unwrap()];
+    let no_number = run(&typed(&words).command, &environment).unwrap_err();
+    assert_eq!(
+        (no_number.exit_code, no_number.sentence.as_str()),
+        (
+            USAGE,
+            "environment variable HGAT_PROCESSORS = \"abc\" is not a number of processors: give a whole one such as 4, or \
+             unset it"
+        )
     );
 
     let unknown = start(&["--set", "train.epoch=1"]);

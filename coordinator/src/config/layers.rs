@@ -55,14 +55,16 @@ impl Sources {
                 .replacen("__", ".", 1);
             Said::new(key, format!("environment variable {name}"), value)
         });
-        let (set, malformed) = self.read_set();
+        let (set, mut malformed) = self.read_set();
         let flags = self
             .flags
             .iter()
             .map(|(key, flag, value)| Said::new((*key).into(), (*flag).into(), value));
+        let flags: Vec<Said> = flags.collect();
+        malformed.extend(contradicting(&set, &flags));
         builder = builder.add_source(Layer(environment.collect()));
         builder = builder.add_source(Layer(set));
-        builder = builder.add_source(Layer(flags.collect()));
+        builder = builder.add_source(Layer(flags));
         let merged = builder.build().map_err(|error| self.unreadable(&error))?;
         if !malformed.is_empty() {
             return Err(Mistakes(malformed));
@@ -113,6 +115,24 @@ impl Sources {
             problem,
         }])
     }
+}
+
+/// Flags that say another thing than --set does of the same key: which of the two was meant is not for a rule to decide. A
+/// key that was set twice has its last value.
+fn contradicting(set: &[Said], flags: &[Said]) -> Vec<Mistake> {
+    let against = |flag: &Said| {
+        let said = set.iter().rfind(|said| said.key == flag.key)?;
+        (said.value.kind != flag.value.kind).then(|| Mistake {
+            key: flag.key.clone(),
+            value: Some(flag.value.kind.to_string()),
+            origin: flag.value.origin().unwrap_or_default().to_owned(),
+            problem: format!(
+                "--set says {} of the same key: leave one of the two out",
+                said.value.kind
+            ),
+        })
+    };
+    flags.iter().filter_map(against).collect()
 }
 
 /// The values of the table of keys.

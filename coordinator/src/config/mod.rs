@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! defaults < --config FILE < HGAT_SECTION__KEY < --set section.key=value < --workers, --data, ...
+//!       (a flag and --set that say different things of one key are refused)
 //!       \________________ layers ________________/          |
 //!                            Settings (key -> value, origin) --- one check ---> Config | Mistakes
 //! ```

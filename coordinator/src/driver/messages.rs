@@ -19,11 +19,17 @@ impl Driver {
     pub(super) async fn take(&mut self, message: Message) {
         match message {
             Message::Event(event) => {
+                let mut ended = None;
                 if let Event::Exited { worker, end, .. } = &event {
                     let (worker_id, how) = (worker.to_string(), end.to_string());
                     self.parts.observer.tell(RunEvent::Left { worker_id, how });
+                    ended = Some(worker.clone());
                 }
                 self.happen(event).await;
+                // Only now: by then it is in its budget.
+                if let (Some(worker), Some(launcher)) = (ended, &mut self.parts.launcher) {
+                    launcher.ended(&worker);
+                }
             }
             Message::Joining { join, connection } => {
                 let worker = WorkerId::new(join.worker_id.clone());

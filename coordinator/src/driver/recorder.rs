@@ -5,13 +5,18 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use domain::run::{Config, Effect, Event, Millis, Reason};
-use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 /// The first line of a process's part.
 #[derive(Serialize)]
 struct Head<'a> {
     part: &'a Config,
     run_id: &'a str,
+    /// The number of the last line of the part before, as this process found it: a replay then sees that lines of it were
+    /// lost since. Absent in the first part, and after one of an older version, whose lines have no numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
     /// The wall clock where `at_ms` is 0, for people who compare with other records. Nothing is decided by it.
     began_unix_ms: u64,
 }
@@ -58,6 +63,37 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// What may wait for a full disk; then the record is given up.
 const KEPT_BYTES: usize = 64 << 20;
 
+/// How much of the file's end is looked through at first for its last whole line.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// A line of an earlier part, as far as its number goes.
+#[derive(Deserialize)]
+struct Numbered {
+    n: Option<u64>,
+    part: Option<IgnoredAny>,
+}
+
+/// The number of the last whole line, 0 for a part's head. Nothing in a new file, and where lines are not numbered.
+fn last_number(file: &mut File) -> io::Result<Option<u64>> {
+    let length = file.metadata()?.len();
+    let mut span = TAIL_BYTES;
+    loop {
+        let from = length.saturating_sub(span);
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut tail = Vec::new();
+        file.take(span).read_to_end(&mut tail)?;
+        // The first of a tail may be the end of a line, the last may be cut off: neither reads as an object.
+        let mut lines = tail.rsplit(|byte| *byte == b'\n');
+        if let Some(last) = lines.find_map(|line| serde_json::from_slice::<Numbered>(line).ok()) {
+            return Ok(last.n.or(last.part.map(|_| 0)));
+        }
+        if from == 0 {
+            return Ok(None);
+        }
+        span *= 16;
+    }
+}
+
 /// Appends events to the file; buffered, flushed by the driver every second and at the end.
 ///
 /// What cannot be written waits until it can: a record with a hole could not be replayed.
@@ -88,6 +124,7 @@ impl Recorder {
             path: path.to_owned(),
             file: None,
         };
+        let after = last_number(&mut file)?;
         // A coordinator that was killed may have left a line unfinished.
         let mut last = [b'\n'];
         if file.metadata()?.len() > 0 {
@@ -101,6 +138,7 @@ impl Recorder {
         recorder.line(&Head {
             part: config,
             run_id,
+            after,
             began_unix_ms: unix_millis(),
         })?;
         recorder.write()?;
@@ -243,5 +281,37 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[2].starts_with("{\"part\":"), "{text}");
+    }
+
+    #[test]
+    fn a_part_says_after_which_line_of_the_one_before_it_begins() {
+        // Given parts of two lines, of none, and of three with a fourth that was cut off
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let config = smallest_config();
+        let part = |lines: u32| {
+            let mut recorder = Recorder::open(&path, "run", &config).unwrap();
+            for sample in 0..lines {
+                let long = "x".repeat(TAIL_BYTES as usize);
+                assert_eq!(recorder.skipped(("train", sample), &long, Millis(1)), None);
+            }
+            assert_eq!(recorder.flush(), None);
+        };
+        part(2);
+        part(0);
+        part(3);
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(br#"{"n":4,"at_ms":2,"ev"#).unwrap();
+
+        // When one more begins
+        part(0);
+
+        // Then each but the first names the last whole line before it
+        let text = std::fs::read_to_string(&path).unwrap();
+        let heads = text.lines().filter(|line| line.starts_with("{\"part\":"));
+        let after: Vec<_> = heads
+            .map(|head| serde_json::from_str::<serde_json::Value>(head).unwrap()["after"].as_u64())
+            .collect();
+        assert_eq!(after, [None, Some(2), Some(0), Some(3)]);
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn put(
             path: String::new(),
             problem: problem.clone(),
         },
-        Err(Problem::Stream(_)) => PutCheckpointResponse::default(),
+        Err(_) => PutCheckpointResponse::default(),
     };
     if let Ok(committed) = &mut outcome {
         catch_up_map(context, step, committed).await;
@@ -56,6 +56,15 @@ pub(super) async fn put(
         Ok(committed) => (Ok(committed), Ok(answer)),
         Err(Problem::Local(problem)) => (Err(problem), Ok(answer)),
         Err(Problem::Stream(status)) => (Err(status.message().to_owned()), Err(status)),
+        Err(Problem::Cut(status)) => {
+            tracing::debug!(step, %status, "a checkpoint's stream broke");
+            let text = "the worker that sent it was lost, or its connection was";
+            (Err(text.to_owned()), Err(status))
+        }
+        Err(Problem::Over(status)) => {
+            let text = "the generation of the worker that sent it ended first";
+            (Err(text.to_owned()), Err(status))
+        }
     };
     context.tell(Message::Checkpoint { step, outcome }).await?;
     result
@@ -65,8 +74,12 @@ pub(super) async fn put(
 enum Problem {
     /// Here: the disk, or bytes that are not what they should be.
     Local(String),
-    /// There: the stream broke or broke the rules.
+    /// There: the stream broke the rules.
     Stream(Status),
+    /// The stream broke.
+    Cut(Status),
+    /// The generation that it is of is over.
+    Over(Status),
 }
 
 async fn receive(
@@ -98,21 +111,21 @@ async fn receive(
         // Each time, since the generation may end meanwhile.
         context
             .check_generation(generation)
-            .map_err(Problem::Stream)?;
+            .map_err(Problem::Over)?;
         let commit = chunk.commit;
         if commit {
             settled(context, step).await?;
             // It may have ended while the steps were waited for.
             context
                 .check_generation(generation)
-                .map_err(Problem::Stream)?;
+                .map_err(Problem::Over)?;
             // The writer has ended if this fails, and its result says why.
             let _ = map.send(context.evaluations.map_of(step).await);
         }
         if chunks.send(chunk).await.is_err() || commit {
             break;
         }
-        next = stream.message().await.map_err(Problem::Stream)?;
+        next = stream.message().await.map_err(Problem::Cut)?;
     }
     drop(chunks);
     match writer.await {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::terminal::figures::patience;
+
 /// Bounds on what comes from outside: c10d's keys are short paths, its values addresses and small blobs.
 const KEY_BYTES: usize = 1024;
 const VALUE_BYTES: usize = 512 * 1024;
@@ -33,7 +35,7 @@ pub(crate) enum RendezvousError {
         live: Live,
     },
     /// The key did not come.
-    #[error("no value for key {key:?} within {waited:?}: a peer has not come this far")]
+    #[error("no value for key {key:?} within {}: a peer has not come this far", patience(*.waited))]
     TimedOut {
         /// The key.
         key: String,

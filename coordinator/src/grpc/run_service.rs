@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::Context;
 use crate::driver::{Message, StacksAsked, StacksOf as Asked};
 use crate::status::{cut, is_final};
+use crate::terminal::figures::patience;
 
 /// The shortest time between two statuses on one stream.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ const STACKS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why a worker does not say where its threads are; of one on this machine the system is asked.
 fn unanswered(worker: &WorkerStatus, local: bool) -> String {
-    let text = format!("it did not answer within {STACKS_WITHIN:?}");
+    let text = format!("it did not answer within {}", patience(STACKS_WITHIN));
     let read = |what: &str| std::fs::read_to_string(format!("/proc/{}/{what}", worker.pid)).ok();
     let state = local.then(|| read("status")).flatten().and_then(|status| {
         let line = status.lines().find(|line| line.starts_with("State:"))?;
@@ -95,9 +96,12 @@ impl RunService for Run {
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
-        let by = match request.into_inner().reason {
-            reason if reason.is_empty() => "a request over gRPC".to_owned(),
-            reason => format!("a request over gRPC: {}", cut(&reason)),
+        let StopRequest { reason, by } = request.into_inner();
+        let by = match (by.as_str(), reason.as_str()) {
+            ("", "") => "a request over gRPC".to_owned(),
+            ("", reason) => format!("a request over gRPC: {}", cut(reason)),
+            (by, "") => cut(by),
+            (by, reason) => format!("{}: {}", cut(by), cut(reason)),
         };
         let phase = self.0.status.borrow().phase();
         self.0.tell(Message::Event(Event::StopAsked { by })).await?;

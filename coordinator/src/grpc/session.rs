@@ -13,6 +13,7 @@ use tonic::{Status, Streaming};
 
 use super::Context;
 use crate::driver::{Connection, Message};
+use crate::terminal::figures::patience;
 
 /// Messages that may wait for a worker to read them; a worker that lets more pile up is taken for lost.
 const DOWN: usize = 1024;
@@ -100,7 +101,10 @@ async fn read(
             // A kind of message that this version does not know.
             Ok(Some(SessionRequest { message: None })) => {}
             Ok(None) => break "its stream ended".to_owned(),
-            Err(status) => break format!("its stream broke ({})", status.message()),
+            Err(status) => {
+                tracing::debug!(%worker, %status, "a session's stream broke");
+                break "its connection broke".to_owned();
+            }
         }
     };
     let _ = context
@@ -126,8 +130,8 @@ async fn introduction(
         Ok(Err(status)) => return Err(Err(status)),
         Err(_) => {
             return Err(Err(Status::deadline_exceeded(format!(
-                "no Join came within {:?}",
-                context.join_timeout
+                "no Join came within {}",
+                patience(context.join_timeout)
             ))));
         }
     };

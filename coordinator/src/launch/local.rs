@@ -101,7 +101,7 @@ impl LocalWorkers {
     pub(crate) fn adopt(&mut self) {
         for index in 0..u32::try_from(self.spec.devices.len()).unwrap_or(u32::MAX) {
             let worker = WorkerId::local(index);
-            let process = self.processes.living(&worker);
+            let process = self.processes.noted(&worker);
             let (signal, signals) = mpsc::unbounded_channel();
             self.signals.insert(worker.clone(), signal);
             let messages = self.messages.clone();
@@ -174,6 +174,11 @@ impl LocalWorkers {
             self.messages.clone(),
         ));
         Ok(Started { pid, device, log })
+    }
+
+    /// A process was seen to end, and what follows from it is decided.
+    pub(crate) fn ended(&mut self, worker: &WorkerId) {
+        self.processes.forget(worker);
     }
 
     /// Records what a full disk kept from being recorded.

@@ -12,8 +12,9 @@ use data::coco::Split;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use super::record::{Record, Standing};
+use super::record::Record;
 use crate::checkpoint::Checkpoints;
+use crate::standing::Standing;
 
 /// Pictures looked at.
 const PICTURES: usize = 64;

@@ -10,7 +10,7 @@ use domain::run::{Config, Effect, Event, Millis, ProcessEnd, Source, State, step
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::terminal::figures::count;
+use crate::terminal::figures::{count, grouped};
 
 /// Of what kind something is that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -278,6 +278,11 @@ impl Reader {
 /// What an event says by itself, before anything is decided about it.
 fn told(event: &Event) -> Option<(Kind, String)> {
     Some(match event {
+        // How it ended was told when it did.
+        Event::Exited {
+            end: ProcessEnd::Known,
+            ..
+        } => return None,
         Event::Exited { worker, end, .. } if *end != ProcessEnd::Code(0) => {
             (Kind::Failure, format!("{worker} {end}"))
         }
@@ -293,14 +298,17 @@ fn told(event: &Event) -> Option<(Kind, String)> {
             problem: None,
         } => (
             Kind::Checkpoint,
-            format!("the checkpoint of step {step} is in place"),
+            format!("the checkpoint of step {} is in place", grouped(*step)),
         ),
         Event::CheckpointEnded {
             step,
             problem: Some(problem),
         } => (
             Kind::Failure,
-            format!("there is no checkpoint of step {step}: {problem}"),
+            format!(
+                "there is no checkpoint of step {}: {problem}",
+                grouped(*step)
+            ),
         ),
         Event::Evaluated {
             step,
@@ -308,7 +316,7 @@ fn told(event: &Event) -> Option<(Kind, String)> {
             ..
         } => (
             Kind::Failure,
-            format!("there are no figures of step {step}: {problem}"),
+            format!("there are no figures of step {}: {problem}", grouped(*step)),
         ),
         Event::StopAsked { by } => (Kind::Request, format!("a stop was asked for by {by}")),
         Event::SnapshotAsked => (Kind::Request, "a checkpoint was asked for".to_owned()),

@@ -4,9 +4,10 @@ use maud::{Markup, html};
 
 use domain::average_precision as ap;
 
-use super::record::{Record, Standing};
+use super::record::Record;
 use super::timeline::clock;
 use crate::evaluation::labels_of;
+use crate::standing::Standing;
 use crate::terminal::figures::{count, grouped, percent};
 
 /// In a line.
@@ -105,7 +106,7 @@ fn facts(record: &Record) -> Markup {
             dt { "trained" }
             dd {
                 (format!("{:.2}", record.epochs(steps))) " of " (count(u64::from(record.shape.epochs), "epoch", "epochs"))
-                ", " (grouped(steps)) " of " (grouped(planned)) " steps of "
+                ", " (grouped(steps)) " of " (count(planned, "step", "steps")) " of "
                 (count(u64::from(record.shape.global_batch), "image", "images"))
             }
             dt { "data" }

@@ -5,14 +5,12 @@
 //! began. So a curve of these points neither overlaps nor jumps back, and a step that was done again is the one that
 //! counts.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use data::coco::Dataset;
 use domain::ledger::Ledger;
 use domain::run_plan::{RunPlan, RunShape};
 use proto::v1::StepPoint;
-use serde_json::Value;
 
 use super::ReportError;
 use super::events::{self, History};
@@ -20,18 +18,8 @@ use crate::config::{Config, Sources};
 use crate::evaluation::Evaluated;
 use crate::evaluation::kept::{KeptScores, last_scores};
 use crate::ledger_record::{LedgerRecord, RecordError, database};
+use crate::standing::Standing;
 use crate::store::Recorded;
-
-/// How the run stands.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Standing {
-    /// It came to an end, which `summary.json` describes.
-    Ended(Value),
-    /// A coordinator serves it.
-    UnderWay,
-    /// Its coordinator was lost.
-    CutOff,
-}
 
 /// See the module's description.
 #[derive(Debug)]
@@ -88,7 +76,7 @@ impl Record {
             (None, Err(problem)) => Err(problem.clone()),
         };
         Ok(Self {
-            standing: standing(run_dir, recorded.served),
+            standing: Standing::of(run_dir, recorded.served),
             run_dir: run_dir.to_owned(),
             run_id,
             shape,
@@ -142,23 +130,5 @@ impl Record {
             _ => Some(known),
         });
         (self.evaluations.last(), best)
-    }
-}
-
-/// Whoever serves a run holds the lock of its directory, and who ends in order says so in the store.
-fn standing(run_dir: &Path, served: bool) -> Standing {
-    let summary = || {
-        let text = std::fs::read(run_dir.join("summary.json")).ok()?;
-        serde_json::from_slice(&text).ok()
-    };
-    if !served {
-        // A run that ended before it wrote its summary has lost no step.
-        return summary().map_or(Standing::CutOff, Standing::Ended);
-    }
-    // The lock goes with the file at once: nothing is begun here.
-    let lock = File::open(run_dir.join(".lock"));
-    match lock.map(|file| file.try_lock()) {
-        Ok(Err(TryLockError::WouldBlock)) => Standing::UnderWay,
-        _ => Standing::CutOff,
     }
 }

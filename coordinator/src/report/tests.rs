@@ -9,9 +9,9 @@ use domain::scoring::Figure;
 
 use super::attention::{GroupMap, Maps};
 use super::events::History;
-use super::record::Standing;
 use super::*;
 use crate::further::Further;
+use crate::standing::Standing;
 use material::material;
 
 /// What nobody should be able to put into a page.

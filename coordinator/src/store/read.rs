@@ -68,6 +68,13 @@ pub(super) fn prepare(
     Ok(prepared)
 }
 
+/// Whether a coordinator serves the run, or was lost while it did.
+pub(crate) fn is_served(database: &dyn ReadableDatabase) -> Result<bool, redb::Error> {
+    let transaction = database.begin_read()?;
+    let meta = transaction.open_table(META)?;
+    Ok(meta.get(SERVED)?.is_some())
+}
+
 pub(super) fn read(
     database: &dyn ReadableDatabase,
     path: &Path,

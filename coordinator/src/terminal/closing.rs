@@ -9,17 +9,35 @@ use super::figures::{count, duration, grouped, input_bound, percent, speed};
 use super::row;
 use crate::summary::Summary;
 
-/// The lines; `run_dir` is as the person gave it. `report`: whether there is one in it.
+/// Where a run is, and why. Some reasons begin with the word themselves ("finished: 8 steps", "stopped after 3 of 8 steps").
+#[must_use]
+pub fn headline(phase: &str, reason: &str) -> String {
+    if reason.starts_with(phase) {
+        reason.to_owned()
+    } else {
+        format!("{phase}: {reason}")
+    }
+}
+
+/// Why a run ends with an error. `news` is what of its reason was not told yet.
+#[must_use]
+pub fn last_words(summary: &Summary, news: &str) -> String {
+    match summary.ended {
+        // The word "error" says so.
+        "failed" => news.to_owned(),
+        ended => headline(ended, news),
+    }
+}
+
+/// The lines, beginning with the headline unless the run ends with an error, which says the same; `run_dir` is as the person
+/// gave it. `report`: whether there is one in it.
 #[must_use]
 pub fn closing(summary: &Summary, run_dir: &Path, report: bool) -> Vec<String> {
     let run_dir = run_dir.display();
-    // Some reasons begin with the word themselves ("finished: 8 steps", "stopped after 3 of 8 steps").
-    let headline = if summary.reason.starts_with(summary.ended) {
-        summary.reason.clone()
-    } else {
-        format!("{}: {}", summary.ended, summary.reason)
-    };
-    let mut lines = vec![String::new(), headline];
+    let mut lines = Vec::new();
+    if summary.exit_code == 0 {
+        lines.extend([String::new(), headline(summary.ended, &summary.reason)]);
+    }
     let progress = format!(
         "{} of {}, {} of {}",
         summary.epochs,

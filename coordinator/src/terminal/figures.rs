@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use domain::numbers::{count, grouped};
+
 /// `0.6123` as `61.23 %`; nothing as `undefined`.
 #[must_use]
 pub fn percent(fraction: Option<f64>) -> String {
@@ -9,20 +11,6 @@ pub fn percent(fraction: Option<f64>) -> String {
         || "undefined".into(),
         |fraction| format!("{:.2} %", 100.0 * fraction),
     )
-}
-
-/// `82783` as `82,783`.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A loss or a rate: as it is, or, where that would be a row of noughts, with an exponent.
@@ -45,16 +33,6 @@ pub fn short(number: f64) -> String {
     }
 }
 
-/// A number with its noun: `1 class`, `80 classes`.
-#[must_use]
-pub fn count(number: u64, one: &str, many: &str) -> String {
-    format!(
-        "{} {}",
-        grouped(number),
-        if number == 1 { one } else { many }
-    )
-}
-
 /// `58.2 MB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
@@ -74,6 +52,13 @@ pub fn duration(duration: Duration) -> String {
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
     }
+}
+
+/// How long something was waited for: `5 s`, `1.5 s`.
+#[must_use]
+pub fn patience(waited: Duration) -> String {
+    let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    domain::run::Millis(millis).to_string()
 }
 
 /// Images per second: one decimal only where it says something.
@@ -108,10 +93,6 @@ mod tests {
     #[test]
     fn numbers_read_well_at_every_size() {
         assert_eq!(
-            [0, 999, 1000, 82_783, 1_234_567].map(grouped),
-            ["0", "999", "1,000", "82,783", "1,234,567"]
-        );
-        assert_eq!(
             [0.04, 59.96, 60.0, 152.0, 11_100.0]
                 .map(|seconds| duration(Duration::from_secs_f64(seconds))),
             ["0.0 s", "60.0 s", "1 min 00 s", "2 min 32 s", "3 h 05 min"]
@@ -123,6 +104,10 @@ mod tests {
         assert_eq!(
             [3.21, 431.4, 12_000.0].map(speed),
             ["3.2 img/s", "431 img/s", "12,000 img/s"]
+        );
+        assert_eq!(
+            [5000, 1500].map(|millis| patience(Duration::from_millis(millis))),
+            ["5 s", "1.5 s"]
         );
         assert_eq!(percent(Some(0.61234)), "61.23 %");
         assert_eq!(percent(None), "undefined");

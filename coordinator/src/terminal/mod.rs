@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-pub use closing::closing;
+pub use closing::{closing, headline, last_words};
 pub use narrator::{Line, Narrator};
 pub use opening::Opening;
 

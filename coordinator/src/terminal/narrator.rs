@@ -1,6 +1,6 @@
 //! What happens in a run, told line by line. Pure, so that whole outputs can be compared in tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::figures::{bytes, count, duration, grouped, input_bound, percent, real, speed};
 use super::row;
@@ -13,6 +13,9 @@ const SKIPPED_NAMED: u64 = 5;
 const LINES_PER_EPOCH: u64 = 5;
 /// Steps after which waiting for data is a trait of the run.
 const SETTLED_STEPS: u64 = 50;
+
+/// Warnings that are still on the screen when a run ends.
+const WARNINGS: usize = 8;
 
 /// Something to show.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,8 @@ pub struct Narrator {
     input_bound: bool,
     ready: BTreeMap<String, ()>,
     skipped: BTreeMap<&'static str, u64>,
+    /// The last of them.
+    warnings: VecDeque<String>,
 }
 
 impl Narrator {
@@ -61,7 +66,16 @@ impl Narrator {
             input_bound: false,
             ready: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            warnings: VecDeque::new(),
         }
+    }
+
+    /// What of the sentence that a run ended with is news: its first cause may have been told when it came.
+    #[must_use]
+    pub fn untold<'a>(&self, reason: &'a str) -> &'a str {
+        let rest_after =
+            |warning: &String| reason.strip_prefix(warning.as_str())?.strip_prefix("; ");
+        self.warnings.iter().find_map(rest_after).unwrap_or(reason)
     }
 
     /// What to show of an event.
@@ -193,7 +207,13 @@ impl Narrator {
                 sample,
                 reason,
             } => self.skipped(split, *sample, reason),
-            RunEvent::Warning(text) => vec![Line::Warning(text.clone())],
+            RunEvent::Warning(text) => {
+                self.warnings.push_back(text.clone());
+                if self.warnings.len() > WARNINGS {
+                    self.warnings.pop_front();
+                }
+                vec![Line::Warning(text.clone())]
+            }
             RunEvent::WorkerLog { worker_id, lines } => {
                 let mut told = vec![Line::Said(format!("last lines of {worker_id}:"))];
                 told.extend(

@@ -237,7 +237,30 @@ fn a_run_that_failed_says_why_and_how_to_go_on() {
     outcome.reason = "worker-1 was killed by signal 9 at step 6 of 8".into();
     outcome.evaluations.clear();
     let summary = Summary::new(&outcome, &dataset(), 4, None);
-    insta::assert_snapshot!(closing(&summary, Path::new("runs/demo"), false).join("\n"));
+    let mut lines = vec![last_words(&summary, &summary.reason)];
+    lines.extend(closing(&summary, Path::new("runs/demo"), false));
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn what_was_told_when_it_came_is_not_told_again_when_the_run_ends_for_it() {
+    let hung = "worker-1 (rank 1) hangs: nothing was heard from it for 2 s";
+    let mut narrator = Narrator::new(2, 2, None);
+    narrator.tell(&RunEvent::Warning(hung.into()));
+    let mut outcome = outcome(75, Phase::Stopped);
+    outcome.reason = format!("{hung}; fault.hangs allows none of this kind: look for the cause");
+    let summary = Summary::new(&outcome, &dataset(), 4, None);
+
+    let told = last_words(&summary, narrator.untold(&summary.reason));
+
+    assert_eq!(
+        told,
+        "stopped: fault.hangs allows none of this kind: look for the cause"
+    );
+    // A reason that is nothing but a warning, or begins like one, is told whole.
+    for whole in [hung.to_owned(), format!("{hung}, twice")] {
+        assert_eq!(narrator.untold(&whole), whole);
+    }
 }
 
 fn events() -> Vec<RunEvent> {

@@ -48,7 +48,7 @@ fn questions_to_a_stopped_coordinator_end_with_an_error_that_says_what_to_do() {
     for ((question, whom), answer) in questions.iter().zip(answers) {
         let text = String::from_utf8(answer.stderr).unwrap();
         assert_eq!(answer.status.code(), Some(75), "{question:?}: {text}");
-        let silent = format!("the coordinator at {address} does not answer within 5s: ");
+        let silent = format!("the coordinator at {address} does not answer within 5 s: ");
         assert!(text.contains(&silent), "{question:?}: {text}");
         let advice = if whom == &by_folder {
             format!("its process {pid} was stopped; kill -CONT {pid} lets it go on")
@@ -57,6 +57,14 @@ fn questions_to_a_stopped_coordinator_end_with_an_error_that_says_what_to_do() {
         };
         assert!(text.contains(&advice), "{question:?}: {text}");
     }
+
+    // And who would go on with its run is told the same, not to stop it by a command that it cannot hear
+    let refused = at.run(&["start", "--resume", "--run-dir", "run"]);
+    assert_eq!(refused.code, 64, "{}", refused.err);
+    let advice = format!(
+        "a coordinator is running here already (pid {pid}), and its process was stopped: kill -CONT {pid} lets it go on"
+    );
+    assert!(refused.err.contains(&advice), "{}", refused.err);
 
     // And when it goes on it answers
     send(&running, rustix::process::Signal::CONT);

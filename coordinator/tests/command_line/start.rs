@@ -40,6 +40,25 @@ fn a_run_that_is_stopped_and_resumed_ends_with_a_summary_and_checkpoints_that_ve
     assert_eq!(at.summary()["ended"], "stopped");
     assert_eq!(at.summary()["steps"], 3);
 
+    // And so does whoever asks for its status now that nobody serves it
+    let status = at.run(&["status", "--run-dir", "run"]);
+    assert_eq!(status.code, 0, "{status:?}");
+    let told = "stopped after 3 of 10 steps (--stop-after 3): resume with --resume\n";
+    assert!(status.out.starts_with(told), "{}", status.out);
+    assert!(
+        status
+            .out
+            .contains("  progress    epoch 1 of 2, 3 of 10 steps\n"),
+        "{}",
+        status.out
+    );
+    let status = at.run(&["status", "--run-dir", "run", "--json"]);
+    let status: Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(
+        (&status["phase"], &status["step"], &status["exit_code"]),
+        (&json!("stopped"), &json!(3), &json!(0))
+    );
+
     // When someone starts another run there, or changes what this one computes
     let another = at.start(&["--data", "coco"]);
     let changed = at.start(&["--resume", "--set", "train.epochs=9"]);

@@ -112,6 +112,7 @@ async fn a_stop_over_grpc_says_what_will_happen() {
     // and a stop ends it
     let answer = people
         .stop(StopRequest {
+            by: String::new(),
             reason: "lunch".to_owned(),
         })
         .await

@@ -59,14 +59,28 @@ impl Threads {
     }
 }
 
+/// [`PROCESSORS`] holds no number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "environment variable {PROCESSORS} = {0:?} is not a number of processors: give a whole one such as 4, or unset it"
+)]
+pub struct NoNumber(String);
+
 /// Processors that this process may use, 1 at least: the least of its affinity, its cgroup's quota (versions 1 and 2) and
 /// [`PROCESSORS`]. The environment is given by the caller.
-#[must_use]
-pub fn processors(variable: impl Fn(&str) -> Option<String>) -> u32 {
+///
+/// # Errors
+/// [`NoNumber`]: a process that took all processors instead would crowd out those that it was to leave some to.
+pub fn processors(variable: impl Fn(&str) -> Option<String>) -> Result<u32, NoNumber> {
     let found = std::thread::available_parallelism().map_or(1, usize::from);
     let found = u32::try_from(found).unwrap_or(u32::MAX);
-    let allowed = variable(PROCESSORS).and_then(|text| text.trim().parse::<u32>().ok());
-    allowed.map_or(found, |allowed| allowed.clamp(1, found))
+    let Some(text) = variable(PROCESSORS) else {
+        return Ok(found);
+    };
+    match text.trim().parse::<u32>() {
+        Ok(allowed) => Ok(allowed.clamp(1, found)),
+        Err(_) => Err(NoNumber(text)),
+    }
 }
 
 /// The compute threads that `OMP_NUM_THREADS` asks for, if it is a number above 0; of a list the first.
@@ -145,10 +159,15 @@ mod tests {
     #[test]
     fn who_started_this_process_may_give_it_fewer_processors_and_never_more() {
         let with = |text: &'static str| processors(move |_| Some(text.to_owned()));
-        let all = processors(|_| None);
+        let all = processors(|_| None).unwrap();
         assert!(all >= 1);
-        for (text, expected) in [("1", 1), (" 1 ", 1), ("0", 1), ("4000000", all), ("x", all)] {
-            assert_eq!(with(text), expected, "{text:?}");
+        for (text, expected) in [("1", 1), (" 1 ", 1), ("0", 1), ("4000000", all)] {
+            assert_eq!(with(text), Ok(expected), "{text:?}");
+        }
+        for text in ["abc", "", "-1", "1.5"] {
+            let refused = with(text).unwrap_err().to_string();
+            let named = format!("environment variable HGAT_PROCESSORS = {text:?} is not a number");
+            assert!(refused.starts_with(&named), "{refused}");
         }
     }
 

@@ -74,9 +74,10 @@ pub(crate) fn run(command: &CacheCommand, out: &mut impl Write) -> Result<(), Wo
     let tell = |text: &str| tracing::warn!("{text}");
     let limit = u64::from(arguments.gib) << 30;
     let cache = Cache::open(&arguments.cache, limit, tell).map_err(cannot)?;
-    let threads = arguments
-        .threads
-        .map_or_else(device::processors, NonZeroUsize::get);
+    let threads = match arguments.threads {
+        Some(threads) => threads.get(),
+        None => device::processors()?.get(),
+    };
     let (mut bad, mut left) = (0, 0);
     for split in [&dataset.train, &dataset.val] {
         let built = build(&cache, split, threads).map_err(cannot)?;

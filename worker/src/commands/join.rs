@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
 fn join(arguments: &Join) -> Result<(), WorkerError> {
     let device = device::parse(&arguments.device)?;
     let host = device::host();
-    let budget = Budget::look(device);
+    let budget = Budget::look(device)?;
     let identity = Identity {
         run_id: arguments.run_id.clone(),
         worker_id: arguments

@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Pixels) -> Result<(), WorkerError> {
         Which::Val => (&dataset.val, Purpose::Val),
     };
     let (samples, classes) = (split.samples.len(), dataset.classes.len());
-    let threads = device::processors();
+    let threads = device::processors()?.get();
     let options = LoaderOptions {
         size: arguments.size,
         seed: 0,

@@ -55,7 +55,11 @@ pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), Worker
     let lines = if arguments.like_coco2014 {
         full_size(arguments)
     } else {
-        drawn(arguments).map(|line| vec![line])
+        let threads = match arguments.threads {
+            Some(threads) => threads,
+            None => device::processors()?,
+        };
+        drawn(arguments, threads).map(|line| vec![line])
     };
     let failed = |reason: String| WorkerError::Input {
         what: "data set",
@@ -68,8 +72,7 @@ pub(crate) fn run(arguments: &Scenes, out: &mut impl Write) -> Result<(), Worker
     Ok(())
 }
 
-fn drawn(arguments: &Scenes) -> Result<String, SceneError> {
-    let cores = NonZeroUsize::new(device::processors()).unwrap_or(NonZeroUsize::MIN);
+fn drawn(arguments: &Scenes, threads: NonZeroUsize) -> Result<String, SceneError> {
     let val = arguments.val.unwrap_or(arguments.images / 5);
     let set = SceneSet {
         train: arguments
@@ -78,7 +81,7 @@ fn drawn(arguments: &Scenes) -> Result<String, SceneError> {
         val,
         seed: arguments.seed,
         scale: arguments.scale,
-        threads: arguments.threads.unwrap_or(cores),
+        threads,
     };
     let drawn = scenes::draw(&set, &arguments.to, &|_| {})?;
     Ok(format!(

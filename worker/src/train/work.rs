@@ -154,6 +154,7 @@ impl Work {
             step: self.place.step,
             loss: seen.loss,
             norm,
+            clip_norm: spec.clip_norm,
         })
     }
 

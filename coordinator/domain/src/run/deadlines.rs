@@ -4,6 +4,7 @@ use super::restart::LossClass;
 use super::words::steps;
 use super::{Deadline, Effect, Millis, State};
 use crate::membership::Names;
+use crate::numbers::grouped;
 
 /// The earliest deadline that is over.
 pub(super) fn next_expired(state: &State, now: Millis) -> Option<Deadline> {
@@ -78,8 +79,9 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
         }
         Deadline::Checkpoint(step) => {
             let text = format!(
-                "nothing more of the checkpoint of step {step} has come in for {}: \
+                "nothing more of the checkpoint of step {} has come in for {}: \
                  look at the disk and at rank 0's connection",
+                grouped(*step),
                 timeouts.checkpoint
             );
             vec![Effect::Warn { text }]

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
-use super::words::steps;
+use super::words::{counted, steps};
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Process, Session, WorkerId};
+use crate::numbers::grouped;
 
 /// In which of three ways a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,8 +194,10 @@ impl State {
             if !complete && all_are_wanted {
                 let (scored, samples) = (evaluation.scored, evaluation.samples);
                 let text = format!(
-                    "the evaluation after {} has no figures: {scored} of {samples} samples were scored",
-                    steps(*step)
+                    "the evaluation after {} has no figures: {} of {} were scored",
+                    steps(*step),
+                    grouped(scored.into()),
+                    counted(samples.into(), "sample")
                 );
                 effects.push(Effect::Warn { text });
             }

@@ -237,6 +237,8 @@ pub enum ProcessEnd {
     Signal(i32),
     /// Somehow, while nobody watched it: its coordinator was another one.
     Unseen,
+    /// Before this coordinator was started, and an earlier one saw how and has counted it; or it never was.
+    Known,
 }
 
 impl fmt::Display for ProcessEnd {
@@ -246,6 +248,7 @@ impl fmt::Display for ProcessEnd {
             Self::Unseen => {
                 f.write_str("ended; how, only the coordinator that had started it could know")
             }
+            Self::Known => f.write_str("ended before this coordinator was started"),
             Self::Signal(signal) => match signal_name(*signal) {
                 Some(name) => write!(f, "was killed by signal {signal} ({name})"),
                 None => write!(f, "was killed by signal {signal}"),

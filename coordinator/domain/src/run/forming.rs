@@ -53,6 +53,12 @@ impl State {
         let Some(formation) = formation else {
             return effects;
         };
+        if matches!(formation.source, Source::Peers(_)) && !self.unseen_deaths.is_empty() {
+            effects.extend(self.charge_unseen_deaths(now));
+            // That may have been one too many: then those who hold the state come together to hand it over.
+            effects.extend(self.form_if_possible(now));
+            return effects;
+        }
         let blamed = self.blame(now);
         effects.extend(if blamed.is_empty() {
             self.form(formation, now)

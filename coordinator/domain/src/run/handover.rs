@@ -2,6 +2,7 @@
 
 use super::words::resumes;
 use super::{Deadline, Effect, Millis, State};
+use crate::numbers::grouped;
 
 /// Tries before the run gives up on the disk: with the default `fault.timeout` of 5 s they take ten minutes, in which
 /// somebody may make room.
@@ -24,7 +25,8 @@ impl State {
             return self.stopped(75, reason, now);
         }
         let text = format!(
-            "all steps are done, but the checkpoint of step {step} is not in place: {problem}"
+            "all steps are done, but the checkpoint of step {} is not in place: {problem}",
+            grouped(step)
         );
         let mut effects = Vec::new();
         if self.handovers == 1 {

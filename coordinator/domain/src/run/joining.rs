@@ -4,6 +4,7 @@ use super::restart::LossClass;
 use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, JoinRefusal, Names, Place, Session, WorkerId};
+use crate::numbers::grouped;
 
 impl State {
     pub(super) fn on_started(&mut self, now: Millis) -> Vec<Effect> {
@@ -168,10 +169,11 @@ impl State {
             && (step > next || (ready && step < next))
         {
             let reason = format!(
-                "{} left generation {generation} after {} but had reported {next}: \
+                "{} left generation {generation} after {} but had reported {}: \
                  install the same version everywhere",
                 self.name(worker),
-                steps(step)
+                steps(step),
+                grouped(next)
             );
             return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
         }

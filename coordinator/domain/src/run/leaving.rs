@@ -5,6 +5,7 @@ use super::restart::LossClass;
 use super::words::{counted, resumes, steps};
 use super::{Effect, Millis, Phase, State, StopCause};
 use crate::membership::{Group, WorkerId};
+use crate::numbers::grouped;
 
 impl State {
     pub(super) fn on_leaving(
@@ -37,9 +38,10 @@ impl State {
         let other = other.and_then(|other| Some((other, self.roster.get(other)?.leaving?.1)));
         if let Some((other, other_step)) = other.filter(|(_, other_step)| *other_step != step) {
             let text = format!(
-                "{worker} left after {} but {other} after {other_step}: \
+                "{worker} left after {} but {other} after {}: \
                  ranks did not agree on where to stop; resume from the last checkpoint",
-                steps(step)
+                steps(step),
+                grouped(other_step)
             );
             return self.fail(1, text, Some(worker.clone()), Vec::new(), now);
         }
@@ -70,10 +72,24 @@ impl State {
             return self.finished(reason, now);
         }
         let cause = self.stop.as_ref().map(|stop| &stop.cause);
+        let safe = self.checkpointed.unwrap_or(0);
+        let problem = self
+            .checkpoint_problem
+            .as_deref()
+            .unwrap_or("it never came in whole");
         if let Some(StopCause::Failure(failure)) = cause {
-            let reason = format!("{failure}; the state after {} was handed over", steps(step));
-            return self.stopped(75, reason, now);
+            let after = steps(step);
+            let state = if safe == step {
+                format!("the state after {after} was handed over")
+            } else {
+                format!(
+                    "the state after {after} could not be kept ({problem}): {}",
+                    resumes(safe)
+                )
+            };
+            return self.stopped(75, format!("{failure}; {state}"), now);
         }
+        let of_all = format!("{} of {}", grouped(step), steps(total));
         let by = match (&self.stop, self.config.stop_after) {
             (Some(stop), _) => stop.text(),
             (_, Some(stop_after)) if step >= stop_after => {
@@ -83,36 +99,26 @@ impl State {
             _ if self.all_stopped() => "every worker was told to end".to_owned(),
             _ => {
                 let reason = format!(
-                    "all ranks left after {step} of {} though nobody asked them to: \
-                     this is a bug of the worker; resume with --resume",
-                    steps(total)
+                    "all ranks left after {of_all} though nobody asked them to: \
+                     this is a bug of the worker; resume with --resume"
                 );
                 return self.fail(1, reason, None, Vec::new(), now);
             }
         };
-        let safe = self.checkpointed.unwrap_or(0);
         if safe != step {
-            let problem = self
-                .checkpoint_problem
-                .as_deref()
-                .unwrap_or("it never came in whole");
             let reason = format!(
-                "stopped after {step} of {} ({by}), but its checkpoint is not in place ({problem}): {}",
-                steps(total),
+                "stopped after {of_all} ({by}), but its checkpoint is not in place ({problem}): {}",
                 resumes(safe)
             );
             return self.stopped(75, reason, now);
         }
         if cause == Some(&StopCause::Early) {
-            let reason = format!("finished early after {step} of {} ({by})", steps(total));
+            let reason = format!("finished early after {of_all} ({by})");
             return self.finished(reason, now);
         }
         self.stopped(
             0,
-            format!(
-                "stopped after {step} of {} ({by}): resume with --resume",
-                steps(total)
-            ),
+            format!("stopped after {of_all} ({by}): resume with --resume"),
             now,
         )
     }

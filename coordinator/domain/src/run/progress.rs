@@ -7,6 +7,7 @@ use super::restart::LossClass;
 use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Group, Names, WorkerId};
+use crate::numbers::grouped;
 
 /// The reports of the steps that not all ranks have reported yet: `[step][rank]`.
 #[derive(Debug, Clone, Default)]
@@ -126,9 +127,11 @@ impl State {
         if report.step != next || report.step >= total || member.leaving.is_some() {
             drop(member);
             let reason = format!(
-                "{worker} (rank {rank}) reported step {} where step {next} of {total} was next: \
+                "{worker} (rank {rank}) reported step {} where step {} of {} was next: \
                  the plan was not followed, install the same version everywhere",
-                report.step
+                grouped(report.step),
+                grouped(next),
+                grouped(total)
             );
             return self.fail(1, reason, Some(worker.clone()), Vec::new(), now);
         }
@@ -181,16 +184,16 @@ impl State {
              samples: {samples:?}",
             steps(step)
         );
-        let mut effects = vec![
-            Effect::PassOver { generation, step },
-            Effect::Warn { text: text.clone() },
-        ];
+        let mut effects = vec![Effect::PassOver { generation, step }];
         if self.passed_over_in_a_row > PASSED_OVER {
             let reason = format!(
-                "{text}; so were the {PASSED_OVER} steps before it: start a new run with lower train.learning_rate_* or \
-                 train.clip_norm set, from the model.safetensors of a checkpoint before them if there is one (train.init)"
+                "{text}; so were the {PASSED_OVER} steps before it: start a new run with lower train.learning_rate_*, a lower \
+                 train.clip_norm (0 is none), or, of bf16, train.precision = \"float32\", from the model.safetensors of a \
+                 checkpoint before them if there is one (train.init)"
             );
             effects.extend(self.fail(65, reason, None, Vec::new(), now));
+        } else {
+            effects.push(Effect::Warn { text });
         }
         effects
     }

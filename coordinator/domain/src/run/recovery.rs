@@ -124,10 +124,16 @@ impl State {
             return Vec::new();
         };
         member.process = Process::Ended(end);
-        if end == ProcessEnd::Unseen && member.session == Session::Never {
-            // It was gone before this coordinator came: that is no failure of this part.
+        let unwatched = matches!(end, ProcessEnd::Unseen | ProcessEnd::Known);
+        if unwatched && member.session == Session::Never {
+            // It was gone before this coordinator came.
             member.again = Some(now);
+            let died_as_a_member = end == ProcessEnd::Unseen && member.is_member();
             drop(member);
+            if died_as_a_member {
+                let text = format!("{who} had ended when the coordinator was started again");
+                self.unseen_deaths.push(text);
+            }
             let text = format!("{who} {end}");
             let mut effects = self.lose(worker, text, now);
             effects.extend(self.form_if_possible(now));
@@ -309,6 +315,7 @@ impl State {
     /// Nobody holds the run's state any more.
     pub(super) fn go_on_from_disk(&mut self, now: Millis) -> Vec<Effect> {
         self.roster.assign_ranks(&[], 0);
+        self.unseen_deaths.clear();
         if let Some(stop) = self.stop.take() {
             let done = self.steps_done;
             let safe = self.durable_state().0 == done;

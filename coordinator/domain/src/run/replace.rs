@@ -18,17 +18,36 @@ impl State {
         if lost.is_some_and(|member| self.roster.is_surplus(member)) {
             return Vec::new();
         }
+        let effects = self.charge(class, text, now);
+        if effects.contains(&Effect::Loss { class })
+            && let Some(mut member) = self.roster.get_mut(worker)
+            && member.process != Process::Elsewhere
+        {
+            member.losses_in_a_row += 1;
+            member.again = Some(now.after(pause(member.losses_in_a_row)));
+        }
+        effects
+    }
+
+    /// Workers that were found to have ended when this coordinator was started count as crashed once it is known that
+    /// others hold the state. Where nobody does, the machine was lost or everything was ended at once, which says nothing of
+    /// a worker.
+    pub(super) fn charge_unseen_deaths(&mut self, now: Millis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for text in std::mem::take(&mut self.unseen_deaths) {
+            effects.push(Effect::Warn {
+                text: format!("{text}, which counts as a crash"),
+            });
+            effects.extend(self.charge(LossClass::Crash, text, now));
+        }
+        effects
+    }
+
+    /// Notes a failure in its class's budget; ends the run where that is used up.
+    fn charge(&mut self, class: LossClass, text: String, now: Millis) -> Vec<Effect> {
         let budgets = self.config.budgets;
         match self.losses.note(class, &budgets, now) {
-            Ok(()) => {
-                if let Some(mut member) = self.roster.get_mut(worker)
-                    && member.process != Process::Elsewhere
-                {
-                    member.losses_in_a_row += 1;
-                    member.again = Some(now.after(pause(member.losses_in_a_row)));
-                }
-                vec![Effect::Loss { class }]
-            }
+            Ok(()) => vec![Effect::Loss { class }],
             Err(budget) => {
                 let advice = match class {
                     LossClass::Memory => {

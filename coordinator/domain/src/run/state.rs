@@ -46,6 +46,7 @@ impl State {
             stop: None,
             boundary: None,
             losses: restart::Losses::before(&config.losses),
+            unseen_deaths: Vec::new(),
             shares: Shares::even(0),
             forward_parts: config.forward_parts.max(1),
             checkpoint_problem: None,
@@ -126,6 +127,17 @@ impl State {
         match self.steps_done {
             0 => 1,
             done => self.plan.epoch_of(done - 1) + 1,
+        }
+    }
+
+    /// The epoch that is being trained or evaluated, from 1, as the reason names it; 0 before training begins.
+    #[must_use]
+    pub fn epoch_shown(&self) -> u32 {
+        match self.phase {
+            Phase::Training => self.epoch_at_work(),
+            Phase::Evaluating { epoch, .. } => epoch + 1,
+            _ if self.steps_done == 0 => 0,
+            _ => self.epoch(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::WorkerId;
+use crate::numbers::grouped;
 
 /// Milliseconds since the coordinator began to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -83,7 +84,7 @@ impl fmt::Display for Deadline {
             Self::Handover => f.write_str("the last checkpoint is handed over again"),
             Self::Stop => f.write_str("ranks must stop"),
             Self::Evaluation => f.write_str("figures of the evaluation"),
-            Self::Checkpoint(step) => write!(f, "checkpoint of step {step}"),
+            Self::Checkpoint(step) => write!(f, "checkpoint of step {}", grouped(*step)),
             Self::Release => f.write_str("workers must leave"),
             Self::Terminate => f.write_str("workers must follow SIGTERM"),
             Self::Kill => f.write_str("killed workers must be gone"),

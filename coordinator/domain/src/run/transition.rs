@@ -3,6 +3,7 @@
 use super::words::steps;
 use super::{Deadline, Effect, Event, Measure, Millis, Phase, Source, State, StopCause, StopWish};
 use crate::membership::{Process, Session};
+use crate::numbers::grouped;
 
 /// What `event` changes.
 pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect> {
@@ -66,11 +67,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
         Event::CheckpointEnded { step, problem } => {
             state.deadlines.remove(&Deadline::Checkpoint(*step));
             match problem {
-                Some(problem) => {
-                    state.checkpoint_problem = Some(problem.clone());
-                    let text = format!("no checkpoint of step {step}, training goes on: {problem}");
-                    vec![Effect::Warn { text }]
-                }
+                Some(problem) => state.on_no_checkpoint(*step, problem),
                 None => {
                     state.on_checkpoint(*step);
                     Vec::new()
@@ -150,6 +147,21 @@ impl State {
             self.checkpoint_problem = None;
             self.handovers = 0;
         }
+    }
+
+    /// A run that is on its way out says in the end what became of its last checkpoint; before, people are told that it goes
+    /// on without this one.
+    fn on_no_checkpoint(&mut self, step: u64, problem: &str) -> Vec<Effect> {
+        self.checkpoint_problem = Some(problem.to_owned());
+        let is_last = step == self.total_steps()
+            || self.stop.is_some()
+            || self.config.stop_after.is_some_and(|after| step >= after);
+        if is_last || self.is_ending() {
+            return Vec::new();
+        }
+        let step = grouped(step);
+        let text = format!("no checkpoint of step {step}, training goes on: {problem}");
+        vec![Effect::Warn { text }]
     }
 
     pub(super) fn on_stop_asked(&mut self, by: &str, now: Millis) -> Vec<Effect> {

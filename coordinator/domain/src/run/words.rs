@@ -3,6 +3,7 @@
 
 use super::State;
 use crate::membership::{Member, WorkerId};
+use crate::numbers::count;
 
 /// "1 step", "3 steps".
 pub(super) fn steps(number: u64) -> String {
@@ -11,8 +12,7 @@ pub(super) fn steps(number: u64) -> String {
 
 /// A number with its noun, whose plural ends in s.
 pub(super) fn counted(number: u64, noun: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{ending}")
+    count(number, noun, &format!("{noun}s"))
 }
 
 /// Where a resume goes on.

@@ -13,13 +13,17 @@ use tokio::sync::{mpsc, oneshot};
 use super::processes::Process;
 use crate::driver::{Mail, Message};
 
-/// One process's life from now on; at once over if it is not there.
+/// One process's life from now on; at once over if it is not there. Without one, the worker's last was seen to end.
 pub(super) async fn watch(
     process: Option<Process>,
     worker: WorkerId,
     signals: mpsc::UnboundedReceiver<Signal>,
     messages: Mail,
 ) {
+    let end = match process {
+        Some(_) => ProcessEnd::Unseen,
+        None => ProcessEnd::Known,
+    };
     if let Some(process) = process
         && let Err(problem) = until_its_end(process, signals).await
     {
@@ -27,7 +31,7 @@ pub(super) async fn watch(
     }
     let event = Event::Exited {
         worker,
-        end: ProcessEnd::Unseen,
+        end,
         log: Vec::new(),
     };
     // The driver has ended if this fails: nobody wants to know any more.

@@ -63,6 +63,16 @@ impl Processes {
         self.write();
     }
 
+    /// Forgets a worker's process that was seen to end: the next coordinator is not to take it for one that nobody saw.
+    pub(super) fn forget(&mut self, worker: &WorkerId) {
+        let known = self.known.get(worker.as_str());
+        // In its place another one may have been started already.
+        if known.is_some_and(|process| !process.lives()) {
+            self.known.remove(worker.as_str());
+            self.write();
+        }
+    }
+
     /// Writes what could not be written before.
     pub(super) fn catch_up(&mut self) {
         if self.behind {
@@ -86,10 +96,9 @@ impl Processes {
         self.known.values().any(Process::lives)
     }
 
-    /// A worker's process, if it still runs.
-    pub(super) fn living(&self, worker: &WorkerId) -> Option<Process> {
-        let process = self.known.get(worker.as_str())?;
-        process.lives().then_some(*process)
+    /// A worker's last process, unless it was seen to end.
+    pub(super) fn noted(&self, worker: &WorkerId) -> Option<Process> {
+        self.known.get(worker.as_str()).copied()
     }
 }
 
@@ -102,15 +111,40 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let worker = WorkerId::local(0);
         let mut processes = Processes::read(dir.path());
-        assert_eq!(processes.living(&worker), None);
+        assert_eq!(processes.noted(&worker), None);
         processes.note(&worker, std::process::id());
 
-        let found = Processes::read(dir.path()).living(&worker).unwrap();
+        let found = Processes::read(dir.path()).noted(&worker).unwrap();
         assert_eq!(found.pid, std::process::id());
         let other = Process {
             started: found.started + 1,
             ..found
         };
         assert!(found.lives() && !other.lives());
+    }
+
+    #[test]
+    fn a_process_that_was_seen_to_end_is_not_left_for_one_that_nobody_saw() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, gone) = (WorkerId::local(0), WorkerId::local(1));
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let mut processes = Processes::read(dir.path());
+        processes.note(&here, std::process::id());
+        processes.note(&gone, child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = Processes::read(dir.path());
+        assert!(left.noted(&gone).is_some_and(|process| !process.lives()));
+
+        // When its end is told, and that of one whose place was taken already
+        processes.forget(&gone);
+        processes.forget(&here);
+
+        let left = Processes::read(dir.path());
+        assert_eq!(left.noted(&gone), None);
+        assert!(left.noted(&here).is_some());
     }
 }

@@ -12,11 +12,12 @@ use proto::v1::StepPoint;
 
 use super::super::events::{Happening, History, Kind, WorkerSeen};
 use super::super::mistakes::Worst;
-use super::super::record::{Record, Standing};
+use super::super::record::Record;
 use super::super::*;
 use crate::driver::smallest_config;
 use crate::evaluation::kept::About;
 use crate::evaluation::{Evaluated, Metrics, labels_of};
+use crate::standing::Standing;
 
 pub(super) fn point(step: u64) -> StepPoint {
     StepPoint {

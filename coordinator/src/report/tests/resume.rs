@@ -4,9 +4,9 @@ use domain::ledger::Ledger;
 use domain::shares::Shares;
 use proto::v1::StepPoint;
 
-use super::super::record::Standing;
 use super::super::{Attention, Material, curves, tensorboard};
 use super::material::{dataset, evaluated, point, shape};
+use crate::standing::Standing;
 use crate::store::{Resume, Store};
 
 #[tokio::test]

@@ -76,7 +76,10 @@ fn those_who_do_not_come_back_are_ended_and_replaced_and_may_not_come_later() {
     }));
     assert_eq!(
         sim.warnings(),
-        ["worker-2 (rank 2) did not come back (the coordinator was started again)"]
+        [
+            "worker-2 (rank 2) did not come back (the coordinator was started again)",
+            "worker-1 (rank 1) had ended when the coordinator was started again, which counts as a crash"
+        ]
     );
     assert!(matches!(
         &come_back(&mut sim, 2, 6)[..],
@@ -163,6 +166,82 @@ fn with_nobody_left_behind_the_run_goes_on_from_its_checkpoint() {
     }
     let next = begun(&sim.effects).unwrap();
     assert_eq!((next.0, next.1, next.2), (7, 0, Source::Seed));
+    // All at once is what a machine that was switched off looks like: no worker's fault.
+    assert_eq!(losses(&sim), 0);
+}
+
+/// Three members of a generation, of which those of `ended` had ended when this coordinator was started, and the others come
+/// back with what they hold after two steps.
+fn taken_over_without(config: Config, ended: &[(u32, ProcessEnd)]) -> Sim {
+    let mut sim = Sim::new(config);
+    for (n, end) in ended {
+        sim.exited(*n, *end);
+    }
+    let back = (0..3).filter(|n| ended.iter().all(|(ended, _)| ended != n));
+    for n in back.clone() {
+        come_back(&mut sim, n, 6);
+    }
+    for n in back {
+        sim.standby(n, 2);
+    }
+    sim
+}
+
+fn losses(sim: &Sim) -> usize {
+    let loss = Effect::Loss {
+        class: LossClass::Crash,
+    };
+    sim.effects.iter().filter(|effect| **effect == loss).count()
+}
+
+#[test]
+fn a_worker_that_died_while_no_coordinator_watched_counts_as_a_crash() {
+    // Given a run that survives two crashes an hour, of which its lost coordinator has seen one
+    let mut config = left_behind(true).state().config().clone();
+    config.losses = vec![(LossClass::Crash, Millis(60_000))];
+
+    // When the coordinator in its place finds one more worker dead, and two that live
+    let sim = taken_over_without(config.clone(), &[(1, ProcessEnd::Unseen)]);
+
+    // Then that is kept as the second, people are told, and the two go on
+    assert_eq!(losses(&sim), 1);
+    assert_eq!(
+        sim.warnings(),
+        [
+            "worker-1 (rank 1) had ended when the coordinator was started again, which counts as a crash"
+        ]
+    );
+    assert_eq!(
+        (sim.state().generation(), sim.state().stop.is_some()),
+        (7, false)
+    );
+
+    // And two of them are one too many: the third hands over what it holds
+    let dead = [(1, ProcessEnd::Unseen), (2, ProcessEnd::Unseen)];
+    let mut sim = taken_over_without(config, &dead);
+    let next = begun(&sim.effects).unwrap();
+    assert_eq!(
+        (next.0, next.1, next.3.snapshot, next.3.finish),
+        (7, 2, true, true)
+    );
+    sim.ready(0);
+    sim.checkpointed(2);
+    sim.leave(0, 2, LeaveReason::Finished);
+    assert_eq!(
+        sim.ending().reason,
+        "worker-2 (rank 2) had ended when the coordinator was started again; fault.crashes allows 2 of this kind an hour and \
+         they are used up: look for the cause, then resume with --resume; the state after 2 steps was handed over"
+    );
+    assert_eq!(sim.ending().exit_code, 75);
+}
+
+#[test]
+fn a_death_that_the_lost_coordinator_has_seen_is_not_counted_a_second_time() {
+    let config = left_behind(true).state().config().clone();
+    let sim = taken_over_without(config, &[(1, ProcessEnd::Known)]);
+    assert_eq!(losses(&sim), 0);
+    assert_eq!(sim.warnings(), [""; 0]);
+    assert_eq!(sim.state().generation(), 7);
 }
 
 #[test]

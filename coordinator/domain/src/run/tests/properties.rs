@@ -27,6 +27,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(ProcessEnd::Code(0)),
         Just(ProcessEnd::Code(75)),
         Just(ProcessEnd::Signal(9)),
+        Just(ProcessEnd::Known),
         Just(ProcessEnd::Unseen)
     ];
     prop_oneof![

@@ -324,6 +324,83 @@ fn a_checkpoint_that_takes_too_long_or_fails_is_warned_of_and_training_goes_on()
 }
 
 #[test]
+fn a_checkpoint_that_fails_while_the_run_stops_is_told_by_its_end_alone() {
+    let no_room = |sim: &mut Sim, step: u64| {
+        let problem = Some("no space left".to_owned());
+        sim.happen(Event::CheckpointEnded { step, problem })
+    };
+    // Given a run that was asked to stop
+    let mut sim = Sim::training(1);
+    sim.progress(0, 0);
+    sim.happen(Event::StopAsked {
+        by: "`coordinator stop`".to_owned(),
+    });
+    no_room(&mut sim, 1);
+    sim.leave(0, 1, LeaveReason::Stopped);
+    assert_eq!(
+        sim.ending().reason,
+        "stopped after 1 of 4 steps (asked by `coordinator stop`), but its checkpoint is not in place (no space left): \
+         --resume begins at the first step again"
+    );
+    // And one that is stopped for a failure: nothing was handed over
+    let mut failing = Sim::training_as(Config {
+        budgets: Budgets {
+            crash: 0,
+            ..config(2, true).budgets
+        },
+        ..elastic(2)
+    });
+    failing.all_do(2, 0);
+    failing.stream_lost(1);
+    failing.exited(1, ProcessEnd::Signal(9));
+    failing.standby(0, 1);
+    failing.ready(0);
+    no_room(&mut failing, 1);
+    failing.leave(0, 1, LeaveReason::Finished);
+    assert!(
+        failing.ending().reason.ends_with(
+            "; the state after 1 step could not be kept (no space left): --resume begins at the first step again"
+        ),
+        "{}",
+        failing.ending().reason
+    );
+    // And one that has ended, whose last stream breaks
+    no_room(&mut sim, 1);
+    for sim in [sim, failing] {
+        let told = |text: &&str| text.contains("training goes on");
+        assert!(!sim.warnings().iter().any(told), "{:?}", sim.warnings());
+    }
+}
+
+#[test]
+fn the_epoch_of_the_status_is_the_one_of_the_reason() {
+    let mut sim = Sim::new(config(1, true));
+    assert_eq!(sim.state().epoch_shown(), 0);
+    sim.join(0);
+    sim.ready(0);
+    for (step, reason, epoch) in [
+        (None, "training epoch 1 of 2", 1),
+        (Some(0), "training epoch 1 of 2", 1),
+        (Some(1), "evaluating after epoch 1 of 2", 1),
+    ] {
+        step.map(|step| sim.progress(0, step));
+        assert_eq!(
+            (sim.reason.as_str(), sim.state().epoch_shown()),
+            (reason, epoch)
+        );
+    }
+    sim.happen(Event::Evaluated {
+        step: 2,
+        problem: None,
+        map_bits: None,
+    });
+    assert_eq!(
+        (sim.reason.as_str(), sim.state().epoch_shown()),
+        ("training epoch 2 of 2", 2)
+    );
+}
+
+#[test]
 fn events_survive_their_record() {
     let events = [
         Event::Started,
