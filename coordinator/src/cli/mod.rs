@@ -61,10 +61,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train: start a run with its workers, or go on with one
+    ///
+    /// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, scores/ of
+    /// every validation image for both, logs/ of the workers, events.jsonl, tb/ and at the end summary.json and report.html.
     Start(StartArgs),
     /// Say what a run is doing, and why; of one that has ended, how
     Status(StatusArgs),
     /// List a run's workers, and with --stacks where every thread of each is
+    ///
+    /// With --stacks every worker says where each of its threads is, which tells what a run that seems to hang waits for.
     Workers(WorkersArgs),
     /// Stop a run at the next step boundary, with a checkpoint; it can be resumed
     ///
@@ -75,14 +80,27 @@ pub enum Command {
     /// List a run's checkpoints, newest last
     Checkpoints(CheckpointsArgs),
     /// Show which samples a run has trained on, and check that it was each exactly once
+    ///
+    /// The check counts the samples of every committed step against the split, and compares what each rank says it decoded
+    /// and applied with what it was given. It ends with 65 if anything is wrong. Steps are counted from 1 here, as the terminal
+    /// counts them; --json, like the records, numbers them from 0.
     Ledger(LedgerArgs),
     /// Put a run's recorded events through its decisions again, and compare
+    ///
+    /// Ends with 65 and names the first event about which something else would be decided now, or the place where lines are
+    /// missing.
     Replay(ReplayArgs),
     /// Make a run's report again: report.html, history.csv, evaluations.csv and tb/
+    ///
+    /// Writes report.html (one file, no network), history.csv, evaluations.csv and tb/ for TensorBoard into the run directory
+    /// and prints the page's path. The attention of a gat run is measured by the worker binary, within two minutes on the CPU.
     Report(ReportArgs),
     /// Compute mAP and the other figures of predictions, as a run does
     Evaluate(EvaluateArgs),
     /// Compare runs: configs, curves, classes, cost, and what may be said of the difference
+    ///
+    /// Runs whose configs differ only in run.seed are one experiment. A difference is claimed only at three seeds of each or
+    /// more, where it stands out of the chance of seeds and of the chance of images both.
     Compare(CompareArgs),
     /// Show the config, or every key there is
     Config {
@@ -167,8 +185,6 @@ pub struct StatusArgs {
 }
 
 /// List a run's workers: rank, host, device, what each does, and the collective it last entered or left.
-///
-/// With --stacks every worker says where each of its threads is, which tells what a run that seems to hang waits for.
 #[derive(Debug, Args)]
 pub struct WorkersArgs {
     /// Which run.
@@ -197,10 +213,6 @@ pub struct CheckpointsArgs {
 }
 
 /// Show which samples a run has trained on, and check that it was each exactly once.
-///
-/// The check counts the samples of every committed step against the split, and compares what each rank says it decoded
-/// and applied with what it was given. It ends with 65 if anything is wrong. Steps are counted from 1 here, as the terminal
-/// counts them; --json, like the records, numbers them from 0.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
     /// The run's directory; the run may go on meanwhile
@@ -215,8 +227,6 @@ pub struct LedgerArgs {
 }
 
 /// Put a run's recorded events through its decisions again, and compare.
-///
-/// Ends with 65 and names the first event about which something else would be decided now.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
     /// `events.jsonl` of a run directory
@@ -225,9 +235,6 @@ pub struct ReplayArgs {
 }
 
 /// Make a run's report again, whether the run has ended, is under way, or was killed.
-///
-/// Writes report.html (one file, no network), history.csv, evaluations.csv and tb/ for TensorBoard into the run directory
-/// and prints the page's path. The attention of a gat run is measured by the worker binary, within two minutes on the CPU.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The run's directory; its coordinator need not be running
@@ -259,9 +266,6 @@ pub struct EvaluateArgs {
 }
 
 /// Compare runs: configs, curves, classes, cost, and what may be said of the difference.
-///
-/// Runs whose configs differ only in run.seed are one experiment. A difference is claimed only at three seeds of each or
-/// more, where it stands out of the chance of seeds and of the chance of images both.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coordinator compare runs/exp_1 runs/exp_2 runs/exp_3          # folders of seed-0, seed-1, …, as start --seeds makes them

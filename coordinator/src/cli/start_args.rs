@@ -7,9 +7,6 @@ use clap::{Args, ValueEnum};
 use super::ConfigArgs;
 
 /// Train: start a run with its workers, or go on with one.
-///
-/// The run directory then holds everything about the run: config.toml, checkpoints/ with `last` and `best`, scores/ of
-/// every validation image for both, logs/ of the workers, events.jsonl, tb/ and at the end summary.json and report.html.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   coordinator start --workers 2 --data /data/coco --run-dir runs/a
@@ -20,8 +17,9 @@ use super::ConfigArgs;
   coordinator start --config deploy/experiments/demo_exp_1.toml --data runs/demo-data --seeds 3 --run-dir runs/exp_1
   coordinator start --workers 2 --data /data/coco --seeds 4 --at-once 4 --run-dir runs/exp      # on eight GPUs
 
-Ctrl-C or SIGTERM, like `coordinator stop`, stops at the next step boundary with a checkpoint and exit code 0. A second one
-ends at once, without a new checkpoint and with exit code 75; --resume goes on from the last one there is.")]
+Ctrl-C, SIGTERM or `coordinator stop` stops at the next step boundary, with a checkpoint and exit
+code 0. A second one ends at once, without a new checkpoint and with exit code 75; --resume then goes
+on from the last checkpoint there is.")]
 pub struct StartArgs {
     /// Where values come from.
     #[command(flatten)]

@@ -19,6 +19,17 @@ fn the_command_line_is_well_formed_and_every_help_text_is_there() {
     Cli::command().debug_assert();
     for command in Cli::command().get_subcommands() {
         assert!(command.get_about().is_some(), "{}", command.get_name());
+        // A variant's text hides all of its arguments' text: what is longer stands with the variant.
+        let is_long = command.get_long_about().is_some();
+        let long = [
+            "start", "workers", "stop", "ledger", "replay", "report", "compare",
+        ];
+        assert_eq!(
+            is_long,
+            long.contains(&command.get_name()),
+            "{}",
+            command.get_name()
+        );
         for argument in command.get_arguments() {
             assert!(
                 argument.get_help().is_some(),

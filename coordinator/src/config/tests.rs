@@ -35,17 +35,13 @@ fn the_defaults_are_the_published_recipe() {
 
 #[test]
 fn the_stronger_layer_wins_and_every_value_keeps_its_origin() {
-    // Given the same key on every layer, one layer less for each key
+    // Given the same key on several layers
     let file = file(
         "train.epochs = 1\ntrain.gamma = 0.5\nmodel.hidden = 7\nrun.workers = 1\n[data]\nflip = false\n",
     );
     let sources = Sources {
         file: Some(file.path().join("config.toml")),
-        set: vec![
-            "train.epochs=3".into(),
-            "run.workers=3".into(),
-            "data.mean=[0.5, 0.5, 0.5]".into(),
-        ],
+        set: vec!["train.epochs=3".into(), "data.mean=[0.5, 0.5, 0.5]".into()],
         flags: vec![("run.workers", "--workers", "4".into())],
         ..Sources::default()
     }

@@ -310,7 +310,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no value for key \"address\" within 5s: a peer has not come this far"
+            "no value for key \"address\" within 5 s: a peer has not come this far"
         );
         assert!(
             !live()

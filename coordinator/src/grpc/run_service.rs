@@ -103,13 +103,23 @@ impl RunService for Run {
             (by, "") => cut(by),
             (by, reason) => format!("{}: {}", cut(by), cut(reason)),
         };
-        let phase = self.0.status.borrow().phase();
+        let (phase, has_stepped) = {
+            let status = self.0.status.borrow();
+            (status.phase(), status.step > 0)
+        };
         self.0.tell(Message::Event(Event::StopAsked { by })).await?;
         let reason = match phase {
             Phase::Training | Phase::Evaluating => {
                 "the run stops at the next step boundary with a checkpoint and can be resumed"
             }
             Phase::Stopping => "the run was stopping already and now ends at once",
+            Phase::Forming | Phase::Regrouping if has_stepped => {
+                "the run stops once its workers are in a generation again, with a checkpoint, and can be resumed; another \
+                 request ends it at once"
+            }
+            Phase::Waiting if has_stepped => {
+                "the run ends and can be resumed from its last checkpoint"
+            }
             _ => "the run ends before its first step",
         };
         Ok(Response::new(StopResponse {
