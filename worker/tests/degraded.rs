@@ -170,9 +170,12 @@ fn frugal(command: &mut Command) -> &mut Command {
     command.env("MALLOC_ARENA_MAX", "1")
 }
 
+/// More addresses than any run here takes, in KiB. Where they are limited a worker takes none in advance for large pages.
+const PLENTY: u64 = 64 << 20;
+
 /// The most address space that one of two workers of such a run has used, in KiB.
 fn peak(place: &Place, name: &str, settings: &[&str]) -> u64 {
-    let mut command = place.command(name, 2, settings);
+    let mut command = place.command_with(&starved(place, PLENTY), name, 2, settings);
     let mut run = Watched::start(frugal(&mut command), place.path(name));
     run.wait_for_step(2);
     let status = std::fs::read_to_string(format!("/proc/{}/status", run.newest_pid("worker-1")));
