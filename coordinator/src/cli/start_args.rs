@@ -18,8 +18,8 @@ use super::ConfigArgs;
   coordinator start --workers 2 --data /data/coco --seeds 4 --at-once 4 --run-dir runs/exp      # on eight GPUs
 
 Ctrl-C, SIGTERM or `coordinator stop` stops at the next step boundary, with a checkpoint and exit
-code 0. A second one ends at once, without a new checkpoint and with exit code 75; --resume then goes
-on from the last checkpoint there is.")]
+code 0. A second one ends at once, without a new checkpoint and with exit code 75; --resume then
+goes on from the last checkpoint there is.")]
 pub struct StartArgs {
     /// Where values come from.
     #[command(flatten)]
