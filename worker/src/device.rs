@@ -64,16 +64,14 @@ impl Budget {
     /// # Errors
     /// [`WorkerError::Config`] if `HGAT_PROCESSORS` is no number.
     pub(crate) fn look(device: Device) -> Result<Self, WorkerError> {
-        let variable = |name: &str| std::env::var(name).ok();
         Ok(Self {
-            processors: threads::processors(variable)
-                .map_err(|error| WorkerError::Config(error.to_string()))?,
+            processors: allowed()?,
             consumer: if device == Device::Cpu {
                 Consumer::Processors
             } else {
                 Consumer::Device
             },
-            omp_threads: threads::asked(variable),
+            omp_threads: threads::asked(environment),
         })
     }
 
@@ -102,10 +100,16 @@ impl Budget {
 /// # Errors
 /// [`WorkerError::Config`] if `HGAT_PROCESSORS` is no number.
 pub(crate) fn processors() -> Result<NonZeroUsize, WorkerError> {
-    let processors = threads::processors(|name| std::env::var(name).ok())
-        .map_err(|error| WorkerError::Config(error.to_string()))?;
-    let processors = usize::try_from(processors).unwrap_or(1);
+    let processors = usize::try_from(allowed()?).unwrap_or(1);
     Ok(NonZeroUsize::new(processors).unwrap_or(NonZeroUsize::MIN))
+}
+
+fn allowed() -> Result<u32, WorkerError> {
+    threads::processors(environment).map_err(|error| WorkerError::Config(error.to_string()))
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// This machine's name.

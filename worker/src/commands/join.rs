@@ -167,12 +167,11 @@ fn take_part(
         // Repeating to the bit is promised on the CPU alone; here convolutions take the fastest way that is found.
         nccl_rs::allow_tf32(true);
         tch::Cuda::cudnn_set_benchmark(true);
-    }
-
-    if device == Device::Cpu {
+    } else {
         // The model shall lie there already.
         nccl_rs::keep_memory();
     }
+
     // Set up while others are still joining.
     let description = Description::of(model_spec, data_spec);
     let config = description.config(model_spec.last_bias)?;
