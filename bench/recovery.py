@@ -67,6 +67,8 @@ def run(quick):
             "kill to next committed step": row("next_step"),
             "kill to a standing generation of the survivors": row("standing"),
             "kill to the replacement training": row("replaced"),
+            # So that a long one can be understood when the run is gone.
+            "the slowest of these, ms since its kill": {"value": ours["slowest"], "unit": ""},
             "an undisturbed step of three workers": {"median": ours["step"], "unit": "s"},
             "a step of two workers": {"median": ours["step_of_two"], "unit": "s"},
             "steps void": {"value": ours["void"], "unit": f"of {ours['steps']}"},
@@ -112,8 +114,11 @@ def our_kills(count):
         events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     began = events[0]["began_unix_ms"] / 1000
     steps = step_times(events)
+    kills = [follow(events, began, victim, at) for victim, at in killed]
+    slowest = max(range(count), key=lambda kill: kills[kill]["next_step"])
     return {
-        "kills": [follow(events, began, victim, at) for victim, at in killed],
+        "kills": kills,
+        "slowest": timeline(events, began, killed[slowest][1], kills[slowest]["next_step"]),
         "step": round(statistics.median(steps[WORKERS]), 4),
         "step_of_two": round(statistics.median(steps[WORKERS - 1]), 4),
         "void": sum(void["steps"]["last"] - void["steps"]["first"] + 1 for void in ledger["void"]),
@@ -162,6 +167,17 @@ def follow(events, began, victim, killed_at):
         "replaced": seconds(back[0]),
         "leader": victim == min(ranks),
     }
+
+
+def timeline(events, began, killed_at, next_step):
+    """What the coordinator heard from the commit before a kill to the one after it."""
+    lines = []
+    for event in (event for event in events if event.get("event", "heartbeat") != "heartbeat"):
+        at = began + event["at_ms"] / 1000 - killed_at
+        if -0.3 <= at <= next_step + 0.005:
+            step = event["report"]["step"] if event["event"] == "progress" else ""
+            lines.append(f"{1000 * at:.0f} {event.get('worker', '')} {event['event']} {step}".rstrip())
+    return lines
 
 
 def step_times(events):
