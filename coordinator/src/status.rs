@@ -67,7 +67,7 @@ pub(crate) fn view<'a>(
             .roster()
             .iter()
             .take(WORKERS_LIMIT)
-            .map(|known| worker_view(state.roster(), known, introduced(known.0), now))
+            .map(|known| worker_view(state, known, introduced(known.0), now))
             .collect(),
         workers_joined: state.roster().joined(),
         workers_unlisted: state.roster().len().saturating_sub(WORKERS_LIMIT) as u32,
@@ -111,7 +111,7 @@ fn phase(phase: &Phase) -> v1::Phase {
 }
 
 fn worker_view(
-    roster: &Roster,
+    state: &State,
     (worker, member): (&WorkerId, &Member),
     introduced: Option<&Introduced>,
     now: Millis,
@@ -126,7 +126,7 @@ fn worker_view(
         device: text(|join| &join.device),
         threads: join.map_or(0, |join| join.threads),
         rank: member.rank,
-        activity: activity(roster, member, heartbeat),
+        activity: activity(state.roster(), member, heartbeat),
         step: member.next_step,
         collective: heartbeat.map(collective).unwrap_or_default(),
         heartbeat_age_millis: match member.session {
@@ -135,6 +135,7 @@ fn worker_view(
         },
         resident_bytes: heartbeat.map_or(0, |heartbeat| heartbeat.resident_bytes),
         forward_nanos_per_sample: member.pace.unwrap_or(0),
+        heartbeat_remaining_millis: state.heartbeat_due(worker).map(|at| at.since(now).0),
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) enum WorkerError {
     /// The coordinator ended the session, or is gone.
     #[error(transparent)]
     Ended(#[from] Ended),
+    /// The coordinator ended before it had recorded this process, which the next one would not know of.
+    #[error(
+        "the coordinator that started this process ended before it had recorded it: nothing was begun; \
+         `coordinator start --resume` starts another one"
+    )]
+    NotNoted,
     /// The generation is over; this worker goes on in the next one.
     #[error("generation over: {0}")]
     Regroup(String),
@@ -101,7 +107,9 @@ impl WorkerError {
         match self {
             Self::Ended(ended) => ended.exit_code,
             Self::Link(LinkError::Address { .. }) | Self::Config(_) => exit::USAGE,
-            Self::Link(_) | Self::Collective { .. } | Self::Regroup(_) => exit::RETRY,
+            Self::NotNoted | Self::Link(_) | Self::Collective { .. } | Self::Regroup(_) => {
+                exit::RETRY
+            }
             Self::Data(_)
             | Self::Weights(_)
             | Self::NotFinite { .. }
@@ -119,7 +127,7 @@ impl WorkerError {
     /// What the coordinator is told; nothing where it is the coordinator that spoke, or that cannot hear.
     pub(crate) fn class(&self) -> Option<Class> {
         match self {
-            Self::Ended(_) | Self::Link(_) | Self::Regroup(_) => None,
+            Self::NotNoted | Self::Ended(_) | Self::Link(_) | Self::Regroup(_) => None,
             _ if self.is_of_memory() => Some(Class::Memory),
             Self::Collective { .. } => Some(Class::Collective),
             Self::Data(_)

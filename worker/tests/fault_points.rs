@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use support::disturbed::{again, all_holds, start};
-use support::{Place, Watched, reaches, signal};
+use support::{Place, Watched, processes_with, reaches, signal};
 
 /// Points that a worker comes by at the latest with the next epoch.
 const ON_ITS_WAY: &[(&str, &str)] = &[
@@ -41,7 +41,12 @@ const COORDINATORS: &[&str] = &[
     "checkpoint-answered",
 ];
 /// The same, of which some worker's death makes sure that they are come by.
-const COORDINATORS_IN_RECOVERY: &[&str] = &["regroup-told", "generation-durable", "announcing"];
+const COORDINATORS_IN_RECOVERY: &[&str] = &[
+    "regroup-told",
+    "generation-durable",
+    "announcing",
+    "started",
+];
 
 const SETTINGS: &[&str] = &[
     "train.epochs=10000",
@@ -179,6 +184,18 @@ fn the_coordinator_may_be_killed_at_every_point() {
         let killed = faulty.run.take().unwrap().end();
         assert_eq!(killed.code, None, "{point}: {killed:#?}");
         faulty.run = Some(again(&faulty.place, "run"));
+        faulty.whole_again();
+        let folder = faulty.place.path("run").display().to_string();
+        let mut processes = processes_with(&folder);
+        processes.retain(|line| line.contains(" join "));
+        assert_eq!(processes.len(), 3, "{point}: {processes:#?}");
+        for (number, pid) in faulty.workers().into_iter().enumerate() {
+            let recorded = faulty.run().newest_pid_on_disk(&format!("worker-{number}"));
+            assert_eq!(
+                pid, recorded,
+                "{point}: the process that takes part is the one on record"
+            );
+        }
     }
     faulty.end();
 }

@@ -251,10 +251,14 @@ pub(super) fn worker(worker: &WorkerStatus) -> String {
         0 => String::new(),
         nanos => format!(" · {:.1} ms forward an image", nanos as f64 / 1e6),
     };
+    let due = match worker.heartbeat_remaining_millis {
+        Some(millis) => format!(", lost if not again in {:.1} s", millis as f64 / 1e3),
+        None => String::new(),
+    };
     row(
         &worker.worker_id,
         &format!(
-            "{rank} · {} · step {}{collective}{pace} · {} on {}, pid {}, {}, {} · heard of {:.1} s ago",
+            "{rank} · {} · step {}{collective}{pace} · {} on {}, pid {}, {}, {} · heard of {:.1} s ago{due}",
             worker.activity,
             figures::grouped(worker.step),
             worker.device,
@@ -280,6 +284,7 @@ pub(super) fn worker_json(worker: &WorkerStatus) -> Value {
         "step": worker.step,
         "collective": worker.collective,
         "heartbeat_age_millis": worker.heartbeat_age_millis,
+        "heartbeat_remaining_millis": worker.heartbeat_remaining_millis,
         "resident_bytes": worker.resident_bytes,
         "forward_nanos_per_sample": worker.forward_nanos_per_sample,
     })

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -23,10 +23,13 @@ use tokio::task::JoinSet;
 
 use self::processes::Processes;
 use crate::driver::{Mail, Message};
+use crate::reach;
 
 mod adopted;
 mod processes;
 
+/// What a process is told when it is recorded; any byte would do.
+const NOTED: u8 = b'.';
 /// How much of a log's end is shown when its worker failed.
 const TAIL_BYTES: u64 = 8 * 1024;
 const TAIL_LINES: usize = 20;
@@ -158,7 +161,11 @@ impl LocalWorkers {
             })?;
         // A child that was just spawned and not waited for has a process id.
         let pid = child.id().unwrap_or(0);
+        reach("started");
         self.processes.note(worker, pid);
+        // It begins only now, so that none lives which a coordinator that comes after this one would not know of. If this
+        // fails, it has ended, which its watchers report.
+        let _ = (&lifeline).write_all(&[NOTED]);
         let (signal, signals) = mpsc::unbounded_channel();
         self.signals.insert(worker.clone(), signal);
         self.watchers.spawn(watch_lifeline(

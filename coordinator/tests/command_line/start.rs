@@ -143,6 +143,8 @@ fn sigterm_stops_a_run_with_a_checkpoint_and_status_answers_meanwhile() {
         (&status["phase"], &status["workers"][0]["worker_id"]),
         (&json!("training"), &json!("worker-0"))
     );
+    let silence = status["workers"][0]["heartbeat_remaining_millis"].as_u64();
+    assert!(silence.is_some_and(|left| left <= 5000), "{status}");
     assert!(
         in_use
             .err

@@ -25,6 +25,17 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
+    /// Waits until whoever started this process has taken note of it, which it says with a byte on standard input. False
+    /// if it ended before: nobody knows of this process then, and another will be started in its place.
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub fn until_noted() -> io::Result<bool> {
+        let mut word = [0];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(io::stdin(), &mut word))?;
+        Ok(read > 0)
+    }
+
     /// Takes standard input; the rest of the process has `/dev/null` there from now on. To be called before descriptors
     /// are opened that others wait for: the thread holds a copy of each for as long as the process lives.
     ///

@@ -67,6 +67,9 @@ pub(crate) struct Join {
 /// # Errors
 /// [`WorkerError`]; the coordinator has been told.
 pub(crate) fn run(arguments: &Join) -> Result<(), WorkerError> {
+    if arguments.lifeline && matches!(Lifeline::until_noted(), Ok(false)) {
+        return Err(WorkerError::NotNoted);
+    }
     // Before anything is opened that peers wait for.
     let lifeline = arguments.lifeline.then(Lifeline::take_standard_input);
     let lifeline = match lifeline.transpose() {

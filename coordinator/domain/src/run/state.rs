@@ -153,7 +153,14 @@ impl State {
         self.deadlines.by_name()
     }
 
-    /// The deadlines that people are told of: whose heartbeat is late shows in its age.
+    /// When a worker counts as lost unless it is heard from; nothing while nobody waits for its heartbeats.
+    #[must_use]
+    pub fn heartbeat_due(&self, worker: &WorkerId) -> Option<Millis> {
+        let deadline = Deadline::Heartbeat(worker.clone());
+        self.deadlines.by_name().get(&deadline).copied()
+    }
+
+    /// All but [`State::heartbeat_due`] of every worker.
     pub fn deadlines_but_heartbeats(&self) -> impl Iterator<Item = (&Deadline, Millis)> {
         self.deadlines.but_heartbeats()
     }
