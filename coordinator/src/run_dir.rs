@@ -1,11 +1,13 @@
 //! The run directory: who may use it, and where in it everything is.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+mod lock;
 
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -161,28 +163,8 @@ impl RunDir {
         let path = path
             .canonicalize()
             .map_err(io("find the run directory", path))?;
-        let name = path.join(".lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&name)
-            .map_err(io("open", &name))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, lock }),
-            Err(TryLockError::WouldBlock) => {
-                let pid = Address::read(&path).ok().map(|address| address.pid);
-                Err(match pid {
-                    Some(pid) if is_stopped(pid) => RunDirError::Stopped { path, pid },
-                    pid => RunDirError::InUse { path, pid },
-                })
-            }
-            Err(TryLockError::Error(source)) => Err(RunDirError::Io {
-                action: "lock",
-                path: name,
-                source,
-            }),
-        }
+        let (path, lock) = lock::take(path)?;
+        Ok(Self { path, lock })
     }
 
     /// Records the checked config.
@@ -289,9 +271,14 @@ impl Address {
 
 /// Whether the system has the process as stopped, as far as it is one of this machine.
 pub(crate) fn is_stopped(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find(|line| line.starts_with("State:"));
-    state.is_some_and(|state| state.contains("T (stopped)"))
+    state_of(pid) == Some('T')
+}
+
+/// The letter that `/proc` has for the state of a process of this machine; nothing where there is none.
+fn state_of(pid: u32) -> Option<char> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state?.trim().chars().next()
 }
 
 /// Whether a run has begun in this directory: there is something to resume.

@@ -259,3 +259,43 @@ fn a_place_that_is_no_folder_is_named() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains(&no_folder.display().to_string()), "{said}");
 }
+
+#[test]
+fn a_data_set_may_be_named_file_by_file_as_in_a_runs_config() {
+    let place = Place::with(12, VAL);
+    let cache = place.path("cache");
+    let data = place.data();
+    let built = Command::new(support::worker())
+        .args(["cache", "build", "--threads", "1", "--train-annotations"])
+        .arg(data.join("annotations/instances_train2017.json"))
+        .arg("--train-images")
+        .arg(data.join("train2017"))
+        .arg("--val-annotations")
+        .arg(data.join("annotations/instances_val2017.json"))
+        .arg("--val-images")
+        .arg(data.join("val2017"))
+        .arg("--cache")
+        .arg(&cache)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let kept = files(&cache).len();
+    assert!(kept >= 12 + VAL, "{kept}");
+
+    // They are the pictures that the same folder's root names
+    let again = build(&place, &cache).output().unwrap();
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(files(&cache).len(), kept);
+
+    // And with nothing named it says what to give
+    let nothing = Command::new(support::worker())
+        .args(["cache", "build", "--cache"])
+        .arg(&cache)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&nothing.stderr);
+    assert!(
+        !nothing.status.success() && told.contains("data.root"),
+        "{told}"
+    );
+}

@@ -17,6 +17,7 @@ use crate::coco::Split;
 use crate::files::{BadImage, OnBadImage};
 use sample::Maker;
 use state::{Piece, State};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -149,7 +150,12 @@ impl Shared {
 
     /// Makes a piece that was claimed, and puts it where it belongs.
     fn make(&self, mut piece: Piece, scratch: &mut sample::Scratch) -> MutexGuard<'_, State> {
-        let outcome = self.maker.make(&mut piece, scratch);
+        // Whoever waits for the piece must hear of it whatever happens: a thread that is gone with it would be waited for.
+        let made = AssertUnwindSafe(|| self.maker.make(&mut piece, scratch));
+        let outcome = catch_unwind(made).unwrap_or_else(|_| {
+            *scratch = sample::Scratch::default();
+            self.maker.cannot(&piece)
+        });
         let mut state = self.lock();
         if state.put_back(piece, outcome) {
             self.finished.notify_all();

@@ -113,6 +113,25 @@ fn pictures_of_the_usual_kinds_have_the_pixels_of_libjpeg_turbo_whole_and_by_reg
     // given: pictures drawn by Pillow, and real ones if there are any
     let dir = tempfile::tempdir().unwrap();
     python.arg("-c").arg(PEER).arg(dir.path());
+    // Pillow writes no 4:4:0, but reads it.
+    for (width, height) in [(1, 1), (3, 2), (8, 8), (17, 33), (33, 17), (101, 75)] {
+        let colours = (0..u32::from(width) * u32::from(height) * 3).map(|at| {
+            let drawn = at.wrapping_mul(2_654_435_761).rotate_right(13) ^ (at / 40 * 59);
+            (drawn % 256) as u8
+        });
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(&mut bytes, 85);
+        encoder.set_sampling_factor(SamplingFactor::F_1_2);
+        let colours: Vec<u8> = colours.collect();
+        encoder
+            .encode(&colours, width, height, ColorType::Rgb)
+            .unwrap();
+        let given = dir.path().join("given");
+        std::fs::create_dir_all(&given).unwrap();
+        let path = given.join(format!("{width}x{height}-440.jpg"));
+        std::fs::write(&path, &bytes).unwrap();
+        python.arg(path);
+    }
     if let Some(root) = given::coco() {
         let photos = std::fs::read_dir(root.join("val2017")).unwrap();
         python.args(photos.take(8).map(|entry| entry.unwrap().path()));

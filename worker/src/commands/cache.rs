@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use data::cache::{Cache, build};
@@ -32,12 +32,24 @@ enum What {
     after_help = "Example:\n  worker cache build --data /data/coco --cache /fast/pixels\n  coordinator start --data /data/coco --set data.cache=/fast/pixels --run-dir runs/a"
 )]
 struct Build {
-    /// Root of a COCO-format data set
+    /// Root of a COCO-format data set; as data.root, where the others do not name everything
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// Which year, where the root holds both
     #[arg(long, value_name = "YEAR")]
     year: Option<u16>,
+    /// As data.train_annotations
+    #[arg(long, value_name = "FILE")]
+    train_annotations: Option<PathBuf>,
+    /// As data.train_images
+    #[arg(long, value_name = "DIR")]
+    train_images: Option<PathBuf>,
+    /// As data.val_annotations
+    #[arg(long, value_name = "FILE")]
+    val_annotations: Option<PathBuf>,
+    /// As data.val_images
+    #[arg(long, value_name = "DIR")]
+    val_images: Option<PathBuf>,
     /// Folder to keep decoded pictures in, as in data.cache
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
@@ -55,21 +67,35 @@ struct Build {
 /// When the data set cannot be read, the folder not written, or pictures are missing from it in the end.
 pub(crate) fn run(command: &CacheCommand, out: &mut impl Write) -> Result<(), WorkerError> {
     let What::Build(arguments) = &command.what;
-    let failed = |what: &'static str, path: &PathBuf, reason: String| WorkerError::Input {
+    let failed = |what: &'static str, path: &Path, reason: String| WorkerError::Input {
         what,
         path: path.display().to_string(),
         reason,
     };
+    let named = [
+        &arguments.data,
+        &arguments.train_annotations,
+        &arguments.val_annotations,
+    ];
+    let named = named.into_iter().flatten().next();
+    let data = named.map_or(Path::new("(none named)"), PathBuf::as_path);
     // The same paths as a run has, which is what pictures are known by.
-    let root = std::path::absolute(&arguments.data)
-        .map_err(|error| failed("data set", &arguments.data, error.to_string()))?;
+    let absolute = |path: &Option<PathBuf>| match path {
+        Some(path) => std::path::absolute(path)
+            .map(Some)
+            .map_err(|error| failed("data set", path, error.to_string())),
+        None => Ok(None),
+    };
     let paths = DataPaths {
-        root: Some(root),
+        root: absolute(&arguments.data)?,
         year: arguments.year,
-        ..DataPaths::default()
+        train_annotations: absolute(&arguments.train_annotations)?,
+        train_images: absolute(&arguments.train_images)?,
+        val_annotations: absolute(&arguments.val_annotations)?,
+        val_images: absolute(&arguments.val_images)?,
     };
     let dataset = Dataset::open(&paths, &Options::default())
-        .map_err(|error| failed("data set", &arguments.data, error.to_string()))?;
+        .map_err(|error| failed("data set", data, error.to_string()))?;
     let cannot = |error: std::io::Error| failed("cache", &arguments.cache, error.to_string());
     let tell = |text: &str| tracing::warn!("{text}");
     let limit = u64::from(arguments.gib) << 30;
@@ -105,7 +131,7 @@ pub(crate) fn run(command: &CacheCommand, out: &mut impl Write) -> Result<(), Wo
         )),
         (_, _) => Err(failed(
             "data set",
-            &arguments.data,
+            data,
             format!("{bad} pictures cannot be read; fetch them again"),
         )),
     }

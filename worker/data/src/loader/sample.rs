@@ -80,12 +80,28 @@ impl Maker {
         let path = split.image_dir.join(&sample.file_name);
         match self.render(&path, id, piece, scratch) {
             Ok(warned) => Outcome::Good { warned },
-            Err(reason) => Outcome::Bad(BadImage {
+            Err(reason) => self.bad(piece, reason),
+        }
+    }
+
+    /// Of a sample at which this program has failed.
+    pub(super) fn cannot(&self, piece: &Piece) -> Outcome {
+        let reason =
+            "this program failed at it (its log says where): please report it with the picture";
+        self.bad(piece, reason.to_owned())
+    }
+
+    fn bad(&self, piece: &Piece, reason: String) -> Outcome {
+        let split = self.split(piece.request.purpose);
+        let id = piece.sample();
+        match split.samples.get(id as usize) {
+            Some(sample) => Outcome::Bad(BadImage {
                 sample: id,
                 image_id: sample.image_id,
-                path,
+                path: split.image_dir.join(&sample.file_name),
                 reason,
             }),
+            None => Outcome::Unknown,
         }
     }
 
