@@ -38,7 +38,7 @@ chaos: setup ## Disturb real runs at random for half an hour and check each (MIN
 
 bench: setup-tests ## Measure beside peers, print the tables, write bench/results/*.json
 	@$(with_torch) cargo build --release --locked -p coordinator -p worker -p probes
-	@$(with_torch) QUICK=$(QUICK) "$$HGAT_PYTHON" bench/run
+	@. .ci/real-data.sh; $(with_torch) QUICK=$(QUICK) "$$HGAT_PYTHON" bench/run
 
 lint: setup ## Check everything that can be checked without running it; changes nothing
 	cargo fmt --all --check

@@ -1,15 +1,18 @@
 """The heads alone, forward and backward on one thread, against the reference's loop over classes in PyTorch."""
 
+import os
+import statistics
 import subprocess
 import sys
 
-from lib import BINARIES, ROOT, Result, command_line, interleaved, missing
+from lib import BINARIES, KEPT_MEMORY, ROOT, Result, command_line, missing
 
 PROBE = BINARIES / "heads"
 PEER = ROOT / "bench" / "peers" / "peer_heads.py"
 REFERENCE = ROOT / "bench" / "reference" / "hgat_fc_reference.py"
 BATCH, FEATURES, SIDE = 4, 2048, 7
 TIMEOUT_SECONDS = 300
+KEPT_ROW = "the same, glibc told to keep freed memory as ours does"
 
 
 def needs():
@@ -20,12 +23,20 @@ def run(quick):
     steps = str(4 if quick else 10)
     peer_command = [sys.executable, str(PEER), str(BATCH), steps]
 
-    def measured(command):
-        return lambda: float(
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS).stdout.split()[1]
+    def measured(command, environment=None):
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=os.environ | (environment or {})
         )
+        return float(done.stdout.split()[1])
 
-    ours, peer = interleaved(measured([PROBE, str(BATCH), steps]), measured(peer_command), 2 if quick else 5)
+    ours, peer, kept = [], [], []
+    # One round that does not count.
+    for repeat in range(3 if quick else 6):
+        row = measured([PROBE, str(BATCH), steps]), measured(peer_command), measured(peer_command, KEPT_MEMORY)
+        if repeat > 0:
+            for values, value in zip((ours, peer, kept), row, strict=True):
+                values.append(value)
+    ratios = [theirs / own for own, theirs in zip(ours, kept, strict=True)]
     return Result(
         name="heads",
         measured=f"the heads of HGAT_FC (COCO's 12 groups of 80 classes, 512 and 256 channels, graph attention) from "
@@ -36,4 +47,17 @@ def run(quick):
         peer=peer,
         peer_name="the reference in PyTorch, a loop over classes",
         peer_command=command_line(peer_command),
+        peer_commands={
+            "the reference in PyTorch, a loop over classes": command_line(peer_command),
+            KEPT_ROW: command_line(peer_command, KEPT_MEMORY),
+        },
+        details={
+            KEPT_ROW: {
+                "value": statistics.median(kept),
+                "unit": "s",
+                "ratio": statistics.median(ratios),
+                "spread": [min(ratios), max(ratios)],
+                "repeats": kept,
+            }
+        },
     )

@@ -84,9 +84,9 @@ class Result:
         return path
 
 
-def draw_scenes(to: Path, train: int, timeout: float, *more: str):
-    """Draws a data set of so many training pictures, the same ones every time; `more` is passed to `worker scenes`."""
-    command = [BINARIES / "worker", "scenes", "--to", to, "--train", str(train), "--val", "16", "--seed", "1", *more]
+def draw_scenes(to: Path, train: int, timeout: float, *more: str, val: int = 16):
+    """Draws a data set of so many pictures, the same ones every time; `more` is passed to `worker scenes`."""
+    command = [BINARIES / "worker", "scenes", "--to", to, "--train", str(train), "--val", str(val), "--seed", "1", *more]
     subprocess.run(command, check=True, capture_output=True, timeout=timeout)
 
 

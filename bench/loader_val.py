@@ -8,4 +8,4 @@ def needs():
 
 
 def run(quick):
-    return loader.measure("val", ["pil_val", "tensor_val", "opencv_val"], quick, name="loader_val")
+    return loader.measure("val", ["pil_val", "tensor_val", "tensor_uint8_val", "opencv_val"], quick, name="loader_val")

@@ -3,7 +3,8 @@ the same order of samples, without augmentation. Writes docs/loss-curve.json and
 what the first of them holds.
 
 In float64 the two must agree to 1e-6 for the first steps. In float32 training is chaotic: PyTorch is run in two memory
-formats, and ours is drawn beside both. Not part of `bench/run`: it takes minutes and a data set.
+formats, and ours is drawn beside both; and in bf16 beside PyTorch's autocast. Not part of `bench/run`: it takes minutes
+and a data set.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def plot(record, path):
     from matplotlib.ticker import MaxNLocator
 
     curves = record["curves"]
-    with panels(path, 3.1, 3.7) as (above, below):
+    with panels(path, 3.1, 3.7, 3.4) as (above, below, mixed):
         above.plot(curves["ours, float64"], color=BLUE, lw=4, alpha=0.55, label="ours")
         above.plot(curves["PyTorch DDP, float64"], color=VERMILION, ls="--", lw=1.5, label="PyTorch DDP")
         above.set_title(f"float64: at most {record['float64_largest_difference']:.0e} apart")
@@ -77,7 +78,15 @@ def plot(record, path):
             below.plot(curves[name], color=color, ls=dash, marker=marker, ms=4, lw=1.3, label=label)
         below.set_title("float32: three roundings of one curve")
         legend_below(below)
-        for axes in (above, below):
+        for name, color, dash, marker in [
+            ("ours, bf16", BLUE, "-", "o"),
+            ("PyTorch DDP, bf16 autocast, channels last", VERMILION, "--", "s"),
+        ]:
+            label = name.replace(", bf16", "", 1)
+            mixed.plot(curves[name], color=color, ls=dash, marker=marker, ms=4, lw=1.3, label=label)
+        mixed.set_title("bf16: two roundings, coarser")
+        legend_below(mixed)
+        for axes in (above, below, mixed):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_xlabel("step")
             axes.set_ylabel("training loss")
@@ -118,6 +127,9 @@ def main():
         curves["ours, float32"], summary = ours(arguments.data, folder, weights, steps, arguments.epochs, "float32")
         curves["PyTorch DDP, float32, contiguous"] = peer(common, steps)
         curves["PyTorch DDP, float32, channels last"] = peer(common, steps, ["--channels-last"])
+        curves["ours, bf16"], _ = ours(arguments.data, folder, weights, steps, arguments.epochs, "bf16")
+        bf16 = ["--channels-last", "--bf16"]
+        curves["PyTorch DDP, bf16 autocast, channels last"] = peer(common, steps, bf16)
     worst = max(abs(a - b) for a, b in zip(curves["ours, float64"], curves["PyTorch DDP, float64"], strict=True))
     print(f"float64: the first {FLOAT64_STEPS} losses differ by at most {worst:.1e}")
     record = {

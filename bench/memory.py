@@ -1,4 +1,4 @@
-"""Memory of a worker process at rest: model and optimizer state there, no step done, against the Python peer."""
+"""Memory of a worker process at rest: model and optimizer there, no step done, against the Python peer."""
 
 import json
 import subprocess

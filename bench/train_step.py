@@ -25,7 +25,7 @@ EXTRA_STEPS = 3
 EXTRAS = (
     ("glibc told to keep freed memory", (), KEPT_MEMORY, True),
     ("fused SGD", ("--fused",), {}, False),
-    ("fused SGD and glibc told to keep freed memory", ("--fused",), KEPT_MEMORY, False),
+    ("fused SGD, bucket views, static graph, kept memory", ("--fused", "--views"), KEPT_MEMORY, False),
 )
 
 
@@ -97,10 +97,10 @@ def row_of(values):
     return {"median": round(statistics.median(values), 4), "unit": "s", "repeats": values}
 
 
-def our_step(data, run_dir, ranks, steps, settings, prefix=()):
+def our_step(data, run_dir, ranks, steps, settings, prefix=(), device="cpu"):
     """Median seconds from commit to commit, as the coordinator recorded them."""
     command = [
-        *prefix, COORDINATOR, "start", "--workers", str(ranks), "--device", "cpu", "--data", data, "--run-dir", run_dir, "--quiet",
+        *prefix, COORDINATOR, "start", "--workers", str(ranks), "--device", device, "--data", data, "--run-dir", run_dir, "--quiet",
         "--stop-after", str(WARMUP + steps),
     ]  # fmt: skip
     common = (

@@ -63,6 +63,7 @@ def parse():
     parser.add_argument("--make-weights", action="store_true", help="write first weights to --weights and end")
     parser.add_argument("--double", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; the loss is computed in float32")
     return parser.parse_args()
 
 
@@ -98,7 +99,9 @@ def main():
         x = ((pixels[ids].to(kind) - MEAN.to(kind)) * SCALE.to(kind)).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=layout)
         optimizer.zero_grad(set_to_none=True)
-        loss = criterion(ddp(x), labels[ids]).sum() * world / len(of_step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+            logits = ddp(x)
+        loss = criterion(logits.to(kind), labels[ids]).sum() * world / len(of_step)
         loss.backward()
         optimizer.step()
         whole = loss.detach().clone()

@@ -36,6 +36,7 @@ def parse():
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--fused", action="store_true", help="SGD in its fused form on the CPU too; on CUDA it always is")
+    parser.add_argument("--views", action="store_true", help="gradients are views of DDP's buckets, and the graph is static")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return parser.parse_args()
@@ -62,7 +63,12 @@ def main():
     model = reference.HGAT_FC(
         arguments.backbone, graph=arguments.graph, gc=arguments.group_channels, cc=arguments.class_channels
     ).to(device=device, memory_format=layout)
-    ddp = nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if cuda else None)
+    ddp = nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[device.index] if cuda else None,
+        gradient_as_bucket_view=arguments.views,
+        static_graph=arguments.views,
+    )
     forward = torch.compile(ddp) if arguments.compile else ddp
     optimizer = torch.optim.SGD(
         [{"params": model.features.parameters(), "lr": 0.01}, {"params": model.heads.parameters(), "lr": 0.1}],

@@ -5,10 +5,12 @@ prints `NAME images_per_cpu_second` for each pipeline that can run here, and `NA
 --serve once for each name that comes on stdin, so that others can be measured in between:
   pil           torchvision on PIL pictures, training transform
   tensor        torchvision.transforms.v2 on uint8 tensors, training transform, antialiased
+  tensor_uint8  the same without what comes after the pixels: no conversion to float32, no normalisation
   opencv        OpenCV to uint8, training transform; it has no antialiased bilinear filter, so this is less work than ours
   dali          NVIDIA DALI on CPU to uint8, fused decoding of the crop and antialiased resizing
   pil_val       torchvision on PIL pictures, validation transform
   tensor_val    torchvision.transforms.v2 on uint8 tensors, validation transform
+  tensor_uint8_val  the same to uint8
   opencv_val    OpenCV to uint8, validation transform
 Memory that one pipeline has freed makes the next one faster (glibc raises its threshold for mmap), so what is compared
 runs in a process of its own. CPU time is that of the whole process, so that threads that a library starts by itself are counted.
@@ -24,7 +26,9 @@ import time
 from pathlib import Path
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-NAMES = ("pil", "tensor", "opencv", "dali", "pil_val", "tensor_val", "opencv_val")
+NAMES = (
+    "pil", "tensor", "tensor_uint8", "opencv", "dali", "pil_val", "tensor_val", "tensor_uint8_val", "opencv_val",
+)  # fmt: skip
 SCALE, RATIO = (0.4, 1.0), (3 / 4, 4 / 3)
 
 
@@ -41,15 +45,22 @@ def torchvision_pipelines(size):
         transform = transforms.Compose([first, *rest, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
         return lambda file: transform(Image.open(file).convert("RGB"))
 
-    def tensor(*first):
-        transform = v2.Compose([*first, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    def uint8(*steps):
+        transform = v2.Compose(steps)
         return lambda file: transform(decode_jpeg(read_file(file), mode=ImageReadMode.RGB))
 
+    def tensor(*first):
+        return uint8(*first, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD))
+
+    train = v2.RandomResizedCrop(size, scale=SCALE, antialias=True), v2.RandomHorizontalFlip()
+    val = v2.Resize((size, size), antialias=True)
     return {
         "pil": pil(transforms.RandomResizedCrop(size, scale=SCALE), transforms.RandomHorizontalFlip()),
-        "tensor": tensor(v2.RandomResizedCrop(size, scale=SCALE, antialias=True), v2.RandomHorizontalFlip()),
+        "tensor": tensor(*train),
+        "tensor_uint8": uint8(*train),
         "pil_val": pil(transforms.Resize((size, size))),
-        "tensor_val": tensor(v2.Resize((size, size), antialias=True)),
+        "tensor_val": tensor(val),
+        "tensor_uint8_val": uint8(val),
     }
 
 
