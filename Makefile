@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests env build demo test chaos bench lint tidy fmt clean
+.PHONY: help setup setup-tests env build demo test chaos bench benches lint tidy fmt clean
 
 # Recipes that compile start with this: it exports LIBTORCH and friends, see `make env`.
 with_torch := exports=$$(setup/env) && eval "$$exports" &&
@@ -38,7 +38,10 @@ chaos: setup ## Disturb real runs at random for half an hour and check each (MIN
 
 bench: setup-tests ## Measure beside peers, print the tables, write bench/results/*.json
 	@$(with_torch) cargo build --release --locked -p coordinator -p worker -p probes
-	@. .ci/real-data.sh; $(with_torch) QUICK=$(QUICK) "$$HGAT_PYTHON" bench/run
+	@.ci/run benches
+
+benches:
+	@$(with_torch) QUICK=$(QUICK) "$$HGAT_PYTHON" bench/run
 
 lint: setup ## Check everything that can be checked without running it; changes nothing
 	cargo fmt --all --check
