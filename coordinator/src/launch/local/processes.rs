@@ -2,6 +2,9 @@
 //! which of them live. A process id alone would not do, since numbers are used again: the time of its start tells.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use domain::membership::WorkerId;
@@ -18,7 +21,7 @@ pub(super) struct Process {
 impl Process {
     /// The process of this number, if there is one.
     fn of(pid: u32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name before may hold anything, spaces and brackets included.
         let fields = &stat[stat.rfind(')')? + 1..];
         let mut fields = fields.split_whitespace();
@@ -46,7 +49,7 @@ impl Processes {
     /// What an earlier coordinator has noted in this run directory; nothing if there is none.
     pub(super) fn read(run_dir: &Path) -> Self {
         let path = run_dir.join("workers.json");
-        let text = std::fs::read(&path).unwrap_or_default();
+        let text = fs::read(&path).unwrap_or_default();
         let known = serde_json::from_slice(&text).unwrap_or_default();
         Self {
             path,
@@ -82,11 +85,9 @@ impl Processes {
 
     fn write(&mut self) {
         let text = serde_json::to_vec(&self.known).unwrap_or_default();
-        let next = self.path.with_extension("json.new");
-        let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &self.path));
+        let written = replace(&self.path, &text).or_else(|_| overwrite(&self.path, &text));
         self.behind = written.is_err();
         if let Err(problem) = written {
-            let _ = std::fs::remove_file(&next);
             tracing::warn!(path = %self.path.display(), %problem, "worker processes are not recorded");
         }
     }
@@ -100,6 +101,41 @@ impl Processes {
     pub(super) fn noted(&self, worker: &WorkerId) -> Option<Process> {
         self.known.get(worker.as_str()).copied()
     }
+}
+
+/// Room in the file, in steps of so many bytes, of which this many are free for numbers that grow and workers that come.
+const ROOM: usize = 4096;
+const SPARE: usize = 512;
+
+/// Puts a new file in the place of the old one. It ends in spaces, so that there is room to write over it.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("json.new");
+    let written = fs::write(
+        &next,
+        padded(text, (text.len() + SPARE).next_multiple_of(ROOM)),
+    )
+    .and_then(|()| fs::rename(&next, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&next);
+    }
+    written
+}
+
+/// Writes over the file where it lies, which takes no room on a full disk: a coordinator that comes after this one must
+/// know of every process that lives. In one call, so that being killed does not cut it short.
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let room = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if text.len() > room {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    file.write_all_at(&padded(text, room), 0)
+}
+
+fn padded(text: &[u8], length: usize) -> Vec<u8> {
+    let mut padded = text.to_vec();
+    padded.resize(length, b' ');
+    padded
 }
 
 #[cfg(test)]
@@ -146,5 +182,25 @@ mod tests {
         let left = Processes::read(dir.path());
         assert_eq!(left.noted(&gone), None);
         assert!(left.noted(&here).is_some());
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_new_file_the_old_one_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (WorkerId::local(0), WorkerId::local(1));
+        let mut processes = Processes::read(dir.path());
+        processes.note(&first, std::process::id());
+
+        // Given that no new file can be made
+        fs::create_dir(dir.path().join("workers.json.new")).unwrap();
+
+        processes.note(&second, std::process::id());
+        processes.known.remove(first.as_str());
+        processes.note(&second, std::process::id());
+
+        assert!(!processes.behind);
+        let found = Processes::read(dir.path());
+        assert!(found.noted(&first).is_none() && found.noted(&second).is_some());
+        assert_eq!(fs::metadata(&found.path).unwrap().len() as usize, ROOM);
     }
 }
