@@ -62,6 +62,10 @@ def check(left, recipe, finished=True, reference=None, network=None):
         if ledger.returncode != 0:
             problems.append(f"ledger: {(ledger.stderr or ledger.stdout).strip()[:400]}")
         record = json.loads(ask(recipe, "ledger", "--json", "--run-dir", left.run_dir).stdout)
+        told = record["check"]
+        # What holds for want of reports would say nothing.
+        if told["ranks_confirmed"] < told["ranks_unreported"]:
+            problems.append(f"most ranks' digests are missing: {told['ranks_confirmed']} confirmed, {told['ranks_unreported']} not")
         problems += check_witness(left, record, recipe, finished)
     except (ValueError, OSError) as problem:
         problems.append(f"the ledger cannot be read: {problem}")

@@ -277,6 +277,9 @@ fn leave(link: &Link, generation: u64, step: u64, reason: Reason) {
     }));
 }
 
+/// How long libraries may take to end with the process before it ends without them.
+const AT_EXIT: Duration = Duration::from_secs(2);
+
 /// Frees a training thread that sits in a collective of a generation that is over, or when the session ends: nothing
 /// waits for a rank that is gone, and no process outlives its run.
 #[derive(Debug)]
@@ -293,8 +296,11 @@ impl Watch {
             if watched.load(Ordering::Acquire) {
                 return;
             }
-            let _ = group.abort();
-            drop(group);
+            // In a thread of its own: an abort that hangs, as NCCL's has, must not keep this one from what comes next.
+            let aborting = std::thread::Builder::new().spawn(move || group.abort());
+            if let Err(problem) = aborting {
+                tracing::warn!("the group cannot be left: no thread for it ({problem})");
+            }
             let patience = link.pulse().leave_within();
             std::thread::sleep(patience);
             if !watched.load(Ordering::Acquire) {
@@ -303,7 +309,11 @@ impl Watch {
                      ending the process"
                 );
                 let code = link.inbox.ended().map_or(75, |ended| ended.exit_code);
-                std::process::exit(i32::from(code));
+                // What libraries do at an end may hang as well.
+                let ending = std::thread::Builder::new();
+                let _ = ending.spawn(move || std::process::exit(i32::from(code)));
+                std::thread::sleep(AT_EXIT);
+                std::process::abort();
             }
         });
         Self(left)

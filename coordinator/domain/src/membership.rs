@@ -89,6 +89,8 @@ pub struct Member {
     pub collective_since: Millis,
     /// The machine that it said it is on.
     pub host: String,
+    /// The device that it said it computes on.
+    pub device: String,
     /// That it is leaving, why, and after how many committed steps.
     pub leaving: Option<(LeaveReason, u64)>,
     /// What its loss is to count as, and why, where that was decided before its process ended.

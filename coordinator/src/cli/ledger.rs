@@ -242,7 +242,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use domain::ledger::Ledger;
-    use domain::run_plan::RunShape;
+    use domain::run_plan::{RunPlan, RunShape};
     use domain::shares::Shares;
 
     use super::*;
@@ -287,6 +287,25 @@ mod tests {
                 "holds: every sample of every complete epoch (2 of them) was trained on exactly once",
             ]
         );
+    }
+
+    #[test]
+    fn a_rank_that_reports_other_samples_than_the_plan_has_contradicts_it() {
+        // Given two steps, of which the first was reported as planned and the second with another digest
+        let mut record = record(2);
+        let planned = |step: u64| {
+            let plan = RunPlan::new(record.shape.clone(), 1).unwrap();
+            let epoch = plan.epoch_plan(0);
+            proto::samples_digest(epoch.samples_of_step(step).iter().copied())
+        };
+        let (first, second) = (planned(0), planned(1));
+        record.digests = [((0, 0), (1, first)), ((1, 0), (1, second ^ 1))].into();
+
+        let check = record.check().unwrap();
+
+        assert_eq!((check.ranks_confirmed, check.ranks_contradicting), (1, 1));
+        assert_eq!(check.first_contradicting[0].step, 1);
+        assert!(!check.holds());
     }
 
     #[test]

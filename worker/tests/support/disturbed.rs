@@ -44,6 +44,12 @@ pub(crate) fn all_holds(place: &Place, run: &Run) {
     assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
     let ledger = ledger(&run.dir);
     assert_eq!(ledger["holds"], true, "{ledger:#}");
+    // What holds for want of reports would say nothing.
+    let check = |what: &str| ledger["check"][what].as_u64().unwrap();
+    assert!(
+        check("ranks_confirmed") > check("ranks_unreported"),
+        "{ledger:#}"
+    );
     let name = run.dir.file_name().unwrap().to_string_lossy().into_owned();
     let (trained, applied) = witnessed(&place.path(&format!("{name}-witness")), &ledger);
     let steps_done = ledger["steps_done"].as_u64().unwrap();

@@ -8,6 +8,11 @@ use crate::membership::{Crowd, Group, Session, WorkerId};
 impl State {
     /// Those who have not left the generation in time are in the way of those who have.
     pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
+        if self.deadlines.awaits_checkpoint() {
+            // At a boundary rank 0 waits for its answer before it leaves. What hangs in that has a deadline of its own.
+            self.set(Deadline::Regroup, now.after(self.config.timeouts.fault));
+            return Vec::new();
+        }
         let inside = self.roster.which(|member| member.is_inside());
         let timeout = self.time_to_leave();
         let cause = match &self.phase {
@@ -52,8 +57,10 @@ impl State {
             return Vec::new();
         };
         if first_start {
-            // Joining has its own deadline.
+            // Joining has its own deadline; from the first generation on it is this one that counts.
             member.silent = true;
+            drop(member);
+            self.set(Deadline::Heartbeat(worker.clone()), now.after(timeout));
             return Vec::new();
         }
         let works = member.is_member() && steps_done > member.steps_when_heard + 1;

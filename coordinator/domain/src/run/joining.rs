@@ -69,7 +69,7 @@ impl State {
     pub(super) fn on_joined(
         &mut self,
         worker: &WorkerId,
-        host: &str,
+        (host, device): (&str, &str),
         generation: u64,
         now: Millis,
     ) -> Vec<Effect> {
@@ -82,6 +82,8 @@ impl State {
         if comes_back {
             return self.on_return(worker, host, now);
         }
+        let known = self.roster.get(worker);
+        let given_up = known.is_some_and(|member| member.verdict.is_some());
         let mut effects = Vec::new();
         let admitted = if self.is_ending() {
             Err(JoinRefusal::Ending)
@@ -108,6 +110,13 @@ impl State {
             }];
         }
         self.begin_listening(worker, host, now);
+        if let Some(mut member) = self.roster.get_mut(worker) {
+            device.clone_into(&mut member.device);
+        }
+        if !given_up {
+            // Its connection broke, and its end was waited for: it has found its way back.
+            self.deadlines.remove(&Deadline::Exit(worker.clone()));
+        }
         effects.push(Effect::Welcome {
             worker: worker.clone(),
         });

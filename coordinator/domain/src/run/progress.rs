@@ -237,9 +237,10 @@ impl State {
             let offences = member.offences;
             if offences > OFFENCES {
                 member.quarantined = true;
+                let device = format!("{} of {}", member.device, member.host);
                 drop(member);
                 let text = format!(
-                    "{text}, {offences} times now: {worker} is shut out, look at its device"
+                    "{text}, {offences} times now: {worker} is shut out, look at its device, {device}"
                 );
                 effects.extend(self.give_up_on(&worker, LossClass::Crash, text, now));
             } else {

@@ -166,7 +166,8 @@ impl State {
             return self.fail(code as u8, reason, Some(worker.clone()), log.to_vec(), now);
         }
         let looks_like = match end {
-            ProcessEnd::Signal(15) => LossClass::Preemption,
+            // Told to end before there was anything to leave, or for the second time.
+            ProcessEnd::Signal(15) | ProcessEnd::Code(0 | 143) => LossClass::Preemption,
             _ => LossClass::Crash,
         };
         let (class, cause) = self.verdict(worker, looks_like, &text);
@@ -238,7 +239,13 @@ impl State {
         effects.extend(self.lose(worker, text.clone(), now));
         if elsewhere {
             effects.extend(self.replace(worker, class, text, now));
-            self.roster.forget(worker);
+            let shut_out = self
+                .roster
+                .get(worker)
+                .is_some_and(|member| member.quarantined);
+            if !shut_out {
+                self.roster.forget(worker);
+            }
         }
         effects.extend(self.form_if_possible(now));
         effects

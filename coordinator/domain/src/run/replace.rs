@@ -18,7 +18,24 @@ impl State {
         if lost.is_some_and(|member| self.roster.is_surplus(member)) {
             return Vec::new();
         }
-        let effects = self.charge(class, text, now);
+        let shut_out = lost.is_some_and(|member| member.quarantined);
+        let mut effects = self.charge(class, text.clone(), now);
+        if shut_out {
+            // A process started again would be on the same device. From elsewhere another worker may come.
+            let left = self.config.workers as usize
+                - self
+                    .roster
+                    .which(|member| member.quarantined)
+                    .len()
+                    .min(self.config.workers as usize);
+            if self.config.local && left < self.fewest() {
+                let failure = format!(
+                    "{text}; {left} workers are left, which are too few: resume without that device"
+                );
+                effects.extend(self.give_up(failure, now));
+            }
+            return effects;
+        }
         if effects.contains(&Effect::Loss { class })
             && let Some(mut member) = self.roster.get_mut(worker)
             && member.process != Process::Elsewhere
@@ -117,6 +134,7 @@ impl State {
                 continue;
             }
             self.roster.expect(&worker);
+            self.deadlines.remove(&Deadline::Respawn(worker.clone()));
             let arrival = now.after(self.config.timeouts.join);
             self.set(Deadline::Arrival(worker.clone()), arrival);
             effects.push(Effect::Launch { worker, index });

@@ -29,9 +29,10 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
         Event::Joined {
             worker,
             host,
+            device,
             generation,
             ..
-        } => state.on_joined(worker, host, *generation, now),
+        } => state.on_joined(worker, (host, device), *generation, now),
         Event::Ready { worker, generation } => state.on_ready(worker, *generation, now),
         Event::Progress {
             worker,

@@ -172,6 +172,32 @@ fn who_waits_for_a_slow_disk_does_not_hang() {
 }
 
 #[test]
+fn who_waits_for_a_slow_disk_at_a_boundary_does_not_hang() {
+    let mut sim = Sim::training_as(elastic(3));
+    sim.all_do(3, 0);
+    // Rank 0 waits for the answer to its checkpoint before it leaves; the others stand by.
+    sim.happen(Event::CheckpointBegan { step: 1 });
+    sim.stream_lost(2);
+    sim.exited(2, ProcessEnd::Signal(9));
+    sim.standby(1, 1);
+    for _ in 0..5 {
+        sim.happen(Event::CheckpointBegan { step: 1 });
+        a_minute(&mut sim, [true, true, false], |_, _| {});
+    }
+    let hanging = |sim: &Sim| {
+        sim.warnings()
+            .iter()
+            .any(|text| text.contains("did not leave"))
+    };
+    assert!(!hanging(&sim), "{:?}", sim.warnings());
+    // Once nothing more of it comes, it is in the way like anyone.
+    for _ in 0..3 {
+        a_minute(&mut sim, [true, true, false], |_, _| {});
+    }
+    assert!(hanging(&sim), "{:?}", sim.warnings());
+}
+
+#[test]
 fn the_machine_of_whoever_is_refused_is_not_taken_for_that_of_its_namesake() {
     let mut sim = Sim::training_as(elastic(3));
     let host = |sim: &Sim| {

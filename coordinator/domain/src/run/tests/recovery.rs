@@ -294,8 +294,22 @@ fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_e
         "replicas differ after 1 step: the state hash of worker-0 is not that of worker-1 and worker-2: \
          it takes the state from them"
     );
-    assert!(sim.warnings()[2].ends_with("3 times now: worker-0 is shut out, look at its device"));
-    sim.exited(0, ProcessEnd::Signal(9));
+    assert!(
+        sim.warnings()[2]
+            .ends_with("3 times now: worker-0 is shut out, look at its device, cpu of here")
+    );
+
+    // It is not started again, and the others go on without it
+    assert_eq!(launched(&sim.exited(0, ProcessEnd::Signal(9))), [""; 0]);
+    sim.standby(1, 3);
+    let next = begun(&sim.standby(2, 3)).unwrap();
+    assert_eq!((next.1, next.2), (3, Source::Peers(vec![0, 1])));
+    sim.ready(1);
+    sim.ready(2);
+    for step in 3..6 {
+        assert_eq!(launched(&sim.progress(1, step)), [""; 0]);
+        assert_eq!(launched(&sim.progress(2, step)), [""; 0]);
+    }
     assert_eq!(sim.decided(), None);
 }
 
