@@ -293,7 +293,7 @@ mod tests {
     fn a_rank_that_reports_other_samples_than_the_plan_has_contradicts_it() {
         // Given two steps, of which the first was reported as planned and the second with another digest
         let mut record = record(2);
-        let planned = |step: u64| {
+        let planned = |step: u32| {
             let plan = RunPlan::new(record.shape.clone(), 1).unwrap();
             let epoch = plan.epoch_plan(0);
             proto::samples_digest(epoch.samples_of_step(step).iter().copied())
