@@ -294,7 +294,7 @@ mod tests {
         // Given two steps, of which the first was reported as planned and the second with another digest
         let mut record = record(2);
         let planned = |step: u32| {
-            let plan = RunPlan::new(record.shape.clone(), 1).unwrap();
+            let plan = RunPlan::new(record.shape, 1).unwrap();
             let epoch = plan.epoch_plan(0);
             proto::samples_digest(epoch.samples_of_step(step).iter().copied())
         };
