@@ -4,7 +4,7 @@ import statistics
 import tempfile
 
 import loader
-from lib import KEPT_MEMORY, Result
+from lib import KEPT_MEMORY, Result, row_with_ratios
 
 
 def needs():
@@ -30,14 +30,8 @@ def run(quick):
                 kept.append(rates[1])
 
     def row(values, peers):
-        ratios = sorted(v / p for v, p in zip(values, peers, strict=True))
-        return {
-            "value": statistics.median(values),
-            "unit": "images per CPU second",
-            "ratio": statistics.median(ratios),
-            "spread": [ratios[0], ratios[-1]],
-            "repeats": values,
-        }
+        ratios = [v / p for v, p in zip(values, peers, strict=True)]
+        return row_with_ratios(values, ratios, "images per CPU second")
 
     def alone(values):
         return {"value": statistics.median(values), "unit": "images per CPU second", "repeats": values}

@@ -1,11 +1,10 @@
 """The heads alone, forward and backward on one thread, against the reference's loop over classes in PyTorch."""
 
 import os
-import statistics
 import subprocess
 import sys
 
-from lib import BINARIES, KEPT_MEMORY, ROOT, Result, command_line, missing
+from lib import BINARIES, KEPT_MEMORY, ROOT, Result, command_line, interleaved, missing, row_with_ratios
 
 PROBE = BINARIES / "heads"
 PEER = ROOT / "bench" / "peers" / "peer_heads.py"
@@ -29,13 +28,12 @@ def run(quick):
         )
         return float(done.stdout.split()[1])
 
-    ours, peer, kept = [], [], []
-    # One round that does not count.
-    for repeat in range(3 if quick else 6):
-        row = measured([PROBE, str(BATCH), steps]), measured(peer_command), measured(peer_command, KEPT_MEMORY)
-        if repeat > 0:
-            for values, value in zip((ours, peer, kept), row, strict=True):
-                values.append(value)
+    ours, peer, kept = interleaved(
+        lambda: measured([PROBE, str(BATCH), steps]),
+        lambda: measured(peer_command),
+        lambda: measured(peer_command, KEPT_MEMORY),
+        repeats=2 if quick else 5,
+    )
     ratios = [theirs / own for own, theirs in zip(ours, kept, strict=True)]
     return Result(
         name="heads",
@@ -51,13 +49,5 @@ def run(quick):
             "the reference in PyTorch, a loop over classes": command_line(peer_command),
             KEPT_ROW: command_line(peer_command, KEPT_MEMORY),
         },
-        details={
-            KEPT_ROW: {
-                "value": statistics.median(kept),
-                "unit": "s",
-                "ratio": statistics.median(ratios),
-                "spread": [min(ratios), max(ratios)],
-                "repeats": kept,
-            }
-        },
+        details={KEPT_ROW: row_with_ratios(kept, ratios, "s")},
     )

@@ -109,12 +109,21 @@ def command_line(command, environment=None) -> str:
     return " ".join(words)
 
 
-def interleaved(ours, peer, repeats: int) -> tuple[list[float], list[float]]:
-    """Calls both in turn, after one round that does not count; returns what they returned."""
-    ours()
-    peer()
-    pairs = [(ours(), peer()) for _ in range(repeats)]
-    return [o for o, _ in pairs], [p for _, p in pairs]
+def interleaved(*measures, repeats: int) -> list[list[float]]:
+    """Calls all in turn, after one round that does not count; returns what each returned."""
+    rounds = [[measure() for measure in measures] for _ in range(repeats + 1)]
+    return [list(values) for values in zip(*rounds[1:], strict=True)]
+
+
+def row_with_ratios(values: list[float], ratios: list[float], unit: str) -> dict:
+    """A row of `details` that was measured beside another."""
+    return {
+        "value": statistics.median(values),
+        "unit": unit,
+        "ratio": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+        "repeats": values,
+    }
 
 
 def table(records: list[dict]) -> str:

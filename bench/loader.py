@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib import BINARIES, KEPT_MEMORY, ROOT, Result, command_line, draw_scenes, missing
+from lib import BINARIES, KEPT_MEMORY, ROOT, Result, command_line, draw_scenes, missing, row_with_ratios
 
 PROBE = BINARIES / "loader"
 PEER = ROOT / "bench" / "peers" / "peer_loader.py"
@@ -174,14 +174,8 @@ def measure(kind, peers, quick, name):
             hint = next((hint for peer, hint in INSTALL.items() if row.startswith(peer)), "")
             details[row] = {"value": None, "unit": f"{values[0]} {hint}".strip()}
             continue
-        ratios = sorted(o / v for o, v in zip(ours, values, strict=True))
-        details[row] = {
-            "value": statistics.median(values),
-            "unit": "images per CPU second",
-            "ratio": statistics.median(ratios),
-            "spread": [ratios[0], ratios[-1]],
-            "repeats": values,
-        }
+        ratios = [o / v for o, v in zip(ours, values, strict=True)]
+        details[row] = row_with_ratios(values, ratios, "images per CPU second")
     for stage in stages[0]:
         values = [each[stage] for each in stages]
         details[f"ours, {stage}"] = {"value": statistics.median(values), "unit": "microseconds an image", "repeats": values}

@@ -51,7 +51,7 @@ def run(quick):
         scores.tofile(files[0])
         labels.astype("u1").tofile(files[1])
         command = [PROBE, *files, str(SAMPLES), str(CLASSES)]
-        ours_seconds, peer_seconds = interleaved(ours, peer, 3 if quick else 7)
+        ours_seconds, peer_seconds = interleaved(ours, peer, repeats=3 if quick else 7)
         processor = str(min(os.sched_getaffinity(0)))
         alone = [answer(["taskset", "-c", processor, *command])["all_seconds"] for _ in range(3)]
         # Many equal scores, as a model in bfloat16 gives: one of the definitions goes by the order of samples then.

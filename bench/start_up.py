@@ -58,7 +58,7 @@ def run(quick):
                 process.stdout.read()
             return seconds
 
-        ours_seconds, peer_seconds = interleaved(ours, peer, 2 if quick else 5)
+        ours_seconds, peer_seconds = interleaved(ours, peer, repeats=2 if quick else 5)
 
     return Result(
         name="start_up",

@@ -151,19 +151,11 @@ impl RunDir {
     }
 
     fn lock(path: &Path) -> Result<Self, RunDirError> {
-        let io = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| RunDirError::Io {
-                action,
-                path,
-                source,
-            }
-        };
-        fs::create_dir_all(path).map_err(io("make the run directory", path))?;
+        fs::create_dir_all(path).map_err(refused("make the run directory", path))?;
         let path = path
             .canonicalize()
-            .map_err(io("find the run directory", path))?;
-        let (path, lock) = lock::take(path)?;
+            .map_err(refused("find the run directory", path))?;
+        let lock = lock::take(&path)?;
         Ok(Self { path, lock })
     }
 
@@ -302,11 +294,17 @@ fn replace(path: &Path, text: &str) -> Result<(), RunDirError> {
 
 /// Writes a file in one step: whoever reads it sees the old content or the new one.
 pub(crate) fn replace_bytes(path: &Path, content: &[u8]) -> Result<(), RunDirError> {
-    write_whole(path, content).map_err(|source| RunDirError::Io {
-        action: "write",
-        path: path.to_owned(),
+    write_whole(path, content).map_err(refused("write", path))
+}
+
+/// What became of an attempt, as the operating system says it.
+fn refused(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError + use<> {
+    let path = path.to_owned();
+    move |source| RunDirError::Io {
+        action,
+        path,
         source,
-    })
+    }
 }
 
 /// Whether a file of this name is one that [`write_whole`], or another that makes files as it does, has not finished.

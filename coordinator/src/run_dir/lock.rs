@@ -1,11 +1,11 @@
 //! Who may use a run directory: one coordinator at a time, by a lock on a file in it.
 
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Address, RunDirError, state_of};
+use super::{Address, RunDirError, refused, state_of};
 
 /// How long a lock may outlive its coordinator. A child that it was starting when it was killed shares the lock until its
 /// exec, some milliseconds later.
@@ -17,34 +17,32 @@ const AGAIN: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// [`RunDirError::InUse`], [`RunDirError::Stopped`], or what the operating system refuses.
-pub(super) fn take(path: PathBuf) -> Result<(PathBuf, File), RunDirError> {
+pub(super) fn take(path: &Path) -> Result<File, RunDirError> {
     let name = path.join(".lock");
-    let io = |action| {
-        let path = name.clone();
-        move |source| RunDirError::Io {
-            action,
-            path,
-            source,
-        }
-    };
     let lock = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&name)
-        .map_err(io("open"))?;
+        .map_err(refused("open", &name))?;
     let give_up = Instant::now() + OUTLIVED;
     loop {
         match lock.try_lock() {
-            Ok(()) => return Ok((path, lock)),
-            Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::Error(source)) => return Err(refused("lock", &name)(source)),
             Err(TryLockError::WouldBlock) => {}
         }
-        let pid = Address::read(&path).ok().map(|address| address.pid);
+        let pid = Address::read(path).ok().map(|address| address.pid);
         match pid.map(|pid| (pid, state_of(pid))) {
             Some((_, None | Some('Z' | 'X'))) if Instant::now() < give_up => sleep(AGAIN),
-            Some((pid, Some('T'))) => return Err(RunDirError::Stopped { path, pid }),
-            _ => return Err(RunDirError::InUse { path, pid }),
+            Some((pid, Some('T'))) => {
+                let path = path.to_owned();
+                return Err(RunDirError::Stopped { path, pid });
+            }
+            _ => {
+                let path = path.to_owned();
+                return Err(RunDirError::InUse { path, pid });
+            }
         }
     }
 }
@@ -59,8 +57,8 @@ mod tests {
     fn a_lock_that_outlives_its_coordinator_is_waited_for_and_one_of_a_living_coordinator_is_not() {
         // Given a lock in the hands of a child alone
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_owned();
-        let (_, lock) = take(path.clone()).unwrap();
+        let path = folder.path();
+        let lock = take(path).unwrap();
         let mut child = Command::new("sleep")
             .arg("0.3")
             .stdin(lock)
@@ -75,7 +73,7 @@ mod tests {
         // When its coordinator lives, it is in use, which is said at once
         says(std::process::id());
         let began = Instant::now();
-        let refused = take(path.clone());
+        let refused = take(path);
         assert!(
             matches!(refused, Err(RunDirError::InUse { .. })),
             "{refused:?}"
@@ -86,7 +84,7 @@ mod tests {
         let mut dead = Command::new("true").spawn().unwrap();
         dead.wait().unwrap();
         says(dead.id());
-        take(path.clone()).unwrap();
+        take(path).unwrap();
         assert!(child.try_wait().unwrap().is_some() || child.wait().is_ok());
     }
 }

@@ -61,25 +61,22 @@ impl ConvNorm {
     }
 
     fn convolve(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
-        let sizes = match mode {
-            Mode::Train(MicroBatches { sizes, .. }) => Some(sizes),
-            _ => None,
-        };
-        if let Some(sizes) = sizes.filter(|sizes| sizes.windows(2).any(|two| two[0] != two[1])) {
+        match mode {
             // As in an epoch's last step. Which way is the quicker one depends on the size: none decides it for another.
-            let parts = x.f_split_with_sizes(sizes, 0)?;
-            let alone = parts.iter().zip(sizes);
-            let parts = alone.map(|(part, &size)| self.convolve_alike(part, Some(&[size])));
-            return Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 0)?);
+            Mode::Train(MicroBatches { sizes, .. })
+                if sizes.iter().any(|size| *size != sizes[0]) =>
+            {
+                mode.one_by_one(x, 0, |x, mode| self.convolve_alike(x, mode))
+            }
+            mode => self.convolve_alike(x, mode),
         }
-        self.convolve_alike(x, sizes)
     }
 
-    /// Of micro-batches that are all of one size; none in evaluation.
-    fn convolve_alike(&self, x: &Tensor, sizes: Option<&[i64]>) -> Result<Tensor> {
+    /// Of micro-batches that are all of one size.
+    fn convolve_alike(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         let padding = self.side / 2;
         // In evaluation a picture's scores shall not depend, not even in rounding, on how many others there are beside it.
-        if let Some(sizes) = sizes
+        if let Mode::Train(MicroBatches { sizes, .. }) = mode
             && let Some(y) = (self.quicker)(x, &self.weight, self.stride, padding, sizes)?
         {
             return Ok(y);

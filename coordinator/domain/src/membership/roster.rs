@@ -215,8 +215,11 @@ impl Roster {
         }
     }
 
-    /// Forgets a worker that was started elsewhere and is gone.
+    /// Forgets a worker that was started elsewhere and is gone; of one that is shut out that is kept.
     pub(crate) fn forget(&mut self, worker: &WorkerId) {
+        if self.get(worker).is_some_and(|member| member.quarantined) {
+            return;
+        }
         if let Some(member) = self.members.remove(worker) {
             let standing = Standing::of(&member);
             self.groups.update(worker, standing, Standing::default());

@@ -69,7 +69,7 @@ impl State {
     pub(super) fn on_joined(
         &mut self,
         worker: &WorkerId,
-        (host, device): (&str, &str),
+        place: (&str, &str),
         generation: u64,
         now: Millis,
     ) -> Vec<Effect> {
@@ -80,7 +80,7 @@ impl State {
                 && matches!(self.phase, Phase::Regrouping { .. })
         });
         if comes_back {
-            return self.on_return(worker, host, now);
+            return self.on_return(worker, place, now);
         }
         let known = self.roster.get(worker);
         let given_up = known.is_some_and(|member| member.verdict.is_some());
@@ -109,10 +109,7 @@ impl State {
                 exit_code,
             }];
         }
-        self.begin_listening(worker, host, now);
-        if let Some(mut member) = self.roster.get_mut(worker) {
-            device.clone_into(&mut member.device);
-        }
+        self.begin_listening(worker, place, now);
         if !given_up {
             // Its connection broke, and its end was waited for: it has found its way back.
             self.deadlines.remove(&Deadline::Exit(worker.clone()));
@@ -123,10 +120,11 @@ impl State {
         effects
     }
 
-    /// A worker was let in, from this machine; from now on it is to be heard.
-    fn begin_listening(&mut self, worker: &WorkerId, host: &str, now: Millis) {
+    /// A worker was let in, from this machine with this device; from now on it is to be heard.
+    fn begin_listening(&mut self, worker: &WorkerId, (host, device): (&str, &str), now: Millis) {
         if let Some(mut member) = self.roster.get_mut(worker) {
             host.clone_into(&mut member.host);
+            device.clone_into(&mut member.device);
         }
         self.set(
             Deadline::Heartbeat(worker.clone()),
@@ -136,9 +134,9 @@ impl State {
 
     /// A member has found the coordinator that was started again. It was training all along; now it is asked to where
     /// everybody can be told the same plan.
-    fn on_return(&mut self, worker: &WorkerId, host: &str, now: Millis) -> Vec<Effect> {
+    fn on_return(&mut self, worker: &WorkerId, place: (&str, &str), now: Millis) -> Vec<Effect> {
         self.roster.reopen(worker, now);
-        self.begin_listening(worker, host, now);
+        self.begin_listening(worker, place, now);
         vec![
             Effect::Welcome {
                 worker: worker.clone(),

@@ -239,13 +239,7 @@ impl State {
         effects.extend(self.lose(worker, text.clone(), now));
         if elsewhere {
             effects.extend(self.replace(worker, class, text, now));
-            let shut_out = self
-                .roster
-                .get(worker)
-                .is_some_and(|member| member.quarantined);
-            if !shut_out {
-                self.roster.forget(worker);
-            }
+            self.roster.forget(worker);
         }
         effects.extend(self.form_if_possible(now));
         effects

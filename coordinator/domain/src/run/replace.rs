@@ -22,12 +22,8 @@ impl State {
         let mut effects = self.charge(class, text.clone(), now);
         if shut_out {
             // A process started again would be on the same device. From elsewhere another worker may come.
-            let left = self.config.workers as usize
-                - self
-                    .roster
-                    .which(|member| member.quarantined)
-                    .len()
-                    .min(self.config.workers as usize);
+            let out = self.roster.which(|member| member.quarantined).len();
+            let left = (self.config.workers as usize).saturating_sub(out);
             if self.config.local && left < self.fewest() {
                 let failure = format!(
                     "{text}; {left} workers are left, which are too few: resume without that device"

@@ -1,4 +1,4 @@
-//! Runs that go on, if less well: without memory, with figures that are no numbers, with a rank that lags.
+//! Runs that go on, if less well: without memory, with figures that are no numbers, with a rank that lags or differs.
 
 use super::*;
 use crate::shares::Shares;
@@ -284,4 +284,64 @@ fn by_speed_a_straggler_is_given_fewer_micro_batches_at_the_next_boundary() {
     }
     at_paces(&mut sim, 10..38, [100, 100, 400]);
     assert_eq!(begun(&sim.effects).len(), 2);
+}
+
+#[test]
+fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_end() {
+    let mut sim = Sim::training_as(elastic(3));
+    let hash = |step: u64, hash: &str| StepReport {
+        state_hash: Some(hash.to_owned()),
+        ..report(step)
+    };
+    for offence in 0..3u64 {
+        sim.progress_of(2, hash(offence, "aa"));
+        sim.progress_of(0, hash(offence, "bb"));
+        sim.progress_of(1, hash(offence, "aa"));
+        if offence == 2 {
+            break;
+        }
+        sim.standby(0, offence + 1);
+        sim.standby(1, offence + 1);
+        let next = super::begun(&sim.standby(2, offence + 1)).unwrap();
+        assert_eq!(next.2, Source::Peers(vec![1, 2]), "worker-0 receives");
+        for n in 0..3 {
+            sim.ready(n);
+        }
+    }
+    assert_eq!(
+        sim.warnings()[0],
+        "replicas differ after 1 step: the state hash of worker-0 is not that of worker-1 and worker-2: \
+         it takes the state from them"
+    );
+    assert!(
+        sim.warnings()[2]
+            .ends_with("3 times now: worker-0 is shut out, look at its device, cpu of here")
+    );
+
+    // It is not started again, and the others go on without it
+    assert_eq!(launched(&sim.exited(0, ProcessEnd::Signal(9))), [""; 0]);
+    sim.standby(1, 3);
+    let next = super::begun(&sim.standby(2, 3)).unwrap();
+    assert_eq!((next.1, next.2), (3, Source::Peers(vec![0, 1])));
+    sim.ready(1);
+    sim.ready(2);
+    for n in [1, 2] {
+        assert_eq!(launched(&sim.progress(n, 3)), [""; 0]);
+    }
+    assert_eq!(sim.decided(), None);
+}
+
+#[test]
+fn two_replicas_that_differ_cannot_tell_who_is_right() {
+    let mut sim = Sim::training(2);
+    for (n, hash) in [(0, "aa"), (1, "bb")] {
+        sim.progress_of(
+            n,
+            StepReport {
+                state_hash: Some(hash.to_owned()),
+                ..report(0)
+            },
+        );
+    }
+    assert_eq!(sim.ending().exit_code, 1);
 }
