@@ -219,6 +219,11 @@ fn peak(place: &Place, name: &str, settings: &[&str]) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// A limit, in KiB, with which tensors may take what lies half-way between two peaks: they leave the last 64 MiB alone.
+fn between(less: u64, most: u64) -> u64 {
+    u64::midpoint(less, most) + (64 << 10)
+}
+
 /// A worker that `worker-1` runs with so many KiB of address space.
 fn starved(place: &Place, kib: u64) -> PathBuf {
     let script = place.path("starved-worker");
@@ -256,7 +261,7 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
     let (most, less) = (peak(&place, "whole", whole), peak(&place, "half", &half));
     println!("KiB of addresses: {most} with micro-batches of 64, {less} with 32");
     assert!(most > less + 50_000, "{most} {less}");
-    let script = starved(&place, most - (most - less) / 2);
+    let script = starved(&place, between(less, most));
 
     let halve = [whole, &["train.on_out_of_memory=halve"]].concat();
     let run = run_starved(&place, "halved", &script, &halve);
@@ -294,12 +299,12 @@ fn without_memory_micro_batches_are_halved_or_the_run_says_what_would_fit() {
 
 #[test]
 fn without_memory_for_several_micro_batches_a_worker_does_them_one_by_one_with_the_same_result() {
-    let place = Place::with(64, 4);
+    let place = Place::with(128, 4);
     let wide: &[&str] = &[
         "data.size=64",
         "data.resize=64",
-        "train.global_batch=64",
-        "train.micro_batch=8",
+        "train.global_batch=128",
+        "train.micro_batch=16",
         "train.epochs=2",
         "train.precision=float64",
         "train.micro_batches_per_pass=4",
@@ -315,7 +320,7 @@ fn without_memory_for_several_micro_batches_a_worker_does_them_one_by_one_with_t
     let less = peak(&place, "narrow", &long(&narrow));
     println!("KiB of addresses: {most} with 4 micro-batches a pass, {less} with 1");
     assert!(most > less + 50_000, "{most} {less}");
-    let script = starved(&place, most - (most - less) / 2);
+    let script = starved(&place, between(less, most));
 
     let run = run_starved(&place, "one-by-one", &script, wide);
     assert_eq!(run.code, Some(0), "{run:#?}\n{}", run.logs());
