@@ -7,6 +7,8 @@ KINDS = {"coordinator kill": 0.15, "SIGSTOP": 0.15, "network": 0.15}
 MOMENTS = {"in evaluation": 0.15, "in a checkpoint": 0.15, "in recovery": 0.15}
 PAIRS = 0.10
 MARGIN = 0.03
+# So many faults say something about shares.
+ENOUGH = 300
 
 
 class Tally:
@@ -40,9 +42,17 @@ class Tally:
             for name, count in counter.most_common():
                 yield f"  {title}  {name:<52} {count:>5} {100 * count / whole:5.1f} %"
         yield f"  what  {'two at once (pairs)':<52} {self.pairs:>5} {100 * self.pairs / whole:5.1f} %"
-        demands = [(name, self.kinds[name], share) for name, share in KINDS.items()]
-        demands += [(name, self.moments[name], share) for name, share in MOMENTS.items()]
-        demands.append(("two at once", self.pairs, PAIRS))
-        for name, count, share in demands:
+        for name, count, share in self.demands():
             met = "met" if count >= share * whole else "NOT met"
             yield f"  required: {name} at least {100 * share:.0f} %: {100 * count / whole:.1f} %, {met}"
+
+    def missed(self):
+        """The shares that are not met, of faults so many that it is not for want of occasions."""
+        if self.faults < ENOUGH:
+            return []
+        return [name for name, count, share in self.demands() if count < share * self.faults]
+
+    def demands(self):
+        demands = [(name, self.kinds[name], share) for name, share in KINDS.items()]
+        demands += [(name, self.moments[name], share) for name, share in MOMENTS.items()]
+        return [*demands, ("two at once", self.pairs, PAIRS)]

@@ -70,11 +70,17 @@ pub(crate) fn share(
 
     reach("levelled");
     let hashes = hashes(group, shared.iter(), step)?;
-    if hashes[group.rank()] != hashes[senders[0]] {
+    let (prevailing, agree) = prevailing(&hashes, &senders);
+    if hashes[group.rank()] != prevailing {
+        if receives && agree < senders.len() {
+            // What came is of several states; whose differs, ends.
+            let reason = "the ranks that hold the state do not agree on it".to_owned();
+            return Err(WorkerError::Regroup(reason));
+        }
         let reason = format!(
-            "the state that rank {} holds is not that of rank {} to the bit: look at their devices",
+            "the state that rank {} holds is not to the bit that of {agree} of {} ranks that had it: look at its device",
             group.rank(),
-            senders[0]
+            senders.len()
         );
         return Err(WorkerError::Transfer { step, reason });
     }
@@ -89,6 +95,19 @@ pub(crate) fn share(
     }
     held.steps = Some(step);
     Ok(())
+}
+
+/// The hash that most of `senders`, which are some, hold, and how many do; of equally many the lowest rank's.
+fn prevailing(hashes: &[u128], senders: &[usize]) -> (u128, usize) {
+    let votes = |hash: u128| senders.iter().filter(|&&rank| hashes[rank] == hash).count();
+    let mut first = (hashes[senders[0]], votes(hashes[senders[0]]));
+    for &rank in senders {
+        let count = votes(hashes[rank]);
+        if count > first.1 {
+            first = (hashes[rank], count);
+        }
+    }
+    first
 }
 
 /// [`digest`] of what each rank holds, by rank.
@@ -143,4 +162,18 @@ pub(crate) fn digest<'a>(
         hasher.update(&bytes);
     }
     Ok(hasher.digest128())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prevailing;
+
+    #[test]
+    fn what_most_holders_have_prevails_and_of_equally_many_the_lowest_rank() {
+        // Rank 2 takes from the others, and has no say.
+        assert_eq!(prevailing(&[9, 5, 9, 5], &[0, 1, 3]), (5, 2));
+        assert_eq!(prevailing(&[5, 5, 7, 9], &[0, 1, 3]), (5, 2));
+        assert_eq!(prevailing(&[9, 5, 5], &[0, 1]), (9, 1));
+        assert_eq!(prevailing(&[9, 5], &[1]), (5, 1));
+    }
 }

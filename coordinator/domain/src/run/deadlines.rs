@@ -21,9 +21,14 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
     match deadline {
         Deadline::Join => state.on_join_expired(now),
         Deadline::Forming => {
-            let late = state
+            let unready = state
                 .roster
                 .which(|member| member.is_member() && !member.ready);
+            // Of these, whoever waits in a collective is kept from being ready by those who do not.
+            let outside = state
+                .roster
+                .which(|member| member.is_member() && !member.ready && !member.waits_for_others());
+            let late = if outside.is_empty() { unready } else { outside };
             let mut effects = Vec::new();
             for worker in late {
                 let text = format!(

@@ -91,13 +91,20 @@ impl Sim {
         Self::training_as(config(workers, true))
     }
 
-    /// The same with this config.
-    pub(super) fn training_as(config: Config) -> Self {
+    /// All have joined, and none is ready.
+    pub(super) fn forming_as(config: Config) -> Self {
         let workers = config.workers;
         let mut sim = Self::new(config);
         for n in 0..workers {
             sim.join(n);
         }
+        sim
+    }
+
+    /// A training run with this config.
+    pub(super) fn training_as(config: Config) -> Self {
+        let workers = config.workers;
+        let mut sim = Self::forming_as(config);
         for n in 0..workers {
             sim.ready(n);
         }

@@ -143,8 +143,9 @@ impl Timeouts {
             stop: at_least(600, times(120)),
             evaluation: at_least(30, times(6)),
             checkpoint: at_least(120, times(24)),
-            release: at_least(2, times(1)),
-            terminate: at_least(2, times(1)),
+            // Together at least 10 s lie between an end and SIGKILL.
+            release: at_least(5, times(1)),
+            terminate: at_least(5, times(1)),
             kill: at_least(2, times(1)),
             collective: at_least(1800, times(360)),
         }

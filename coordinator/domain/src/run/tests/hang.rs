@@ -61,6 +61,33 @@ fn whoever_stands_outside_while_the_others_wait_is_who_hangs() {
     );
 }
 
+#[test]
+fn whoever_is_in_no_collective_keeps_the_others_from_being_ready() {
+    for (inside, lost) in [
+        ([true, false, true], vec!["worker-1"]),
+        // Where all wait for each other nobody stands out.
+        ([true, true, true], vec!["worker-0", "worker-1", "worker-2"]),
+    ] {
+        let mut sim = Sim::forming_as(elastic(3));
+        for _ in 0..121 {
+            for (n, inside) in (0..).zip(inside) {
+                sim.beat(n, "broadcast of the state, step 0", inside);
+            }
+            sim.pass(1000);
+        }
+        let said = sim.warnings();
+        let named = |worker: &&str| {
+            said.iter()
+                .any(|text| text.starts_with(*worker) && text.contains("did not become ready"))
+        };
+        let named: Vec<_> = ["worker-0", "worker-1", "worker-2"]
+            .into_iter()
+            .filter(named)
+            .collect();
+        assert_eq!(named, lost, "{said:?}");
+    }
+}
+
 /// A minute in which heartbeats go on, and after each second of it what `say` says.
 fn a_minute(sim: &mut Sim, in_collective: [bool; 3], mut say: impl FnMut(&mut Sim, u32)) {
     for second in 0..60 {
