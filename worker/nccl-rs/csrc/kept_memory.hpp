@@ -38,8 +38,8 @@ inline void ask_for_large_pages() {
 // Without this glibc takes every block above 32 MB fresh from the system and gives it back at once, and
 // each step touches all of its pages for the first time.
 inline void keep_memory() {
-  if (address_limit() != 0) {
-    SparingAllocator::install();
+  if (const size_t limit = address_limit(); limit != 0) {
+    SparingAllocator::install(limit);
     return;
   }
   ::mallopt(M_MMAP_MAX, 0);

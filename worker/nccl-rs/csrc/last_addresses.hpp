@@ -27,12 +27,12 @@ inline size_t address_limit() {
 // much has been freed since. A tensor that is refused leaves nothing behind.
 class SparingAllocator final : public c10::Allocator {
  public:
-  // For a process whose addresses are limited and that can say how many it has. Its larger tensors lie in mappings of their own
+  // For a process that may have so many bytes of addresses and can say how many it has. Its larger tensors lie in mappings of their own
   // from here on: in a heap that one small block at its end keeps from shrinking, what was freed would be holes.
-  static void install() {
+  static void install(size_t limit) {
     ::mallopt(M_MMAP_THRESHOLD, kMappedFrom);
     ::mallopt(M_TRIM_THRESHOLD, kMappedFrom);
-    static SparingAllocator* const allocator = make();
+    static SparingAllocator* const allocator = make(limit);
     if (allocator != nullptr) {
       c10::SetCPUAllocator(allocator);
     }
@@ -68,17 +68,13 @@ class SparingAllocator final : public c10::Allocator {
 
  private:
   static constexpr size_t kSpared = size_t{64} << 20;
-  // Reading how many addresses there are takes as long as filling some thousand bytes.
+  // Tensors below it go unasked: each question is a read of a file.
   static constexpr size_t kSmall = size_t{1} << 16;
   static constexpr int kMappedFrom = 1 << 20;
 
   SparingAllocator(c10::Allocator& plain, size_t limit, int statm) : plain_(plain), limit_(limit), statm_(statm) {}
 
-  static SparingAllocator* make() {
-    const size_t limit = address_limit();
-    if (limit == 0) {
-      return nullptr;
-    }
+  static SparingAllocator* make(size_t limit) {
     const int statm = ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     return statm < 0 ? nullptr : new SparingAllocator(*c10::GetCPUAllocator(), limit, statm);
   }

@@ -99,15 +99,16 @@ pub(crate) fn share(
 
 /// The hash that most of `senders`, which are some, hold, and how many do; of equally many the lowest rank's.
 fn prevailing(hashes: &[u128], senders: &[usize]) -> (u128, usize) {
-    let votes = |hash: u128| senders.iter().filter(|&&rank| hashes[rank] == hash).count();
-    let mut first = (hashes[senders[0]], votes(hashes[senders[0]]));
-    for &rank in senders {
-        let count = votes(hashes[rank]);
-        if count > first.1 {
-            first = (hashes[rank], count);
-        }
-    }
-    first
+    let counted = |rank: usize| {
+        let agree = senders
+            .iter()
+            .filter(|&&other| hashes[other] == hashes[rank]);
+        (hashes[rank], agree.count())
+    };
+    let others = senders[1..].iter().map(|&rank| counted(rank));
+    others.fold(counted(senders[0]), |most, next| {
+        if next.1 > most.1 { next } else { most }
+    })
 }
 
 /// [`digest`] of what each rank holds, by rank.
