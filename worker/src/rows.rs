@@ -20,9 +20,9 @@ pub(crate) struct RowBatch {
     pub(crate) way: Way,
     /// The rows this rank was asked for.
     pub(crate) asked: Vec<u32>,
-    /// The first row and the samples of the whole batch. Where batch statistics count, that is the same batch whoever was
-    /// asked for which of its rows.
-    pub(crate) first: u32,
+    /// The rows of the whole batch, and their samples. Where batch statistics count, that is the same batch whoever was asked
+    /// for which of its rows.
+    rows: Vec<u32>,
     pub(crate) samples: Vec<u32>,
 }
 
@@ -44,8 +44,8 @@ impl RowBatch {
     /// The row of a sample of this batch, if it was asked for.
     pub(crate) fn row_of(&self, sample: u32) -> Option<u32> {
         let at = self.samples.iter().position(|known| *known == sample)?;
-        let row = self.first + at as u32; // within a part's count
-        self.asked.contains(&row).then_some(row)
+        let row = self.rows.get(at)?;
+        self.asked.contains(row).then_some(*row)
     }
 }
 
@@ -102,7 +102,7 @@ impl Rows {
                 batches.extend(stretch.chunks(size).map(|asked| RowBatch {
                     way,
                     asked: asked.to_vec(),
-                    first: asked[0],
+                    rows: asked.to_vec(),
                     samples: asked.iter().map(|row| sample(*row)).collect(),
                 }));
                 continue;
@@ -126,7 +126,7 @@ impl Rows {
                 batches.push(RowBatch {
                     way,
                     asked: asked.to_vec(),
-                    first: begins,
+                    rows: (begins..ends).collect(),
                     samples: (begins..ends).map(sample).collect(),
                 });
             }
@@ -157,26 +157,35 @@ mod tests {
         }))
     }
 
+    /// Way and sample of a row of `rows(3, 5)`.
+    fn what(row: u32) -> (Way, u32) {
+        match row {
+            0..3 => (Way::Val, row),
+            3..6 => (Way::ValAverage, row - 3),
+            6..11 => (Way::TrainClean, 1000 + row - 6),
+            _ => (Way::TrainCropsBatch, 1000 + row - 11),
+        }
+    }
+
+    /// Whichever rows are left when others have died: all subsets of 16 rows.
     #[test]
-    fn every_row_is_asked_for_once_in_a_batch_of_its_own_way() {
-        let rows = rows(5, 7);
-        let all: Vec<u32> = (0..24).collect();
-        let batches = rows.batches(&all, 3);
-        let asked: Vec<u32> = batches
-            .iter()
-            .flat_map(|batch| batch.asked.clone())
-            .collect();
-        assert_eq!(asked, all);
-        for batch in &batches {
-            for &row in &batch.asked {
-                let (way, sample) = match row {
-                    0..5 => (Way::Val, row),
-                    5..10 => (Way::ValAverage, row - 5),
-                    10..17 => (Way::TrainClean, 1000 + row - 10),
-                    _ => (Way::TrainCropsBatch, 1000 + row - 17),
-                };
-                assert_eq!(batch.way, way);
-                assert_eq!(batch.row_of(sample), Some(row));
+    fn every_row_is_scored_once_in_a_batch_of_its_own_way_whichever_are_asked_for() {
+        let rows = rows(3, 5);
+        for size in 1..5 {
+            for subset in 0_u32..1 << 16 {
+                let asked: Vec<u32> = (0..16).filter(|row| subset >> row & 1 == 1).collect();
+                let mut scored = Vec::new();
+                for batch in rows.batches(&asked, size) {
+                    let known = batch.samples.iter().filter_map(|id| batch.row_of(*id));
+                    let known: Vec<u32> = known.collect();
+                    assert_eq!(known, batch.asked, "of {asked:?} by {size}");
+                    for row in &known {
+                        let (way, sample) = what(*row);
+                        assert_eq!((batch.way, batch.row_of(sample)), (way, Some(*row)));
+                    }
+                    scored.extend(known);
+                }
+                assert_eq!(scored, asked, "by {size}");
             }
         }
     }
@@ -195,10 +204,7 @@ mod tests {
                 let (left, right) = all.split_at(cut);
                 let parts = [rows.batches(left, size), rows.batches(right, size)].concat();
                 for part in parts {
-                    let same = whole
-                        .iter()
-                        .find(|batch| batch.first == part.first)
-                        .unwrap();
+                    let same = whole.iter().find(|batch| batch.rows == part.rows).unwrap();
                     assert_eq!(same.samples, part.samples);
                     assert!(part.asked.iter().all(|row| same.asked.contains(row)));
                 }
