@@ -321,25 +321,21 @@ impl Evaluations {
         self.lock().retain(|step, _| *step <= steps_done);
     }
 
-    /// Takes over what an earlier coordinator held: by (step, sample) the logits, or that the sample was skipped.
-    ///
-    /// The last score that would complete an evaluation is left out: it comes again, and the figures with it.
-    pub fn restore(&self, scores: &BTreeMap<(u64, u32), Option<Vec<f32>>>) {
-        let (mut of_step, mut received) = (0, 0);
+    /// Takes over what an earlier coordinator held: by (step, sample) the logits, or that the sample was skipped. Returns the
+    /// steps whose evaluations are complete with it and lack nothing but their figures: ranks may have trained on long since.
+    pub fn restore(&self, scores: &BTreeMap<(u64, u32), Option<Vec<f32>>>) -> Vec<u64> {
+        let mut complete = Vec::new();
         for (&(step, sample), logits) in scores {
-            if std::mem::replace(&mut of_step, step) != step {
-                received = 0;
-            }
-            if received + 1 == self.labels.samples() {
-                continue;
-            }
             let receipt = match logits {
                 Some(logits) => self.submit(step, &[sample], logits, &[]),
                 None => self.submit(step, &[], &[], &[sample]),
             };
             // What does not fit this data set is scored again.
-            received = receipt.map_or(received, |receipt| receipt.received);
+            if receipt.is_ok_and(|receipt| receipt.completed) {
+                complete.push(step);
+            }
         }
+        complete
     }
 
     /// The samples that lack a score of the state after `step` steps, ascending.

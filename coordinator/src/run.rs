@@ -243,7 +243,7 @@ pub async fn serve(
         plan: RunPlan::new(setup.shape, setup.launch.workers())?,
     };
     let evaluations = Evaluations::of_sheet(sheet, val, train)?;
-    evaluations.restore(&opened.scores);
+    let complete = evaluations.restore(&opened.scores);
     let dataset = Arc::clone(&setup.dataset);
     let scores = Arc::new(ScoresFolder::new(&setup.run_dir, &setup.run_id, dataset));
     let rendezvous = Arc::new(Rendezvous::default());
@@ -262,6 +262,7 @@ pub async fn serve(
         steps_per_epoch,
         setup.fault_timeout.max(Duration::from_secs(5)),
     ));
+    grpc::conclude_kept(&context, state.config().last_generation, complete);
     let launcher = match &setup.launch {
         Launch::External { .. } => None,
         Launch::Local {

@@ -145,6 +145,7 @@ fn activity(roster: &Roster, member: &Member, heartbeat: Option<&Heartbeat>) -> 
         (Process::Ended(end), _) => end.to_string(),
         (_, Session::Never) => "starting".to_owned(),
         (_, Session::Lost) => "gone".to_owned(),
+        _ if member.draining => "draining".to_owned(),
         _ if roster.is_spare(member) => "spare".to_owned(),
         (_, Session::Open) => {
             match heartbeat.map_or(Activity::Setup, |heartbeat| heartbeat.activity()) {

@@ -184,6 +184,19 @@ pub struct Scores {
     pub skipped: Vec<u32>,
 }
 
+impl Scores {
+    /// None, of that state.
+    #[must_use]
+    pub fn none(step: u64) -> Self {
+        Self {
+            step,
+            sample_ids: Vec::new(),
+            logits: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+}
+
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Store {
@@ -318,8 +331,13 @@ impl Store {
     #[must_use]
     pub fn flush_later(&self) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, wait) = oneshot::channel();
-        self.send(Write::Flush(Some(done)));
+        self.flush_to(done);
         wait
+    }
+
+    /// Tells `done` once everything recorded so far is on disk, or could not be written.
+    pub fn flush_to(&self, done: oneshot::Sender<Result<(), StoreError>>) {
+        self.send(Write::Flush(Some(done)));
     }
 
     fn send(&self, write: Write) {

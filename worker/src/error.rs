@@ -177,6 +177,12 @@ impl WorkerError {
         }
     }
 
+    /// Whether libtorch failed, for other reasons than memory. Where the device's context is broken, as a CUDA error leaves it,
+    /// no call of this process will succeed any more.
+    pub(crate) fn is_of_device(&self) -> bool {
+        matches!(self, Self::Torch { .. } | Self::Model(_)) && !self.is_of_memory()
+    }
+
     /// Whether the end of this worker's generation alone may have caused it.
     pub(crate) fn is_of_generation(&self) -> bool {
         matches!(self, Self::Link(_)) || self.is_of_peers()

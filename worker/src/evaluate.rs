@@ -15,7 +15,8 @@ const ROWS_A_CALL: usize = 4096;
 /// And how long one waits at most for others to go with it: what is not sent dies with this process.
 const MOST_UNSENT: Duration = Duration::from_secs(1);
 
-/// Scores the plan's rows and sends the logits; the coordinator computes every figure.
+/// Scores the plan's rows and sends the logits; the coordinator computes every figure. Says whether all were scored: where
+/// this rank was asked to end its generation, the rows that are left are for the next one.
 ///
 /// # Errors
 /// When a picture cannot be read, the coordinator cannot be reached, or a score is no number.
@@ -23,29 +24,36 @@ pub(crate) fn run(
     replica: &mut Replica,
     feed: &mut Feed,
     plan: &v1::EvaluationPlan,
-) -> Result<(), WorkerError> {
+) -> Result<bool, WorkerError> {
     let step = replica.step();
     replica
         .link()
         .now(replica.generation(), step, v1::Activity::Evaluating);
     replica.hold_trunk(plan.epoch)?;
-    let mut scores = Scores::default();
+    let requests = &replica.link().inbox.requests;
+    let (mut scores, mut all) = (Scores::default(), true);
     let batches = feed.evaluation_batches(&plan.sample_ids);
     // The average takes the weights' place once for all of its rows.
     for part in batches.chunk_by(|a, b| a.way == b.way) {
         let score = |scores: &mut Scores, feed: &mut Feed| {
-            part.iter()
-                .try_for_each(|rows| scores.take(replica, rows, feed))
+            for rows in part {
+                if requests.end_the_generation() {
+                    return Ok(false);
+                }
+                scores.take(replica, rows, feed)?;
+            }
+            Ok(true)
         };
         if part.first().is_some_and(|rows| rows.way == Way::ValAverage) {
-            replica.held().by_average(|| score(&mut scores, feed))?;
+            all &= replica.held().by_average(|| score(&mut scores, feed))?;
         } else {
-            score(&mut scores, feed)?;
+            all &= score(&mut scores, feed)?;
         }
     }
     // The next training step has not waited for these.
     let _ = feed.take_waited();
-    scores.send(replica)
+    scores.send(replica)?;
+    Ok(all)
 }
 
 /// Logits `[B, C]` as float32 on the host, which waits for the device.

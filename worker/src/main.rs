@@ -4,6 +4,7 @@
 //! One job: train one replica as the coordinator's plan says. Must not know: config files, which samples a step needs,
 //! who else takes part, where checkpoints lie.
 
+mod again;
 mod commands;
 mod describe;
 mod device;

@@ -11,6 +11,7 @@ use nccl_rs::{GlooOptions, NcclOptions, ProcessGroup};
 use proto::v1::{self, fault::Class, generation::State, leaving::Reason, session_request::Message};
 use tch::Device;
 
+use crate::again::execute_again;
 use crate::error::WorkerError;
 use crate::session::{Link, RemoteStore};
 use crate::snapshot::About;
@@ -277,8 +278,20 @@ fn leave(link: &Link, generation: u64, step: u64, reason: Reason) {
     }));
 }
 
-/// How long libraries may take to end with the process before it ends without them.
-const AT_EXIT: Duration = Duration::from_secs(2);
+/// How long the process may take to end, or to execute itself again, before it is made to.
+const AT_EXIT: Duration = Duration::from_secs(3);
+
+/// The training thread is stuck: the process ends with it where the session has ended, and else begins again.
+fn end_or_begin_again(link: &Link, why: &str) {
+    let ended = link.inbox.ended();
+    if ended.is_none() {
+        let problem = execute_again(link, why);
+        tracing::error!("this process cannot execute itself again: {problem}");
+    }
+    tracing::error!("{why}, ending the process");
+    let code = ended.map_or(75, |ended| ended.exit_code);
+    std::process::exit(i32::from(code));
+}
 
 /// Frees a training thread that sits in a collective of a generation that is over, or when the session ends: nothing
 /// waits for a rank that is gone, and no process outlives its run.
@@ -304,14 +317,12 @@ impl Watch {
             let patience = link.pulse().leave_within();
             std::thread::sleep(patience);
             if !watched.load(Ordering::Acquire) {
-                tracing::error!(
-                    "{reason}; the training thread did not leave generation {generation} within {patience:?}, \
-                     ending the process"
+                let why = format!(
+                    "{reason}; the training thread did not leave generation {generation} within {patience:?}"
                 );
-                let code = link.inbox.ended().map_or(75, |ended| ended.exit_code);
                 // What libraries do at an end may hang as well.
                 let ending = std::thread::Builder::new();
-                let _ = ending.spawn(move || std::process::exit(i32::from(code)));
+                let _ = ending.spawn(move || end_or_begin_again(&link, &why));
                 std::thread::sleep(AT_EXIT);
                 std::process::abort();
             }

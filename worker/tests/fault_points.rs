@@ -4,10 +4,10 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use support::disturbed::{again, all_holds, start};
+use support::disturbed::{again, all_holds, lay, start, until_met};
 use support::{Place, Watched, processes_with, reaches, signal};
 
 /// Points that a worker comes by at the latest with the next epoch.
@@ -60,7 +60,6 @@ const SETTINGS: &[&str] = &[
 struct Faulty {
     place: Place,
     run: Option<Watched>,
-    faults: PathBuf,
 }
 
 impl Faulty {
@@ -70,10 +69,8 @@ impl Faulty {
 
     fn with(settings: &[&str]) -> Self {
         let place = Place::with(36, 10);
-        let faults = place.path("run-faults");
-        std::fs::create_dir_all(&faults).unwrap();
         let run = Some(start(&place, "run", 3, settings));
-        Self { place, run, faults }
+        Self { place, run }
     }
 
     fn run(&mut self) -> &mut Watched {
@@ -100,13 +97,7 @@ impl Faulty {
 
     /// Lays a fault; returns the file by which it is known that someone met it.
     fn lay(&self, who: &str, point: &str, action: &str) -> PathBuf {
-        let name = format!("{who}.{point}");
-        let taken = self.faults.join(format!("{name}.taken"));
-        let _ = std::fs::remove_file(&taken);
-        // Whole when it appears.
-        std::fs::write(self.faults.join("new"), action).unwrap();
-        std::fs::rename(self.faults.join("new"), self.faults.join(name)).unwrap();
-        taken
+        lay(&self.place, "run", who, point, action)
     }
 
     /// Stops the run and checks it.
@@ -118,36 +109,24 @@ impl Faulty {
     }
 }
 
-fn until_there(file: &Path) {
-    let give_up = Instant::now() + Duration::from_secs(120);
-    while !file.exists() {
-        assert!(
-            Instant::now() < give_up,
-            "nobody came by {}",
-            file.display()
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn a_worker_may_be_killed_at_every_point() {
     let mut faulty = Faulty::new();
     for (who, point) in ON_ITS_WAY {
         faulty.whole_again();
-        until_there(&faulty.lay(who, point, "kill"));
+        until_met(&faulty.lay(who, point, "kill"));
     }
     for (who, point) in WITH_ANOTHERS_DEATH {
         faulty.whole_again();
         let met = faulty.lay(who, point, "kill");
         signal("-KILL", faulty.run().newest_pid("worker-2"));
-        until_there(&met);
+        until_met(&met);
     }
     // The one that comes in its place is met as soon as it is let in.
     faulty.whole_again();
     let met = faulty.lay("worker-2", "welcomed", "kill");
     signal("-KILL", faulty.run().newest_pid("worker-2"));
-    until_there(&met);
+    until_met(&met);
     faulty.end();
 }
 
@@ -160,12 +139,12 @@ fn a_worker_may_be_stopped_in_a_step_in_evaluation_in_a_checkpoint_and_in_levell
         ("worker-0", "uploading"),
     ] {
         faulty.whole_again();
-        until_there(&faulty.lay(who, point, "stop"));
+        until_met(&faulty.lay(who, point, "stop"));
     }
     faulty.whole_again();
     let met = faulty.lay("worker-1", "levelling", "stop");
     signal("-KILL", faulty.run().newest_pid("worker-2"));
-    until_there(&met);
+    until_met(&met);
     faulty.end();
 }
 
@@ -180,7 +159,7 @@ fn the_coordinator_may_be_killed_at_every_point() {
         if in_recovery {
             signal("-KILL", faulty.run().newest_pid("worker-1"));
         }
-        until_there(&met);
+        until_met(&met);
         let killed = faulty.run.take().unwrap().end();
         assert_eq!(killed.code, None, "{point}: {killed:#?}");
         faulty.run = Some(again(&faulty.place, "run"));
@@ -207,7 +186,7 @@ fn the_coordinator_may_be_stopped_for_a_while() {
         faulty.whole_again();
         let before = faulty.workers();
         let met = faulty.lay("coordinator", point, "stop");
-        until_there(&met);
+        until_met(&met);
         // Longer than a worker's silence would be allowed to be: it is the coordinator that did not listen.
         std::thread::sleep(Duration::from_millis(4500));
         signal("-CONT", faulty.run().pid());
@@ -244,7 +223,7 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_on_the_way_out() {
         faulty.whole_again();
         let met = faulty.lay(who, point, "stop");
         signal("-TERM", faulty.run().pid());
-        until_there(&met);
+        until_met(&met);
         stopped_whole(faulty, &format!("{who} at {point}"));
     }
 }
@@ -254,7 +233,7 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its
     let mut faulty = Faulty::with(WITHOUT_CHECKPOINTS);
     faulty.whole_again();
     // A step that all have begun, and that does not end, before the stop is known; then the one in which they agree on it.
-    until_there(&faulty.lay("worker-2", "step-begun", "stop"));
+    until_met(&faulty.lay("worker-2", "step-begun", "stop"));
     faulty.run().wait_until(|status| {
         let step = format!("in all-reduce of gradients after {} steps", status["step"]);
         let workers = status["workers"].as_array().unwrap().iter();
@@ -269,10 +248,10 @@ fn a_stop_ends_with_its_checkpoint_though_a_rank_hangs_with_the_last_sums_in_its
         .wait_until(|status| status["phase"] == "stopping");
     let agreed = faulty.lay("worker-2", "step-begun", "stop");
     signal("-CONT", faulty.run().newest_pid("worker-2"));
-    until_there(&agreed);
+    until_met(&agreed);
     let met = faulty.lay("worker-1", "reduced", "stop");
     signal("-CONT", faulty.run().newest_pid("worker-2"));
-    until_there(&met);
+    until_met(&met);
     stopped_whole(faulty, "worker-1 at reduced");
 }
 
@@ -322,5 +301,37 @@ fn survivors_that_are_told_to_end_go_only_when_others_have_what_they_hold() {
         signal("-TERM", pid);
     }
     // Others are started in their place, and go on from there.
+    faulty.end();
+}
+
+#[test]
+fn a_rank_whose_training_thread_is_stuck_executes_itself_again_and_comes_back() {
+    // Given a rank whose training thread hangs while its heartbeats go on, and another that dies
+    let mut faulty = Faulty::with(&["train.epochs=10000", "fault.crashes=2"]);
+    faulty.whole_again();
+    let before = faulty.workers();
+    until_met(&faulty.lay("worker-1", "added-up", "hang"));
+    signal("-KILL", before[2]);
+    let began = Instant::now();
+    let two = |status: &serde_json::Value| {
+        let workers = status["workers"].as_array().unwrap();
+        let ranks = workers.iter().filter(|worker| worker["rank"].is_u64());
+        status["phase"] == "training" && ranks.count() == 1
+    };
+    faulty.run().wait_until(two);
+    let alone = began.elapsed();
+    faulty.whole_again();
+
+    // Then it is here again, in the same process, and the dead one in another
+    println!(
+        "alone after {alone:.1?}, whole again after {:.1?}",
+        began.elapsed()
+    );
+    let after = faulty.workers();
+    assert_eq!(after[..2], before[..2]);
+    assert_ne!(after[2], before[2]);
+    let events = faulty.place.path("run").join("events.jsonl");
+    let events = std::fs::read_to_string(events).unwrap();
+    assert_eq!(events.matches(r#""class":"restart""#).count(), 1);
     faulty.end();
 }

@@ -6,41 +6,23 @@
 mod support;
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
 
+use support::external::{External, address};
 use support::{Place, Watched, signal};
 
-/// Ends with its handle, however the test ends.
-struct Worker(Child);
-
-impl Worker {
-    /// `worker join` as if on a machine of so many processors.
-    fn join(address: &str, name: &str, processors: usize) -> Self {
-        let mut join = Command::new(support::worker());
-        join.args(["join", "--coordinator", address, "--worker-id", name])
-            .env("HGAT_PROCESSORS", processors.to_string())
-            .env_remove("OMP_NUM_THREADS")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Self(join.spawn().unwrap())
-    }
-
-    /// How many of its threads decode, by their names.
-    fn decoding(&self) -> usize {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
-        let names =
-            threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
-        names.filter(|name| name.starts_with("decode-")).count()
-    }
+/// A worker as if on a machine of so many processors.
+fn on_a_machine_of(processors: usize, address: &str) -> External {
+    External::join(address, &format!("of-{processors}"), |join| {
+        join.env("HGAT_PROCESSORS", processors.to_string());
+    })
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// How many threads of a worker decode, by their names.
+fn decoding(worker: &External) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", worker.pid())).unwrap();
+    let names =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("decode-")).count()
 }
 
 #[test]
@@ -51,15 +33,12 @@ fn a_worker_that_someone_else_starts_decodes_on_what_its_own_machine_leaves() {
     let mut command = place.command("run", 2, &settings);
     let mut run = Watched::start(&mut command, place.path("run"));
     run.wait_until(|status| status["workers_joined"] == 0);
-    let text = fs::read_to_string(place.path("run").join("coordinator.json")).unwrap();
-    let written: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let address = written["address"].as_str().unwrap();
+    let address = address(&place.path("run"));
 
     // When they train
-    let workers =
-        [1, 2].map(|processors| Worker::join(address, &format!("of-{processors}"), processors));
+    let workers = [1, 2].map(|processors| on_a_machine_of(processors, &address));
     run.wait_for_step(1);
-    let decoding = workers.each_ref().map(Worker::decoding);
+    let decoding = workers.each_ref().map(decoding);
     let status = run.wait_until(|status| status["workers_joined"] == 2);
     signal("-INT", run.pid());
     let run = run.end();

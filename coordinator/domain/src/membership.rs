@@ -93,6 +93,8 @@ pub struct Member {
     pub device: String,
     /// That it is leaving, why, and after how many committed steps.
     pub leaving: Option<(LeaveReason, u64)>,
+    /// Whether its process was told to end: it leaves at the next boundary.
+    pub draining: bool,
     /// What its loss is to count as, and why, where that was decided before its process ended.
     pub verdict: Option<(LossClass, String)>,
     /// When it may be started again.

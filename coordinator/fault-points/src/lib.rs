@@ -2,7 +2,8 @@
 //! wherever a signal from outside happens to hit.
 //!
 //! With `HGAT_FAULTS=DIR` a process that reaches the point P as WHO looks for the file `DIR/WHO.P`. If it is there, it is
-//! taken away, so that nobody else meets it, and its content is done to the process: `kill` or `stop`. Without the
+//! taken away, so that nobody else meets it, and its content is done to the process: `kill` or `stop`; or, with `hang`, to the
+//! thread alone, which comes no further. Without the
 //! variable reaching a point costs one comparison, which is why they are in the program that ships: what is tested is
 //! that one.
 //!
@@ -25,6 +26,9 @@ pub fn reach(who: &str, point: &str) {
         Some("stop") => {
             let _ = kill_process(getpid(), Signal::STOP);
         }
+        Some("hang") => loop {
+            std::thread::park();
+        },
         _ => {}
     }
 }

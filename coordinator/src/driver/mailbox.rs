@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::checkpoint::Committed;
 use crate::evaluation::Evaluated;
-use crate::store::Scores;
+use crate::store::{Scores, StoreError};
 
 /// Messages that may wait for the driver; senders beyond that wait with them.
 const MAILBOX: usize = 4096;
@@ -74,6 +74,8 @@ pub(crate) enum Message {
         skipped: Vec<(u32, String)>,
         scores: Box<Scores>,
     },
+    /// To be answered once everything that came before this is on disk, or cannot be.
+    Flush(oneshot::Sender<Result<(), StoreError>>),
     /// Someone wants to know where every worker's threads are.
     Stacks(super::StacksAsked),
     /// An evaluation is done, or has no figures. Beside the figures: why its scores could not be kept.

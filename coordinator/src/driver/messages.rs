@@ -89,6 +89,7 @@ impl Driver {
                 reach("scored");
                 self.on_scored(step, scored, samples, began, skipped).await;
             }
+            Message::Flush(done) => self.parts.store.flush_to(done),
             Message::Evaluated { step, outcome } => self.on_evaluated(step, outcome).await,
             Message::Best(path) => self.shown.best_checkpoint = path.display().to_string(),
             Message::Stacks(asked) => self.ask_for_stacks(asked),
@@ -130,6 +131,7 @@ impl Driver {
                     worker: worker.clone(),
                     collective: status::cut(&heartbeat.collective),
                     in_collective: heartbeat.in_collective,
+                    draining: heartbeat.draining,
                 };
                 if let Some(guest) = self.guests.get_mut(&worker) {
                     guest.introduced.heartbeat = Some(heartbeat);
@@ -382,6 +384,7 @@ fn class_of(fault: &Fault) -> FaultClass {
         Class::Memory => FaultClass::Memory,
         Class::MemoryOfPass => FaultClass::MemoryOfPass,
         Class::Config => FaultClass::Config,
+        Class::Restart => FaultClass::Restart,
         Class::Internal | Class::Unspecified => FaultClass::Internal,
     }
 }

@@ -32,6 +32,8 @@ mod session;
 mod store;
 mod worker_service;
 
+pub(crate) use scores::conclude_kept;
+
 use rendezvous::{Live, Rendezvous};
 
 /// What the services share.

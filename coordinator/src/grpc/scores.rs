@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::score_table::Scored;
 use proto::v1::{SubmitScoresRequest, SubmitScoresResponse};
+use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
 use super::Context;
@@ -11,19 +12,29 @@ use crate::driver::Message;
 use crate::evaluation::{Computed, Evaluated, Metrics, Receipt};
 use crate::store::Scores;
 
-/// Takes a stream of scores; answers once all of it is held.
+/// Takes a stream of scores; answers once all of it is on disk, as far as that takes it: whoever has the answer goes on, and
+/// has no more what a coordinator that is killed then would lack.
 pub(super) async fn submit(
     context: &Context,
     mut stream: Streaming<SubmitScoresRequest>,
 ) -> Result<SubmitScoresResponse, Status> {
-    let mut received = 0;
+    let mut received = None;
     while let Some(batch) = stream.message().await? {
         if batch.online {
             take_online(context, &batch)?;
             continue;
         }
-        received = take(context, batch).await?.received;
+        received = Some(take(context, batch).await?.received);
     }
+    if received.is_some() {
+        let (done, kept) = oneshot::channel();
+        context.tell(Message::Flush(done)).await?;
+        // On a full disk the run goes on with what is in memory.
+        if let Ok(Err(problem)) = kept.await {
+            tracing::warn!(%problem, "scores are not on disk");
+        }
+    }
+    let received = received.unwrap_or_default();
     Ok(SubmitScoresResponse {
         received: received.into(),
     })
@@ -94,6 +105,28 @@ async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, 
         conclude(context, generation, step).await;
     }
     Ok(receipt)
+}
+
+/// Computes the figures of evaluations that a coordinator before this one held all scores of.
+pub(crate) fn conclude_kept(context: &Arc<Context>, generation: u64, complete: Vec<u64>) {
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        for step in complete {
+            let samples = context.evaluations.samples();
+            let known = Message::Scored {
+                step,
+                scored: samples,
+                samples,
+                began: false,
+                skipped: Vec::new(),
+                scores: Box::new(Scores::none(step)),
+            };
+            if context.tell(known).await.is_err() {
+                return; // the run is over
+            }
+            conclude(&context, generation, step).await;
+        }
+    });
 }
 
 /// Computes the figures of a complete evaluation, apart from the call that completed it.

@@ -44,11 +44,11 @@ async fn a_fault_that_a_worker_reports_is_the_reason_and_its_class_the_exit_code
 }
 
 #[tokio::test]
-async fn a_replica_that_differs_ends_the_run_naming_it() {
+async fn of_two_replicas_that_differ_none_can_be_told_right_and_the_run_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let served = Served::start(external(dir.path(), 3)).await;
-    let workers = spawn_world(&served.address, 3, |n| Misbehaviour {
-        differ_at: (n == 2).then_some(3),
+    let served = Served::start(external(dir.path(), 2)).await;
+    let workers = spawn_world(&served.address, 2, |n| Misbehaviour {
+        differ_at: (n == 1).then_some(3),
         ..Misbehaviour::default()
     });
 
@@ -56,8 +56,7 @@ async fn a_replica_that_differs_ends_the_run_naming_it() {
     let outcome = served.end().await;
 
     assert_eq!(outcome.exit_code, 1);
-    let said =
-        "replicas differ after 4 steps: the loss of worker-2 is not that of worker-0 and worker-1";
+    let said = "replicas differ after 4 steps: the loss of worker-";
     assert!(outcome.reason.starts_with(said), "{}", outcome.reason);
 }
 

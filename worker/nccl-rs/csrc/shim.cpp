@@ -67,6 +67,10 @@ nrs_failure* nrs_thread_stack(
   });
 }
 
+int nrs_leave_signals_to_others() {
+  return nrs::leave_signals_to_others();
+}
+
 void nrs_keep_memory() {
   nrs::keep_memory();
 }

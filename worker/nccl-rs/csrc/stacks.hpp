@@ -48,6 +48,15 @@ inline int stack_signal() {
   return SIGRTMIN + 7;
 }
 
+// The calling thread runs no handler any more but that of its own stack; other threads of the process do. Returns an
+// error number.
+inline int leave_signals_to_others() {
+  sigset_t others;
+  sigfillset(&others);
+  sigdelset(&others, stack_signal());
+  return pthread_sigmask(SIG_BLOCK, &others, nullptr);
+}
+
 // Async-signal-safe: atomics, gettid, sem_post, and backtrace, whose libgcc was loaded beforehand.
 inline void answer_with_stack(int) {
   const int before = errno;

@@ -71,6 +71,15 @@ pub fn release_unused_memory() {
     let _ = ffi::release_unused_memory();
 }
 
+/// Has everything that this process has open closed, but for standard input and output, when it executes another program in
+/// its place (`exec`).
+///
+/// # Errors
+/// When the system does not know the call (Linux before 5.11).
+pub fn close_on_exec() -> std::io::Result<()> {
+    ffi::close_on_exec()
+}
+
 /// Whether products of float32 on CUDA may be rounded to TF32 (10 bits of mantissa) before they are summed: several times
 /// faster on devices since Ampere. For this process; without CUDA it does nothing.
 pub fn allow_tf32(allow: bool) {

@@ -99,6 +99,7 @@ unsafe extern "C" {
     pub(crate) fn nrs_tensor_is_leaf_with_gradient(tensor: *const CTensor) -> i32;
     pub(crate) fn nrs_tensor_identity(tensor: *const CTensor) -> usize;
 
+    pub(crate) fn nrs_leave_signals_to_others() -> i32;
     pub(crate) fn nrs_thread_stack(
         thread: i64,
         timeout_ms: i64,
@@ -283,7 +284,11 @@ unsafe extern "C" {
 
 /// glibc's, for a thread's own table of descriptors.
 pub(crate) const CLONE_FILES: i32 = 0x400;
+/// For descriptors that end with the program: by number, as glibc knows the call only since 2.34.
+pub(crate) const CLOSE_RANGE: i64 = 436;
+pub(crate) const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 unsafe extern "C" {
     pub(crate) fn unshare(flags: i32) -> i32;
+    pub(crate) fn syscall(number: i64, ...) -> i64;
 }

@@ -13,6 +13,7 @@ use nccl_rs::Lifeline;
 use proto::v1::{self, session_request::Message};
 use tch::Device;
 
+use crate::again::execute_again;
 use crate::describe::Description;
 use crate::device::{self, Budget};
 use crate::error::WorkerError;
@@ -123,6 +124,11 @@ fn join(arguments: &Join) -> Result<(), WorkerError> {
         Err(error) => Err(match link.inbox.ended() {
             Some(ended) if ended.exit_code == 0 => return Ok(()),
             Some(ended) => ended.into(),
+            None if device != Device::Cpu && error.is_of_device() => {
+                let problem = execute_again(&link, &error.to_string());
+                tracing::error!("this process cannot execute itself again: {problem}");
+                error
+            }
             None => report(&link, error),
         }),
     }

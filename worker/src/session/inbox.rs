@@ -32,7 +32,8 @@ pub(crate) enum Break {
     Regroup(String),
 }
 
-/// Requests that take effect at the next step boundary all ranks agree on.
+/// Requests that take effect at the next boundary all ranks agree on: between two steps, or between two batches of an
+/// evaluation.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     stop: AtomicBool,
@@ -61,6 +62,11 @@ impl Requests {
     /// Whether this process was told to end.
     pub(crate) fn drain(&self) -> bool {
         self.drain.load(Ordering::Acquire)
+    }
+
+    /// Whether any of them ends the generation at its next boundary, whatever the other ranks were asked for.
+    pub(crate) fn end_the_generation(&self) -> bool {
+        self.stop() || self.regroup() || self.drain()
     }
 
     /// Whether the stop asked for wants a snapshot.

@@ -120,20 +120,23 @@ impl Link {
         self.way.patience_millis.store(patience, Ordering::Relaxed);
         let every = Duration::from_millis(welcome.heartbeat_interval_millis);
         let (way, pulse) = (Arc::clone(&self.way), Arc::clone(&self.pulse));
+        let inbox = Arc::clone(&self.inbox);
         self.runtime.spawn(async move {
             let mut ticks = tokio::time::interval(every.max(Duration::from_millis(50)));
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                way.outbox.say(Message::Heartbeat(pulse.heartbeat()));
+                let heartbeat = pulse.heartbeat(inbox.requests.drain());
+                way.outbox.say(Message::Heartbeat(heartbeat));
             }
         });
     }
 
-    /// Lets SIGTERM drain this worker: it leaves at the next step boundary, or at once where it holds no state. A
-    /// second one, or one after the coordinator has let it go, ends the process.
+    /// Lets SIGTERM drain this worker: it leaves at the next boundary, or at once where it holds no state. A second one, or
+    /// one after the coordinator has let it go, ends the process.
     pub(crate) fn drain_on_sigterm(&self) {
         let inbox = Arc::clone(&self.inbox);
+        let (way, pulse) = (Arc::clone(&self.way), Arc::clone(&self.pulse));
         self.runtime.spawn(async move {
             use tokio::signal::unix::{SignalKind, signal};
             let Ok(mut signals) = signal(SignalKind::terminate()) else {
@@ -144,6 +147,7 @@ impl Link {
                     std::process::exit(128 + 15);
                 }
                 inbox.drain();
+                way.outbox.say(Message::Heartbeat(pulse.heartbeat(true)));
             }
         });
     }

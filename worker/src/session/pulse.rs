@@ -86,8 +86,8 @@ impl Pulse {
         Collective(self)
     }
 
-    /// All of it.
-    pub(super) fn heartbeat(&self) -> v1::Heartbeat {
+    /// All of it, and whether this process was told to end.
+    pub(super) fn heartbeat(&self, draining: bool) -> v1::Heartbeat {
         let (collective, in_collective) = self
             .collective
             .lock()
@@ -100,6 +100,7 @@ impl Pulse {
             collective,
             in_collective,
             resident_bytes: resident_bytes().unwrap_or_default(),
+            draining,
         }
     }
 }

@@ -114,9 +114,10 @@ pub(crate) fn run(
             }
             Item::Evaluation(plan) => {
                 online.send(replica)?;
-                evaluate::run(replica, feed, &plan)?;
-                // Ranks wait for each other here, so that a stop asked for during evaluation is one for all.
-                if plan.last
+                let all = evaluate::run(replica, feed, &plan)?;
+                // Ranks wait for each other here, so that a stop asked for during evaluation is one for all. Whoever has
+                // left rows to score was asked to end, so that they end here.
+                if (plan.last || !all)
                     && let Some(outcome) = end(replica, replica.agree()?)?
                 {
                     return Ok(outcome);

@@ -1,9 +1,10 @@
 //! Runs that are disturbed, and the one check that they are as good as if they had not been.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::{Place, Run, Watched, coordinator, processes_with, worker};
+use super::{PATIENCE, Place, Run, Watched, coordinator, processes_with, worker};
 
 /// Long enough to be disturbed, short enough to wait for: 36 samples, three steps an epoch.
 const EPOCHS: &[&str] = &["train.epochs=12", "run.snapshot_every_epochs=4"];
@@ -186,4 +187,41 @@ pub(crate) fn again(place: &Place, name: &str) -> Watched {
     command.env("HGAT_WITNESS", place.path(&format!("{name}-witness")));
     command.env("HGAT_FAULTS", place.path(&format!("{name}-faults")));
     Watched::start(&mut command, place.path(name))
+}
+
+/// Lays a fault that `who` meets at a named point of the protocol: `kill` or `stop`. Returns the file by which it is known
+/// that it was met.
+pub(crate) fn lay(place: &Place, run: &str, who: &str, point: &str, action: &str) -> PathBuf {
+    let faults = place.path(&format!("{run}-faults"));
+    std::fs::create_dir_all(&faults).unwrap();
+    let name = format!("{who}.{point}");
+    let taken = faults.join(format!("{name}.taken"));
+    let _ = std::fs::remove_file(&taken);
+    // Whole when it appears.
+    std::fs::write(faults.join("new"), action).unwrap();
+    std::fs::rename(faults.join("new"), faults.join(name)).unwrap();
+    taken
+}
+
+/// Waits until `holds`; `what` it waits for is said when that takes too long.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < give_up, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a fault was met.
+pub(crate) fn until_met(file: &Path) {
+    let what = format!("somebody comes by {}", file.display());
+    until(&what, || file.exists());
+}
+
+/// Waits until a process is stopped.
+pub(crate) fn until_stopped(pid: u32) {
+    until(&format!("process {pid} stops"), || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.contains("State:\tT")
+    });
 }

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod disturbed;
+pub(crate) mod external;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -73,6 +73,9 @@ pub enum Event {
         /// Whether it is still in it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_collective: bool,
+        /// Whether its process was told to end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        draining: bool,
     },
     /// A rank applied a step.
     Progress {
@@ -213,6 +216,8 @@ pub enum FaultClass {
     Config,
     /// A bug.
     Internal,
+    /// It cannot go on as it is, and its process executes itself again.
+    Restart,
 }
 
 /// Why a worker leaves.

@@ -230,7 +230,7 @@ impl State {
         effects
     }
 
-    /// Someone waits to come in, and there is room: the members are asked to the next step boundary.
+    /// Someone waits to come in, and there is room: the members are asked to the next boundary.
     pub(super) fn ask_for_a_boundary(&mut self) -> Vec<Effect> {
         if !matches!(self.phase, Phase::Training | Phase::Evaluating { .. })
             || self.world_size() >= self.config.workers
@@ -245,7 +245,7 @@ impl State {
         self.meet_at_a_boundary(format!("{waiting} {verb} in"))
     }
 
-    /// All members are asked to leave the generation at the next step boundary they agree on.
+    /// All members are asked to leave the generation at the next boundary they agree on: of steps, or of an evaluation's batches.
     pub(super) fn meet_at_a_boundary(&mut self, reason: String) -> Vec<Effect> {
         if self.boundary.is_some() {
             return Vec::new();
@@ -273,9 +273,10 @@ impl State {
         if !self.roster.group(Group::Unready).is_empty() || self.phase != Phase::Forming {
             return Vec::new();
         }
-        let effects = self.begin_training(now);
+        let mut effects = self.begin_training(now);
         if self.evaluations.contains_key(&self.steps_done) || self.opening.evaluate {
             self.note_place(self.steps_done);
+            effects.extend(self.let_the_draining_go());
         }
         effects
     }

@@ -4,7 +4,7 @@ use super::event::LeaveReason;
 use super::restart::LossClass;
 use super::words::{counted, resumes, steps};
 use super::{Effect, Millis, Phase, State, StopCause};
-use crate::membership::{Group, WorkerId};
+use crate::membership::{Group, Member, Names, WorkerId};
 use crate::numbers::grouped;
 
 impl State {
@@ -52,7 +52,37 @@ impl State {
         }
     }
 
-    /// A worker was told to end from outside and has come to a step boundary; the others are there too.
+    /// A worker says whether its process was told to end. In a step it says so to the other ranks as well, in what they sum;
+    /// in an evaluation they sum nothing, so they are asked to come to a boundary before its end.
+    pub(super) fn on_heartbeat(&mut self, worker: &WorkerId, draining: bool) -> Vec<Effect> {
+        let Some(mut member) = self.roster.get_mut(worker).filter(|_| draining) else {
+            return Vec::new();
+        };
+        if std::mem::replace(&mut member.draining, true) || !member.is_member() {
+            return Vec::new();
+        }
+        drop(member);
+        self.let_the_draining_go()
+    }
+
+    /// Has the ranks meet for those of them whose process was told to end, unless they all leave anyway.
+    pub(super) fn let_the_draining_go(&mut self) -> Vec<Effect> {
+        let under_way = match self.phase {
+            Phase::Evaluating { .. } => true,
+            // The step's commit, with which an evaluation begins, may not be known yet.
+            Phase::Training => self.steps_done < self.total_steps(),
+            _ => false,
+        };
+        let draining = |member: &Member| member.is_member() && member.draining;
+        let draining = self.roster.which(draining);
+        if !under_way || draining.is_empty() {
+            return Vec::new();
+        }
+        let verb = if draining.len() == 1 { "was" } else { "were" };
+        self.meet_at_a_boundary(format!("{} {verb} told to end", Names(&draining)))
+    }
+
+    /// A worker was told to end from outside and has come to a boundary; the others are there too.
     fn on_drained(&mut self, worker: &WorkerId, step: u64, now: Millis) -> Vec<Effect> {
         let who = self.name(worker);
         let after = steps(step);
@@ -63,7 +93,8 @@ impl State {
     fn all_left(&mut self, step: u64, now: Millis) -> Vec<Effect> {
         let total = self.total_steps();
         let epochs = self.plan.shape().epochs;
-        if step == total && self.steps_done == total && !self.opening.finish {
+        let done = step == total && self.steps_done == total && !self.opening.finish;
+        if done && !(self.all_stopped() && self.scores_are_missing(total)) {
             if self.checkpointed != Some(total) {
                 return self.hand_over_again(now);
             }
@@ -142,6 +173,12 @@ impl State {
         let mut workers = self.roster.iter().map(|(_, member)| member);
         workers
             .any(|member| member.leaving.is_none() && (!member.is_gone() || member.again.is_some()))
+    }
+
+    /// Whether the evaluation of the state after `step` steps was cut short.
+    fn scores_are_missing(&self, step: u64) -> bool {
+        let evaluation = self.evaluations.get(&step);
+        evaluation.is_some_and(|evaluation| evaluation.scored < evaluation.samples)
     }
 
     fn all_stopped(&self) -> bool {

@@ -48,15 +48,59 @@ impl State {
                 let text = format!("{text}; its samples: {:?}", self.samples_of(step));
                 self.fail(65, text, Some(worker.clone()), Vec::new(), now)
             }
-            FaultClass::Internal | FaultClass::Memory if self.is_first_start() => {
-                let code = if class == FaultClass::Memory { 75 } else { 1 };
+            FaultClass::Internal | FaultClass::Memory | FaultClass::Restart
+                if self.is_first_start() =>
+            {
+                let code = if class == FaultClass::Internal { 1 } else { 75 };
                 self.fail(code, text, Some(worker.clone()), Vec::new(), now)
             }
             FaultClass::Internal => self.give_up_on(worker, LossClass::Crash, text, now),
+            FaultClass::Restart => self.on_begins_again(worker, text, now),
             FaultClass::Memory => self.on_out_of_memory(worker, text, now),
             FaultClass::MemoryOfPass if !self.is_member(worker) => Vec::new(),
             FaultClass::MemoryOfPass => self.on_passes_too_wide(text, now),
         }
+    }
+
+    /// A worker's process executes itself again. That is a crash like any other, but for its process, which lives: it is
+    /// let go, and comes as a new worker.
+    fn on_begins_again(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
+        let text = format!("{text}; its process executes itself again");
+        let Some(mut member) = self.roster.get_mut(worker) else {
+            return Vec::new();
+        };
+        if member.session != Session::Open {
+            return Vec::new();
+        }
+        member.session = Session::Lost;
+        let elsewhere = member.process == Process::Elsewhere;
+        drop(member);
+        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        let mut effects = vec![
+            Effect::Warn { text: text.clone() },
+            Effect::Release {
+                worker: worker.clone(),
+                reason: "this process executes itself again".to_owned(),
+                exit_code: 75,
+            },
+            Effect::Close {
+                worker: worker.clone(),
+            },
+        ];
+        let surplus = self.roster.get(worker);
+        let surplus = surplus.is_some_and(|member| self.roster.is_surplus(member));
+        effects.extend(self.lose(worker, text.clone(), now));
+        if !surplus {
+            effects.extend(self.charge(LossClass::Crash, text, now));
+        }
+        if elsewhere {
+            self.roster.forget(worker);
+        } else {
+            let arrival = now.after(self.config.timeouts.join);
+            self.set(Deadline::Arrival(worker.clone()), arrival);
+        }
+        effects.extend(self.form_if_possible(now));
+        effects
     }
 
     pub(super) fn on_stream_lost(

@@ -57,7 +57,7 @@ impl State {
     }
 
     /// Notes a failure in its class's budget; ends the run where that is used up.
-    fn charge(&mut self, class: LossClass, text: String, now: Millis) -> Vec<Effect> {
+    pub(super) fn charge(&mut self, class: LossClass, text: String, now: Millis) -> Vec<Effect> {
         let budgets = self.config.budgets;
         match self.losses.note(class, &budgets, now) {
             Ok(()) => vec![Effect::Loss { class }],

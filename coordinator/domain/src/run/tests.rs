@@ -203,6 +203,17 @@ impl Sim {
             worker: WorkerId::local(n),
             collective: collective.to_owned(),
             in_collective,
+            draining: false,
+        })
+    }
+
+    /// A worker says that its process was told to end.
+    pub(super) fn told_to_end(&mut self, n: u32) -> Vec<Effect> {
+        self.happen(Event::Heartbeat {
+            worker: WorkerId::local(n),
+            collective: String::new(),
+            in_collective: false,
+            draining: true,
         })
     }
 

@@ -109,7 +109,7 @@ pub struct Timeouts {
     pub forming: Millis,
     /// [`Deadline::Progress`] before any step's time is known; a step may take as long as it takes.
     pub progress: Millis,
-    /// [`Deadline::Stop`]: a step or a whole evaluation, then a snapshot. A second request does not wait for it.
+    /// [`Deadline::Stop`]: a step, then a snapshot. A second request does not wait for it.
     pub stop: Millis,
     /// [`Deadline::Evaluation`]: scores are all there, only figures are computed.
     pub evaluation: Millis,

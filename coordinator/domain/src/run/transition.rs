@@ -10,7 +10,10 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
     hear(state, event, now);
     match event {
         Event::Started => state.on_started(now),
-        Event::Tick | Event::Heartbeat { .. } => Vec::new(),
+        Event::Tick => Vec::new(),
+        Event::Heartbeat {
+            worker, draining, ..
+        } => state.on_heartbeat(worker, *draining),
         Event::Standby {
             worker,
             generation,

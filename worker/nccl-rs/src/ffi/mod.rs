@@ -24,11 +24,30 @@ pub(crate) use reducer::{Kept, Reducer};
 pub(crate) use store::Adapter;
 
 /// Gives the calling thread a table of descriptors of its own, a copy of what the process has open now. From here on it
-/// may only use descriptors that were open before, or that it opens itself.
+/// may only use descriptors that were open before, or that it opens itself. It takes no signals of the process any more:
+/// their handlers write to descriptors, which here are others or none, so that such a signal would be lost.
 pub(crate) fn own_descriptors() -> std::io::Result<()> {
+    // SAFETY: changes the calling thread's mask of signals and nothing else.
+    match unsafe { sys::nrs_leave_signals_to_others() } {
+        0 => {}
+        problem => return Err(std::io::Error::from_raw_os_error(problem)),
+    }
     // SAFETY: takes a flag and touches no memory of this process. That no descriptor of others is used on this thread is
     // seen to by `crate::lifeline`, the only caller, whose thread uses standard input and nothing else.
     if unsafe { sys::unshare(sys::CLONE_FILES) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// Has all descriptors but the first three closed when another program is executed in this process's place. Rust's are so
+/// from the beginning; those that libraries opened are not: sockets to peers, who would take them for a rank that lives.
+pub(crate) fn close_on_exec() -> std::io::Result<()> {
+    let flags = sys::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: close_range(2) takes three unsigned ints and touches no memory of this process. With this flag it closes no
+    // descriptor now.
+    if unsafe { sys::syscall(sys::CLOSE_RANGE, 3_u32, u32::MAX, flags) } == 0 {
         Ok(())
     } else {
         Err(std::io::Error::last_os_error())

@@ -157,5 +157,6 @@ fn heartbeat(generation: u64, step: u64) -> Heartbeat {
         collective: format!("all-reduce of gradients after {step} steps"),
         in_collective: true,
         resident_bytes: 1 << 30,
+        draining: false,
     }
 }

@@ -288,15 +288,23 @@ fn by_speed_a_straggler_is_given_fewer_micro_batches_at_the_next_boundary() {
 
 #[test]
 fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_end() {
-    let mut sim = Sim::training_as(elastic(3));
-    let hash = |step: u64, hash: &str| StepReport {
-        state_hash: Some(hash.to_owned()),
+    differs_again_and_again("state hash", |step, differs| StepReport {
+        state_hash: Some(if differs { "bb" } else { "aa" }.to_owned()),
         ..report(step)
-    };
+    });
+    differs_again_and_again("loss", |step, differs| StepReport {
+        loss_bits: u64::from(differs),
+        ..report(step)
+    });
+}
+
+/// Worker 0 reports something else than the two others, three times.
+fn differs_again_and_again(what: &str, report: impl Fn(u64, bool) -> StepReport) {
+    let mut sim = Sim::training_as(elastic(3));
     for offence in 0..3u64 {
-        sim.progress_of(2, hash(offence, "aa"));
-        sim.progress_of(0, hash(offence, "bb"));
-        sim.progress_of(1, hash(offence, "aa"));
+        sim.progress_of(2, report(offence, false));
+        sim.progress_of(0, report(offence, true));
+        sim.progress_of(1, report(offence, false));
         if offence == 2 {
             break;
         }
@@ -310,8 +318,10 @@ fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_e
     }
     assert_eq!(
         sim.warnings()[0],
-        "replicas differ after 1 step: the state hash of worker-0 is not that of worker-1 and worker-2: \
-         it takes the state from them"
+        format!(
+            "replicas differ after 1 step: the {what} of worker-0 is not that of worker-1 and worker-2: \
+             it takes the state from them"
+        )
     );
     assert!(
         sim.warnings()[2]

@@ -120,3 +120,95 @@ fn no_better() -> (Sim, Vec<Effect>) {
     let effects = evaluate_to(&mut sim, 4, Some(0.25));
     (sim, effects)
 }
+
+fn asked_to_a_boundary(effects: &[Effect]) -> Option<&str> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Regroup {
+            workers,
+            at_boundary: true,
+            reason,
+        } if workers.len() == 2 => Some(reason.as_str()),
+        _ => None,
+    })
+}
+
+fn half_scored(step: u64) -> Event {
+    Event::Scored {
+        step,
+        scored: VAL / 2,
+        samples: VAL,
+    }
+}
+
+#[test]
+fn ranks_come_to_a_boundary_in_an_evaluation_for_one_that_was_told_to_end() {
+    // Given an evaluation of which some samples are scored, when one of its ranks is told to end
+    let mut sim = Sim::training_as(elastic(2));
+    sim.all_do(2, 0);
+    sim.all_do(2, 1);
+    sim.happen(half_scored(2));
+    assert_eq!(sim.reason, "evaluating after epoch 1 of 2");
+    let effects = sim.told_to_end(1);
+
+    // Then both are asked to leave, once, and those who are left score the rest
+    assert_eq!(
+        asked_to_a_boundary(&effects),
+        Some("worker-1 was told to end")
+    );
+    assert_eq!(sim.told_to_end(1), []);
+    sim.checkpointed(2);
+    sim.leave(1, 2, LeaveReason::Signalled);
+    let next = begun(&sim.standby(0, 2)).unwrap();
+    assert_eq!((next.1, next.2), (2, Source::Peers(vec![0])));
+    assert!(next.3.evaluate && !next.3.snapshot, "{:?}", next.3);
+    sim.ready(0);
+    assert_eq!(sim.reason, "evaluating after epoch 1 of 2");
+}
+
+#[test]
+fn one_that_is_told_to_end_before_an_evaluation_begins_does_not_have_to_wait_for_its_end() {
+    // Its generation begins with what another one has left to score.
+    let mut sim = Sim::training_as(elastic(3));
+    sim.all_do(3, 0);
+    sim.all_do(3, 1);
+    sim.stream_lost(2);
+    sim.standby(0, 2);
+    assert!(begun(&sim.standby(1, 2)).unwrap().3.evaluate);
+    assert_eq!(asked_to_a_boundary(&sim.told_to_end(1)), None);
+    sim.ready(0);
+    let effects = sim.ready(1);
+    assert_eq!(
+        asked_to_a_boundary(&effects),
+        Some("worker-1 was told to end")
+    );
+
+    // With everything done ranks leave by themselves, and nobody is asked to another generation for it.
+    let mut sim = Sim::training(2);
+    (0..4).for_each(|step| sim.all_do(2, step));
+    evaluate(&mut sim, 2);
+    evaluate(&mut sim, 4);
+    assert_eq!(sim.told_to_end(1), []);
+}
+
+#[test]
+fn a_stop_in_the_last_evaluation_leaves_the_rest_of_it_to_the_run_that_goes_on() {
+    for scored in [half_scored(4), Event::Tick] {
+        let mut sim = Sim::training(2);
+        (0..4).for_each(|step| sim.all_do(2, step));
+        evaluate(&mut sim, 2);
+        sim.happen(scored);
+        sim.happen(Event::StopAsked {
+            by: "SIGTERM".into(),
+        });
+        sim.checkpointed(4);
+        sim.leave(0, 4, LeaveReason::Stopped);
+        sim.leave(1, 4, LeaveReason::Stopped);
+        assert_eq!(
+            (sim.ending().kind, sim.ending().reason.as_str()),
+            (
+                EndKind::Stopped,
+                "stopped after 4 of 4 steps (asked by SIGTERM): resume with --resume"
+            )
+        );
+    }
+}

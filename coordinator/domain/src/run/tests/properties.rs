@@ -17,6 +17,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(FaultClass::Internal),
         1 => Just(FaultClass::Memory),
         1 => Just(FaultClass::MemoryOfPass),
+        1 => Just(FaultClass::Restart),
     ];
     let left = prop_oneof![
         Just(LeaveReason::Finished),
@@ -39,10 +40,11 @@ fn any_event() -> impl Strategy<Value = Event> {
             generation,
         }),
         6 => (worker(), generation()).prop_map(|(worker, generation)| Event::Ready { worker, generation }),
-        4 => (worker(), any::<bool>()).prop_map(|(worker, in_collective)| Event::Heartbeat {
+        4 => (worker(), any::<bool>(), any::<bool>()).prop_map(|(worker, in_collective, draining)| Event::Heartbeat {
             worker,
             collective: "all-reduce".to_owned(),
             in_collective,
+            draining,
         }),
         12 => (worker(), generation(), proptest::option::of(0u64..5), proptest::collection::vec(0u32..3, 0..3))
             .prop_map(|(worker, generation, step, micro_batches)| Event::Standby { worker, generation, step, micro_batches }),

@@ -111,6 +111,7 @@ impl Cluster {
                 worker,
                 collective: String::new(),
                 in_collective: false,
+                draining: false,
             });
         }
         self.sim.now = self.sim.now.after(Millis(1000));

@@ -1,0 +1,111 @@
+//! Evaluations that are disturbed: their figures are those of evaluations that were not.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use serde_json::Value;
+use support::disturbed::{
+    again, all_holds, as_if_nothing_had_happened, lay, start, until_met, until_stopped,
+};
+use support::{Place, Run, signal};
+
+/// Pictures to score: more than three ranks have done before a signal reaches one of them.
+const VAL: usize = 150;
+
+/// By step, what a run's evaluations found.
+fn maps(run: &Run) -> Vec<(u64, f64)> {
+    let summary = run.summary();
+    let evaluations = summary["evaluations"].as_array().unwrap().iter();
+    let found = |known: &Value| Some((known["step"].as_u64()?, known["map"].as_f64()?));
+    evaluations.map(|known| found(known).unwrap()).collect()
+}
+
+/// The scores that were in when the first event of this kind was recorded, of an evaluation that had begun.
+fn scored_before(run: &Run, kind: &str) -> u64 {
+    let events = std::fs::read_to_string(run.dir.join("events.jsonl")).unwrap();
+    let events = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let before = events.take_while(|event| event["event"] != kind);
+    let scored = before.filter(|event| event["event"] == "scored").last();
+    scored.map_or(0, |event| event["scored"].as_u64().unwrap())
+}
+
+#[test]
+fn whoever_dies_in_an_evaluation_its_figures_are_those_of_an_undisturbed_run() {
+    let place = Place::with(36, VAL);
+    let settings = &["train.epochs=3", "train.world=fixed"];
+    let undisturbed = start(&place, "undisturbed", 3, settings).end();
+
+    // Given a run in which a worker is killed while it scores, then the coordinator when scores have come in, and the next
+    // one when it has computed the figures but not kept them, and its workers have trained on
+    let worker = lay(&place, "run", "worker-1", "scoring", "kill");
+    let mut run = start(&place, "run", 3, settings);
+    until_met(&worker);
+    for point in ["scored", "evaluated"] {
+        until_met(&lay(&place, "run", "coordinator", point, "kill"));
+        assert_eq!(run.end().code, None);
+        run = again(&place, "run");
+    }
+    let run = run.end();
+
+    // Then all is as if that had not been
+    as_if_nothing_had_happened(&place, &undisturbed);
+    as_if_nothing_had_happened(&place, &run);
+    let found = maps(&run);
+    assert_eq!(found.len(), 3, "{found:?} {run:#?}");
+    assert_eq!(found, maps(&undisturbed));
+    assert_eq!(run.hashes(), undisturbed.hashes());
+}
+
+#[test]
+fn a_worker_told_to_end_in_an_evaluation_goes_before_its_end_and_the_others_score_the_rest() {
+    let place = Place::with(36, VAL);
+    let settings = &["train.epochs=2"];
+    let undisturbed = start(&place, "undisturbed", 3, settings).end();
+
+    let met = lay(&place, "run", "worker-1", "scoring", "stop");
+    let run = start(&place, "run", 3, settings);
+    until_met(&met);
+    let pid = run.newest_pid("worker-1");
+    until_stopped(pid);
+    signal("-TERM", pid);
+    signal("-CONT", pid);
+    let run = run.end();
+
+    as_if_nothing_had_happened(&place, &run);
+    let told = "worker-1 (rank 1) was told to end by a signal from outside after 3 steps";
+    assert!(run.err.contains(told), "{}", run.err);
+    let scored = scored_before(&run, "leaving");
+    assert!(scored < VAL as u64, "{scored}");
+    // The state was the same; in an elastic world what comes later may differ by rounding.
+    assert_eq!(maps(&run)[0], maps(&undisturbed)[0]);
+}
+
+#[test]
+fn a_stop_in_the_last_evaluation_is_followed_at_once_and_a_resume_scores_the_rest() {
+    let place = Place::with(36, VAL);
+    let settings = &["train.epochs=1", "run.snapshot_every_epochs=1"];
+    let undisturbed = start(&place, "undisturbed", 3, settings).end();
+
+    let met = lay(&place, "run", "worker-1", "scoring", "stop");
+    let mut run = start(&place, "run", 3, settings);
+    until_met(&met);
+    let pid = run.newest_pid("worker-1");
+    until_stopped(pid);
+    signal("-TERM", run.pid());
+    run.wait_until(|status| status["phase"] == "stopping");
+    signal("-CONT", pid);
+    let stopped = run.end();
+
+    all_holds(&place, &stopped);
+    assert_eq!(stopped.summary()["ended"], "stopped", "{stopped:#?}");
+    assert_eq!(maps(&stopped), []);
+    let scored = scored_before(&stopped, "leaving");
+    assert!(scored < VAL as u64, "{scored}");
+    let run = again(&place, "run").end();
+    as_if_nothing_had_happened(&place, &run);
+    assert_eq!(maps(&run), maps(&undisturbed), "{run:#?}");
+    assert_eq!(maps(&run).len(), 1);
+}
