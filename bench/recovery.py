@@ -29,8 +29,9 @@ def needs():
 
 
 def run(quick):
-    kills, peer_kills, patience = (6, 1, 60) if quick else (30, 6, int(os.environ.get("HGAT_PEER_SECONDS", "240")))
-    ours = our_kills(kills)
+    patience = 60 if quick else int(os.environ.get("HGAT_PEER_SECONDS", "240"))
+    kills, ahead, stuck, peer_kills = (6, 3, 1, 1) if quick else (30, 9, 3, 6)
+    ours = our_kills(kills, ahead, stuck)
     peer, failed = peer_recoveries(peer_kills, patience)
     recovered = [kill["next_step"] for kill in ours["kills"]]
     # As many medians of ours as the peer has recoveries, for ratios; alone where it has none.
@@ -42,8 +43,8 @@ def run(quick):
         else {"value": f"it did not recover once within {patience} s", "unit": ""}
     )
 
-    def row(key):
-        taken = [kill[key] for kill in ours["kills"]]
+    def row(key, kills="kills"):
+        taken = [kill[key] for kill in ours[kills]]
         values = sorted(taken)
         return {
             "median": round(statistics.median(values), 4),
@@ -67,6 +68,17 @@ def run(quick):
             "kill to next committed step": row("next_step"),
             "kill to a standing generation of the survivors": row("standing"),
             "kill to the replacement training": row("replaced"),
+            # Beside the others: a rank that dies here is ahead of those that have not applied the step yet.
+            "kill of a rank that has just applied a step, to the next committed step": row("next_step", "ahead"),
+            "of these, kills before any other rank had told of that step": {
+                "value": sum(kill["alone"] for kill in ours["ahead"]),
+                "unit": f"of {len(ours['ahead'])}",
+            },
+            "a stuck rank's word that it executes itself again, to its next step": {
+                "median": round(statistics.median(ours["again"]), 4),
+                "unit": "s",
+                "repeats": ours["again"],
+            },
             # So that a long one can be understood when the run is gone.
             "the slowest of these, ms since its kill": {"value": ours["slowest"], "unit": ""},
             "an undisturbed step of three workers": {"median": ours["step"], "unit": "s"},
@@ -81,11 +93,14 @@ def run(quick):
     )
 
 
-def our_kills(count):
-    """Kills workers of one long run, one after the other."""
+def our_kills(count, ahead, stuck):
+    """Kills workers of one long run, one after the other: `count` at random instants, and `ahead` as soon as they have
+    applied a step (the program's own fault point `committed`). Then, `stuck` times, one when another one's training thread
+    has come to a halt, which so cannot leave their generation."""
     chance = random.Random(SEED)
     with tempfile.TemporaryDirectory() as folder:
-        data, run_dir = Path(folder) / "data", Path(folder) / "run"
+        data, run_dir, faults = (Path(folder) / name for name in ("data", "run", "faults"))
+        faults.mkdir()
         draw_scenes(data, 480, PATIENCE_SECONDS)
         settings = [
             "train.threads=1", "train.epochs=1000", "train.global_batch=24", "train.micro_batch=4",
@@ -95,7 +110,12 @@ def our_kills(count):
         command += ["--config", CONFIG, "--run-dir", run_dir, "--quiet"]
         for setting in settings:
             command += ["--set", setting]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command,
+            env=os.environ | {"HGAT_FAULTS": str(faults)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
             killed = []
             for _ in range(count):
                 whole_again(run_dir, process)
@@ -104,6 +124,15 @@ def our_kills(count):
                 pid = json.loads((run_dir / "workers.json").read_text())[victim]["pid"]
                 killed.append((victim, time.time()))
                 os.kill(pid, signal.SIGKILL)
+            for number in range(ahead):
+                whole_again(run_dir, process)
+                victim = f"worker-{number % WORKERS}"
+                killed.append((victim, met(faults, victim, "committed", "kill")))
+            for _ in range(stuck):
+                whole_again(run_dir, process)
+                met(faults, "worker-1", "added-up", "hang")
+                os.kill(json.loads((run_dir / "workers.json").read_text())["worker-2"]["pid"], signal.SIGKILL)
+                whole_again(run_dir, process)
             whole_again(run_dir, process)
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_SECONDS)
@@ -115,9 +144,12 @@ def our_kills(count):
     began = events[0]["began_unix_ms"] / 1000
     steps = step_times(events)
     kills = [follow(events, began, victim, at) for victim, at in killed]
+    kills, at_commit = kills[:count], kills[count:]
     slowest = max(range(count), key=lambda kill: kills[kill]["next_step"])
     return {
         "kills": kills,
+        "ahead": at_commit,
+        "again": [executed_again(events, event) for event in events if event.get("class") == "restart"],
         "slowest": timeline(events, began, killed[slowest][1], kills[slowest]["next_step"]),
         "step": round(statistics.median(steps[WORKERS]), 4),
         "step_of_two": round(statistics.median(steps[WORKERS - 1]), 4),
@@ -125,6 +157,22 @@ def our_kills(count):
         "steps": ledger["steps_done"],
         "holds": ledger["holds"],
     }
+
+
+def met(faults, victim, point, action):
+    """Has a fault done to a worker when it next comes by a point of the program, and says when that was: the instant at
+    which it took the file that told it to, as the file system knows it (to some milliseconds)."""
+    taken = faults / f"{victim}.{point}.taken"
+    taken.unlink(missing_ok=True)
+    laid = faults / "laid"
+    laid.write_text(action)
+    laid.rename(faults / f"{victim}.{point}")
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while not taken.exists():
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"{victim} did not come by {point} within {PATIENCE_SECONDS} s")
+        time.sleep(0.01)
+    return taken.stat().st_ctime
 
 
 def whole_again(run_dir, process):
@@ -160,13 +208,25 @@ def follow(events, began, victim, killed_at):
     next_generation = progress[0]["generation"]
     ready = [event for event in later if event["event"] == "ready" and event["generation"] == next_generation]
     back = [event for event in progress if event["worker"] == victim]
+    # The step that was under way or had just been applied, and who told of it in that generation before the kill.
+    step = before[-1]["report"]["step"]
+    told = {e["worker"] for e in before if e["generation"] == generation and e["report"]["step"] == step}
     ranks = {event["worker"] for event in events if event.get("event") == "ready" and event["generation"] == generation}
     return {
         "next_step": seconds(progress[0]),
         "standing": seconds(ready[-1]),
         "replaced": seconds(back[0]),
         "leader": victim == min(ranks),
+        # It had applied a step that nobody had told of: all reports before are of the step before it.
+        "alone": told == ranks,
     }
+
+
+def executed_again(events, fault):
+    """Seconds from a worker's word that it executes itself again to the next step in which it took part."""
+    worker, at = fault["worker"], fault["at_ms"]
+    later = [e["at_ms"] for e in events if e.get("event") == "progress" and e["worker"] == worker and e["at_ms"] > at]
+    return (min(later) - at) / 1000
 
 
 def timeline(events, began, killed_at, next_step):

@@ -3,6 +3,7 @@
 - its own ledger: every sample of every epoch exactly once, and every rank's digests agree with the plan;
 - an independent witness of each worker process: what it really put into each step of the lineage, and that it applied
   no step twice;
+- every evaluation that was due has its figures, in a fixed world those of a run that nobody disturbed;
 - replicas that reported the same step hold the same state; every decision can be replayed; every checkpoint verifies;
   a fixed world ends with the bits of a run that nobody disturbed;
 - no process, socket or temporary file is left.
@@ -45,6 +46,15 @@ class Left:
         last = self.run_dir / "checkpoints" / "last"
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(last.glob("*.safetensors"))}
 
+    def maps(self):
+        """By step, the mAP of every evaluation, as the summary tells it."""
+        summary = json.loads((self.run_dir / "summary.json").read_text())
+        return {known["step"]: known["map"] for known in summary["evaluations"]}
+
+    def undisturbed(self):
+        """What a disturbed run in a fixed world is compared with, of this one."""
+        return {"hashes": self.hashes(), "maps": self.maps()}
+
     def texts(self, name):
         """The lines of a file as values; a line that was cut off by a kill is none."""
         for line in (self.run_dir / name).read_text(errors="replace").splitlines():
@@ -54,8 +64,8 @@ class Left:
                 continue
 
 
-def check(left, recipe, finished=True, reference=None, network=None):
-    """Returns what does not hold. `reference`: hashes of the run that nobody disturbed."""
+def check(left, recipe, finished=True, reference=None, network=None, disk_was_full=False):
+    """Returns what does not hold. `reference`: what `Left.undisturbed` says of the run that nobody disturbed."""
     problems = []
     try:
         ledger = ask(recipe, "ledger", "--verify", "--run-dir", left.run_dir)
@@ -76,8 +86,9 @@ def check(left, recipe, finished=True, reference=None, network=None):
     verified = ask(recipe, "checkpoints", "--verify", "--run-dir", left.run_dir)
     if verified.returncode != 0:
         problems.append(f"checkpoints: {verified.stderr.strip()[:400]}")
-    if finished and reference is not None and left.hashes() != reference:
+    if finished and reference is not None and left.hashes() != reference["hashes"]:
         problems.append("its last checkpoint is not that of the undisturbed run to the bit")
+    problems += check_figures(left, recipe, finished, reference, disk_was_full)
     return problems + check_leftovers(left, network)
 
 
@@ -135,6 +146,21 @@ def check_witness(left, ledger, recipe, finished):
                 f"witness: epoch {epoch} holds {len(found)} samples of {TRAIN}, {len(set(found))} of them different"
             )
     return problems
+
+
+def check_figures(left, recipe, finished, reference, disk_was_full):
+    try:
+        maps = left.maps()
+    except (ValueError, OSError, KeyError) as problem:
+        return [f"the figures cannot be read: {problem}"]
+    due = [step for step in range(STEPS_PER_EPOCH, recipe.steps + 1, STEPS_PER_EPOCH)]
+    missing = [step for step in due if step not in maps]
+    # What could not be written is gone with a coordinator that is killed then.
+    if finished and missing and not disk_was_full:
+        return [f"figures: the evaluations after steps {missing[:5]} have none"]
+    known = reference["maps"] if reference is not None else maps
+    differ = [step for step, found in maps.items() if known.get(step) != found]
+    return [f"figures: after steps {differ[:5]} they are not those of the undisturbed run"] if differ else []
 
 
 def check_replicas(left):

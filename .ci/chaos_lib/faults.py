@@ -11,7 +11,7 @@ from collections.abc import Callable
 from . import tally as shares
 from .clock import JUMPS, set_clock
 from .recipe import FAULT_TIMEOUT
-from .run import send
+from .run import STOP_SECONDS, send
 
 # Some end before they are noticed, some last longer than any deadline.
 SPELLS = [0.3, 1.0, 2 * FAULT_TIMEOUT, 4 * FAULT_TIMEOUT]
@@ -63,6 +63,25 @@ def stop_worker(run, chance):
 
 def terminate_worker(run, chance):
     send(victim(run, chance)[0], signal.SIGTERM)
+
+
+def terminate_all(run, chance):
+    """As when a machine is taken away with notice: everything is told to end at once, and resumed elsewhere."""
+    process = run.process
+    if process.poll() is not None:
+        raise Missed
+    everybody = [*run.living().values(), process.pid]
+    chance.shuffle(everybody)
+    for pid in everybody:
+        send(pid, signal.SIGTERM)
+    pause = chance.uniform(0.0, 3.0)
+
+    def again():
+        if run.is_stopped_within(STOP_SECONDS):
+            time.sleep(pause)
+            run.start(resume=True)
+
+    return again
 
 
 def kill_coordinator(run, chance):
@@ -133,6 +152,7 @@ def faults(network, clocks, disk):
         KILL_A_WORKER,
         Fault("kill the leader", "worker kill", 5, kill_leader),
         Fault("tell a worker to end (SIGTERM)", "SIGTERM", 8, terminate_worker),
+        Fault("tell everything to end (SIGTERM)", "SIGTERM", 4, terminate_all),
         KILL_THE_COORDINATOR,
         Fault("stop a worker (SIGSTOP)", "SIGSTOP", 13, stop_worker),
         Fault("stop the coordinator (SIGSTOP)", "SIGSTOP", 8, stop_coordinator),

@@ -148,6 +148,23 @@ def change_checkpoint(copy, _):
     change(copy.run_dir / "checkpoints" / "last" / "model.safetensors", flip)
 
 
+def change_figures(copy, how):
+    def other(data):
+        summary = json.loads(data)
+        summary["evaluations"] = how(summary["evaluations"])
+        return json.dumps(summary).encode()
+
+    change(copy.run_dir / "summary.json", other)
+
+
+def lose_figures(copy, _):
+    change_figures(copy, lambda known: known[1:])
+
+
+def change_map(copy, _):
+    change_figures(copy, lambda known: [{**known[0], "map": known[0]["map"] / 2}, *known[1:]])
+
+
 def leave_file(copy, _):
     (copy.run_dir / "summary.json.tmp").write_text("")
 
@@ -185,6 +202,8 @@ DEFECTS = [
     ("an event that decided nothing is lost", "lines are missing", lose_heartbeat),
     ("a byte of a checkpoint is another", "checkpoints", change_checkpoint),
     ("the last checkpoint is not the undisturbed run's", "undisturbed", change_checkpoint),
+    ("an evaluation has no figures", "have none", lose_figures),
+    ("an evaluation's mAP is another", "figures: after steps", change_map),
     ("an unfinished file is left", "files are left", leave_file),
     ("a temporary file is left", "files are left", leave_temporary_file),
     ("a socket is left", "files are left", leave_socket),

@@ -150,6 +150,17 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
         self.start(resume=True)
         return True
 
+    def is_stopped_within(self, seconds):
+        """Waits for a coordinator that was told to end; whether it did, in a way to go on from, with something left to do.
+        What ended otherwise, or not at all, is found by whoever looks after the run."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        if code not in (0, RESUMABLE):
+            return False
+        return json.loads((self.run_dir / "summary.json").read_text())["ended"] == "stopped"
+
     def stop(self):
         """Time is up: a checkpoint at the next step boundary, and everyone leaves."""
         self.undo.all()
