@@ -20,8 +20,7 @@ pub(crate) struct RowBatch {
     pub(crate) way: Way,
     /// The rows this rank was asked for.
     pub(crate) asked: Vec<u32>,
-    /// The rows of the whole batch, and their samples. Where batch statistics count, that is the same batch whoever was asked
-    /// for which of its rows.
+    /// The rows of the whole batch, and their samples.
     rows: Vec<u32>,
     pub(crate) samples: Vec<u32>,
 }
@@ -54,10 +53,13 @@ fn by_batch(way: Way) -> bool {
 }
 
 impl Rows {
-    /// From the run's spec; one that has none means that rows are validation samples.
-    pub(crate) fn new(spec: Option<&ScoringSpec>) -> Self {
+    /// From the run's spec; one that has none means that rows are the `val` validation samples.
+    pub(crate) fn new(spec: Option<&ScoringSpec>, val: u32) -> Self {
         let Some(spec) = spec else {
-            return Self::default();
+            return Self {
+                parts: vec![(Way::Val, 0, val)],
+                ..Self::default()
+            };
         };
         let mut next = 0;
         let parts = spec.parts.iter().map(|part| {
@@ -72,23 +74,21 @@ impl Rows {
         }
     }
 
-    /// Cuts rows, ascending, into batches of at most `size` (1 more where a batch would hold a single picture that batch
-    /// normalisation has no statistics of).
+    /// Cuts rows, ascending, into batches: stretches of `size` rows of each part (of 2 at least, and 1 more where a batch would
+    /// hold a single picture, where batch statistics count). A batch is the same whoever is asked for which of its rows,
+    /// because sums over it round as its size has it: so figures do not depend on who died.
     pub(crate) fn batches(&self, rows: &[u32], size: usize) -> Vec<RowBatch> {
-        let size = size.max(1);
         let part_of = |row: u32| {
-            let known = self
-                .parts
-                .iter()
-                .find(|(_, first, count)| (*first..first + count).contains(&row));
-            *known.unwrap_or(&(Way::Val, 0, u32::MAX))
+            let mut parts = self.parts.iter();
+            parts.find(|(_, first, count)| (*first..first + count).contains(&row))
         };
         let mut batches = Vec::new();
-        for stretch in rows.chunk_by(|a, b| part_of(*a).1 == part_of(*b).1) {
-            let Some(&start) = stretch.first() else {
+        for stretch in rows.chunk_by(|a, b| part_of(*a) == part_of(*b)) {
+            // A row of no part is none that the coordinator could mean.
+            let Some(&(way, first, count)) = stretch.first().and_then(|&start| part_of(start))
+            else {
                 continue;
             };
-            let (way, first, count) = part_of(start);
             let sample = |row: u32| match way {
                 Way::Val | Way::ValAverage | Way::Unspecified => row - first,
                 // The coordinator counts as many rows as there are samples.
@@ -98,20 +98,11 @@ impl Rows {
                     .copied()
                     .unwrap_or(u32::MAX),
             };
-            if !by_batch(way) {
-                batches.extend(stretch.chunks(size).map(|asked| RowBatch {
-                    way,
-                    asked: asked.to_vec(),
-                    rows: asked.to_vec(),
-                    samples: asked.iter().map(|row| sample(*row)).collect(),
-                }));
-                continue;
-            }
-            let size = size.max(2) as u32; // a micro-batch
+            let size = size.max(if by_batch(way) { 2 } else { 1 }) as u32; // a micro-batch
             let block = |row: u32| {
                 let (at, blocks) = ((row - first) / size, (count / size).max(1));
-                // What is left over joins the last block if it is a single one.
-                if count % size == 1 {
+                // What is left over joins the last block if it is a single one that has no statistics.
+                if by_batch(way) && count % size == 1 {
                     at.min(blocks - 1)
                 } else {
                     at
@@ -145,7 +136,7 @@ mod tests {
             way: way.into(),
             rows,
         };
-        Rows::new(Some(&ScoringSpec {
+        let spec = ScoringSpec {
             parts: vec![
                 part(Way::Val, val),
                 part(Way::ValAverage, val),
@@ -154,7 +145,8 @@ mod tests {
             ],
             train_samples: (0..train).map(|i| 1000 + i).collect(),
             online: true,
-        }))
+        };
+        Rows::new(Some(&spec), val)
     }
 
     /// Way and sample of a row of `rows(3, 5)`.
@@ -191,15 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_whose_statistics_count_is_the_same_whoever_scores_which_of_its_rows() {
+    fn a_batch_is_the_same_whoever_scores_which_of_its_rows() {
         for (train, size) in [(7, 3), (8, 3), (2, 5), (9, 4), (12, 4), (3, 2)] {
             let rows = rows(5, train);
-            let all: Vec<u32> = (10 + train..10 + 2 * train).collect();
+            let all: Vec<u32> = (0..10 + 2 * train).collect();
             let whole = rows.batches(&all, size);
-            assert!(
-                whole.iter().all(|batch| batch.samples.len() >= 2),
-                "{whole:?}"
-            );
+            let mut by_batch = whole.iter().filter(|batch| batch.by_batch());
+            assert!(by_batch.all(|batch| batch.samples.len() >= 2), "{whole:?}");
             for cut in 0..all.len() {
                 let (left, right) = all.split_at(cut);
                 let parts = [rows.batches(left, size), rows.batches(right, size)].concat();
@@ -214,11 +204,12 @@ mod tests {
 
     #[test]
     fn a_run_without_a_spec_scores_its_validation_split() {
-        let batches = Rows::new(None).batches(&[3, 4, 5], 2);
-        assert_eq!(batches[0].samples, [3, 4]);
+        let batches = Rows::new(None, 7).batches(&[3, 4, 5, 6], 2);
+        let found: Vec<_> = batches.iter().map(|batch| batch.samples.clone()).collect();
+        assert_eq!(found, [vec![2, 3], vec![4, 5], vec![6]]);
         assert_eq!(
-            (batches[1].way, batches[1].asked.clone()),
-            (Way::Val, vec![5])
+            (batches[0].way, batches[0].asked.clone()),
+            (Way::Val, vec![3])
         );
     }
 }

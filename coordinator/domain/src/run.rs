@@ -22,6 +22,7 @@ use crate::membership::{Roster, WorkerId};
 use crate::run_plan::{RunPlan, RunShape};
 use crate::shares::Shares;
 
+mod again;
 mod balance;
 mod deadlines;
 mod early;

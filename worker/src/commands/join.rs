@@ -203,6 +203,7 @@ fn take_part(
         initial.push_str("; the trunk is frozen");
     }
     let (train, val) = (split(link, v1::Split::Train)?, split(link, v1::Split::Val)?);
+    let rows = Rows::new(spec.scoring.as_ref(), val.samples.len() as u32);
     let loader = Loader::start(
         Arc::new(train),
         Arc::new(val),
@@ -233,7 +234,6 @@ fn take_part(
         device,
     )
     .map_err(torch)?;
-    let rows = Rows::new(spec.scoring.as_ref());
     let online = Online::new(rows.online, train_spec.steps_per_epoch);
     let feed = Feed::new(
         Arc::clone(&link.inbox),

@@ -62,47 +62,6 @@ impl State {
         }
     }
 
-    /// A worker's process executes itself again. That is a crash like any other, but for its process, which lives: it is
-    /// let go, and comes as a new worker.
-    fn on_begins_again(&mut self, worker: &WorkerId, text: String, now: Millis) -> Vec<Effect> {
-        let text = format!("{text}; its process executes itself again");
-        let Some(mut member) = self.roster.get_mut(worker) else {
-            return Vec::new();
-        };
-        if member.session != Session::Open {
-            return Vec::new();
-        }
-        member.session = Session::Lost;
-        let elsewhere = member.process == Process::Elsewhere;
-        drop(member);
-        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
-        let mut effects = vec![
-            Effect::Warn { text: text.clone() },
-            Effect::Release {
-                worker: worker.clone(),
-                reason: "this process executes itself again".to_owned(),
-                exit_code: 75,
-            },
-            Effect::Close {
-                worker: worker.clone(),
-            },
-        ];
-        let surplus = self.roster.get(worker);
-        let surplus = surplus.is_some_and(|member| self.roster.is_surplus(member));
-        effects.extend(self.lose(worker, text.clone(), now));
-        if !surplus {
-            effects.extend(self.charge(LossClass::Crash, text, now));
-        }
-        if elsewhere {
-            self.roster.forget(worker);
-        } else {
-            let arrival = now.after(self.config.timeouts.join);
-            self.set(Deadline::Arrival(worker.clone()), arrival);
-        }
-        effects.extend(self.form_if_possible(now));
-        effects
-    }
-
     pub(super) fn on_stream_lost(
         &mut self,
         worker: &WorkerId,
