@@ -21,8 +21,9 @@ const RETRY: u8 = 75;
 
 /// Tells the coordinator why, and executes this program again. Returns only if that is not to be, and says why not.
 pub(crate) fn execute_again(link: &Link, why: &str) -> io::Error {
-    if link.inbox.requests.drain() {
-        return io::Error::other("it was told to end");
+    if !link.pulse().has_passed() {
+        // What fails before anything was done fails again.
+        return io::Error::other("it has done nothing yet");
     }
     let (generation, step) = link.position();
     link.send(Message::Fault(v1::Fault {
@@ -32,8 +33,13 @@ pub(crate) fn execute_again(link: &Link, why: &str) -> io::Error {
         message: why.to_owned(),
     }));
     match link.inbox.released_within(TOLD_WITHIN) {
-        Some(ended) if ended.exit_code != RETRY => return io::Error::other(ended.reason),
-        _ => {}
+        Some(ended) if ended.exit_code == RETRY => {}
+        Some(ended) => return io::Error::other(ended.reason),
+        // It could not tell a process of this name from the one that it still waits for.
+        None => return io::Error::other("the coordinator does not answer"),
+    }
+    if link.inbox.requests.drain() {
+        return io::Error::other("it was told to end");
     }
     let program = match std::env::current_exe() {
         Ok(program) => program,

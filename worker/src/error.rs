@@ -180,7 +180,11 @@ impl WorkerError {
     /// Whether libtorch failed, for other reasons than memory. Where the device's context is broken, as a CUDA error leaves it,
     /// no call of this process will succeed any more.
     pub(crate) fn is_of_device(&self) -> bool {
-        matches!(self, Self::Torch { .. } | Self::Model(_)) && !self.is_of_memory()
+        let of_torch = matches!(
+            self,
+            Self::Torch { .. } | Self::Model(model::ModelError::Torch(_))
+        );
+        of_torch && !self.is_of_memory()
     }
 
     /// Whether the end of this worker's generation alone may have caused it.

@@ -158,8 +158,9 @@ impl Member {
         let reason = match outcome {
             Outcome::Finished => Reason::Finished,
             Outcome::Stopped => Reason::Stopped,
-            Outcome::Boundary if link.inbox.requests.drain() => Reason::Signalled,
-            Outcome::Boundary => {
+            Outcome::Drained if link.inbox.requests.drain() => Reason::Signalled,
+            // One that was told to end when all had agreed on something else goes in the next generation.
+            Outcome::Boundary | Outcome::Drained => {
                 // The group must outlive the slowest peer's last collective: the next generation is announced only when
                 // all have said that they are here.
                 stand_by(&link, generation.number, Some(step), Vec::new());
@@ -169,7 +170,8 @@ impl Member {
         link.reach("leaving");
         leave(&link, generation.number, step, reason);
         // Here too the group outlives the slowest peer: the coordinator knows when all have left.
-        Err(link.inbox.release().into())
+        let all_stop = reason == Reason::Stopped;
+        Err(link.inbox.release(all_stop).into())
     }
 
     fn form_group(&self, generation: &v1::Generation) -> Result<Arc<ProcessGroup>, WorkerError> {

@@ -39,5 +39,5 @@ fn random_faults_leave_no_trace_and_every_defect_is_reported() {
         .lines()
         .filter(|line| line.starts_with("chaos: proof: "));
     let reported = proofs.filter(|line| line.contains(": reported ("));
-    assert_eq!(reported.count(), 14, "{said}");
+    assert_eq!(reported.count(), 16, "{said}");
 }

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::disturbed::{as_if_nothing_had_happened, ledger, start};
+use support::disturbed::{
+    as_if_nothing_had_happened, lay, ledger, start, until_met, until_stopped,
+};
 use support::{Place, Run, Watched, distance, reaches, signal};
 use tch::Tensor;
 
@@ -99,29 +101,21 @@ fn corrupt(
     to: fn(u32) -> u32,
 ) -> std::io::Result<()> {
     let pid = run.newest_pid(worker);
-    let faults = place.path("run-faults");
-    std::fs::create_dir_all(&faults).unwrap();
-    let fault = format!("{worker}.step-begun");
-    let _ = std::fs::remove_file(faults.join(format!("{fault}.taken")));
-    std::fs::write(faults.join("new"), "stop").unwrap();
-    std::fs::rename(faults.join("new"), faults.join(&fault)).unwrap();
-    let stopped = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        status.contains("T (stopped)")
-    };
-    while !stopped() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    // The others wait for it, and the checkpoint of exactly this state is on its way to disk.
-    loop {
-        let there = stretch(&place.path("run/checkpoints"), tensor);
-        if let Some(there) = there
-            && change(pid, &there, to)?
-        {
-            break;
+    let mut changed = false;
+    while !changed {
+        until_met(&lay(place, "run", worker, "step-begun", "stop"));
+        until_stopped(pid);
+        // The others wait for it, and the checkpoint of exactly this state is on its way to disk: unless its report of the
+        // step before was not on its way yet when it was stopped, for which checkpoints wait as well.
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !changed && Instant::now() < give_up {
+            let there = stretch(&place.path("run/checkpoints"), tensor);
+            if let Some(there) = there {
+                changed = change(pid, &there, to)?;
+            }
         }
+        signal("-CONT", pid);
     }
-    signal("-CONT", pid);
     Ok(())
 }
 

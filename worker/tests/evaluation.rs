@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::Value;
 use support::disturbed::{
-    again, all_holds, as_if_nothing_had_happened, lay, start, until_met, until_stopped,
+    again, all_holds, as_if_nothing_had_happened, lay, ledger, start, until_met, until_stopped,
 };
 use support::{Place, Run, signal};
 
@@ -108,4 +108,43 @@ fn a_stop_in_the_last_evaluation_is_followed_at_once_and_a_resume_scores_the_res
     as_if_nothing_had_happened(&place, &run);
     assert_eq!(maps(&run), maps(&undisturbed), "{run:#?}");
     assert_eq!(maps(&run).len(), 1);
+}
+
+#[test]
+fn all_workers_told_to_end_in_an_evaluation_leave_at_once_with_a_checkpoint() {
+    let place = Place::with(36, VAL);
+    let met = lay(&place, "run", "worker-1", "scoring", "stop");
+    let mut run = start(&place, "run", 3, &["train.epochs=2"]);
+    until_met(&met);
+    let pids = ["worker-0", "worker-1", "worker-2"].map(|name| run.newest_pid(name));
+    until_stopped(pids[1]);
+    for pid in pids {
+        signal("-TERM", pid);
+    }
+    run.wait_until(|status| {
+        let workers = status["workers"].as_array().unwrap();
+        let draining = workers
+            .iter()
+            .filter(|worker| worker["activity"] == "draining");
+        draining.count() == 2
+    });
+    signal("-CONT", pids[1]);
+    let run = run.end();
+
+    // Nobody is asked from one generation to the next for it. If one had not heard yet when the others agreed, the run went
+    // on with it and with others in their place.
+    all_holds(&place, &run);
+    let generations = ledger(&run.dir)["generations"].as_array().unwrap().len();
+    assert!(generations <= 4, "{generations}");
+    let summary = run.summary();
+    if summary["ended"] == "stopped" {
+        let reason =
+            "stopped after 3 of 6 steps (every worker was told to end): resume with --resume";
+        assert_eq!(summary["reason"], reason);
+        let last = run.last().canonicalize().unwrap();
+        assert!(last.ends_with("step-00000003"), "{}", last.display());
+        assert_eq!(generations, 1);
+    } else {
+        println!("one of them had not heard yet");
+    }
 }

@@ -307,7 +307,7 @@ fn survivors_that_are_told_to_end_go_only_when_others_have_what_they_hold() {
 #[test]
 fn a_rank_whose_training_thread_is_stuck_executes_itself_again_and_comes_back() {
     // Given a rank whose training thread hangs while its heartbeats go on, and another that dies
-    let mut faulty = Faulty::with(&["train.epochs=10000", "fault.crashes=2"]);
+    let mut faulty = Faulty::with(&["train.epochs=10000", "fault.crashes=2", "fault.timeout=20"]);
     faulty.whole_again();
     let before = faulty.workers();
     until_met(&faulty.lay("worker-1", "added-up", "hang"));

@@ -97,6 +97,8 @@ pub struct Member {
     pub draining: bool,
     /// What its loss is to count as, and why, where that was decided before its process ended.
     pub verdict: Option<(LossClass, String)>,
+    /// Why its process executes itself again, until it is here again: then that counts as a crash.
+    pub executes_again: Option<String>,
     /// When it may be started again.
     pub again: Option<Millis>,
     /// How often it was lost since it last took part in a step.

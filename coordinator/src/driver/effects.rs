@@ -40,10 +40,7 @@ impl Driver {
                 generation, step, ..
             } => self.commit(generation, step),
             Effect::Stop { reason } => {
-                let stop = Stop {
-                    snapshot: true,
-                    reason,
-                };
+                let stop = Stop { reason };
                 self.send_to_all(&session_response::Message::Stop(stop));
             }
             Effect::TakeSnapshot => {

@@ -37,7 +37,6 @@ pub(crate) enum Break {
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     stop: AtomicBool,
-    stop_with_snapshot: AtomicBool,
     snapshot: AtomicBool,
     regroup: AtomicBool,
     drain: AtomicBool,
@@ -67,11 +66,6 @@ impl Requests {
     /// Whether any of them ends the generation at its next boundary, whatever the other ranks were asked for.
     pub(crate) fn end_the_generation(&self) -> bool {
         self.stop() || self.regroup() || self.drain()
-    }
-
-    /// Whether the stop asked for wants a snapshot.
-    pub(crate) fn stop_with_snapshot(&self) -> bool {
-        self.stop_with_snapshot.load(Ordering::Acquire)
     }
 }
 
@@ -148,12 +142,7 @@ impl Inbox {
                     "plan of another generation ignored"
                 );
             }
-            Message::Stop(stop) => {
-                self.requests
-                    .stop_with_snapshot
-                    .store(stop.snapshot, Ordering::Release);
-                self.requests.stop.store(true, Ordering::Release);
-            }
+            Message::Stop(_) => self.requests.stop.store(true, Ordering::Release),
             // Answered by the stream itself.
             Message::Stacks(_) => {}
             Message::Snapshot(_) => self.requests.snapshot.store(true, Ordering::Release),
@@ -347,11 +336,13 @@ impl Inbox {
     }
 
     /// Waits, after this worker has done its part, until the coordinator ends the session, or wants it in another
-    /// generation.
-    pub(crate) fn release(&self) -> Break {
+    /// generation. Where `all_stop`, ranks that were asked to a boundary have come to it, and to more than that.
+    pub(crate) fn release(&self, all_stop: bool) -> Break {
         let waited = self.wait(|state| match &state.over {
             Some(reason) => Err(Break::Regroup(reason.clone())),
-            None if self.requests.regroup() => Err(Break::Regroup("at the end".to_owned())),
+            None if self.requests.regroup() && !all_stop => {
+                Err(Break::Regroup("at the end".to_owned()))
+            }
             None => Ok(None::<std::convert::Infallible>),
         });
         match waited {

@@ -18,7 +18,9 @@ pub(crate) struct Pulse {
     generation: AtomicU64,
     step: AtomicU64,
     activity: AtomicU64,
-    /// Milliseconds of the longest forward pass.
+    /// Milliseconds of the first forward pass, in which libraries choose their ways and load code.
+    first_pass: AtomicU64,
+    /// And of the longest of those after it.
     longest_pass: AtomicU64,
     /// Whether the first one has begun.
     passes: AtomicBool,
@@ -57,9 +59,17 @@ impl Pulse {
 
     /// Notes how long a forward pass took.
     pub(crate) fn passed(&self, took: Duration) {
-        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.longest_pass
-            .fetch_max(millis.max(1), Ordering::Relaxed);
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+        if self.has_passed() {
+            self.longest_pass.fetch_max(millis, Ordering::Relaxed);
+        } else {
+            self.first_pass.store(millis, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a forward pass was done.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.first_pass.load(Ordering::Relaxed) != 0
     }
 
     /// Notes that a forward pass begins.
@@ -68,11 +78,13 @@ impl Pulse {
     }
 
     /// How long the training thread may take to leave a generation that is over: it ends the micro-batch that it is in, and
-    /// going backward takes about twice as long as going forward.
+    /// going backward takes about twice as long as going forward. The first one says nothing of those after it: the coordinator
+    /// gives up earlier on who takes that long, and then it is too late to begin again.
     pub(crate) fn leave_within(&self) -> Duration {
+        let first = self.first_pass.load(Ordering::Relaxed);
         match self.longest_pass.load(Ordering::Relaxed) {
-            0 if self.passes.load(Ordering::Relaxed) => FIRST_PASS_WITHIN,
-            0 => LEAVE_WITHIN,
+            0 if first == 0 && self.passes.load(Ordering::Relaxed) => FIRST_PASS_WITHIN,
+            0 => LEAVE_WITHIN + Duration::from_millis(first) * 5,
             millis => LEAVE_WITHIN + Duration::from_millis(millis) * 5,
         }
     }
@@ -114,4 +126,23 @@ fn resident_bytes() -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|pages| pages * 4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_pass_counts_until_there_is_another() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.leave_within(), LEAVE_WITHIN);
+        pulse.passes();
+        assert_eq!(pulse.leave_within(), FIRST_PASS_WITHIN);
+        assert!(!pulse.has_passed());
+        for (millis, expected) in [(2000, 13_000), (100, 3500), (300, 4500), (200, 4500)] {
+            pulse.passed(Duration::from_millis(millis));
+            assert_eq!(pulse.leave_within(), Duration::from_millis(expected));
+        }
+        assert!(pulse.has_passed());
+    }
 }

@@ -54,8 +54,10 @@ pub(crate) enum Outcome {
     Finished,
     /// A stop was asked for.
     Stopped,
-    /// Others come in, or someone goes: another generation follows.
+    /// Others come in: another generation follows.
     Boundary,
+    /// Someone whose process was told to end goes, and the state is in safety: another generation follows.
+    Drained,
 }
 
 /// Works through the plan until it finishes, or all ranks agree to stop or to regroup.
@@ -156,20 +158,19 @@ fn report(
 
 /// Whether the ranks agreed to end here. With every process told to end, nobody would be left to go on from.
 fn end(replica: &mut Replica, seen: Seen) -> Result<Option<Outcome>, WorkerError> {
-    if seen.stop || seen.draining == replica.world_size() {
-        if seen.draining > 0 || replica.link().inbox.requests.stop_with_snapshot() {
-            snapshot::take(replica)?;
-        }
-        return finish(replica, Outcome::Stopped).map(Some);
-    }
-    if seen.draining > 0 {
-        // The first to be told to end is seldom the last: what is reached is put into safety before anybody goes.
-        snapshot::take(replica)?;
-    }
-    if seen.regroup || seen.draining > 0 {
+    let outcome = if seen.stop || seen.draining == replica.world_size() {
+        Outcome::Stopped
+    } else if seen.draining > 0 {
+        Outcome::Drained
+    } else if seen.regroup {
         return finish(replica, Outcome::Boundary).map(Some);
-    }
-    Ok(None)
+    } else {
+        return Ok(None);
+    };
+    // The first to be told to end is seldom the last: what is reached is put into safety before anybody goes. By what all
+    // have seen: a rank may itself not have heard yet of what others were asked for.
+    snapshot::take(replica)?;
+    finish(replica, outcome).map(Some)
 }
 
 /// The last checkpoint must be answered before this worker may leave the generation.

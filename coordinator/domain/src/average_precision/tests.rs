@@ -157,6 +157,16 @@ fn ranked(samples: std::ops::Range<usize>) -> impl Strategy<Value = (Vec<f32>, V
 }
 
 proptest! {
+    /// A coordinator that takes a run over reads the figures of those before it.
+    #[test]
+    fn figures_come_back_from_json_to_the_bit(map in 0.0..1.0_f64) {
+        for map in [map, 0.112_359_778_330_845_11] {
+            let text = serde_json::to_string(&map).unwrap();
+            let back: f64 = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(back.to_bits(), map.to_bits(), "{}", text);
+        }
+    }
+
     #[test]
     fn it_is_the_definition((scores, positive) in ranked(0..60)) {
         let fast = average_precision(&scores, &positive).unwrap();

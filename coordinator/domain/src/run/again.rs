@@ -6,7 +6,7 @@ use crate::membership::{Process, Session, WorkerId};
 
 impl State {
     /// A worker's process executes itself again. That is a crash like any other, but for its process, which lives: it is
-    /// let go, and comes as a new worker.
+    /// let go, and comes as a new worker, and is charged for then. If it ends after all, its end is charged for.
     pub(super) fn on_begins_again(
         &mut self,
         worker: &WorkerId,
@@ -38,12 +38,15 @@ impl State {
         let surplus = self.roster.get(worker);
         let surplus = surplus.is_some_and(|member| self.roster.is_surplus(member));
         effects.extend(self.lose(worker, text.clone(), now));
-        if !surplus {
-            effects.extend(self.charge(LossClass::Crash, text, now));
-        }
         if elsewhere {
+            if !surplus {
+                effects.extend(self.charge(LossClass::Crash, text, now));
+            }
             self.roster.forget(worker);
         } else {
+            if let Some(mut member) = self.roster.get_mut(worker) {
+                member.executes_again = Some(text);
+            }
             let arrival = now.after(self.config.timeouts.join);
             self.set(Deadline::Arrival(worker.clone()), arrival);
         }

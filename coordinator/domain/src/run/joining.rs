@@ -84,6 +84,7 @@ impl State {
         }
         let known = self.roster.get(worker);
         let given_up = known.is_some_and(|member| member.verdict.is_some());
+        let executed_again = known.and_then(|member| member.executes_again.clone());
         let mut effects = Vec::new();
         let admitted = if self.is_ending() {
             Err(JoinRefusal::Ending)
@@ -117,6 +118,9 @@ impl State {
         effects.push(Effect::Welcome {
             worker: worker.clone(),
         });
+        if let Some(text) = executed_again {
+            effects.extend(self.charge(LossClass::Crash, text, now));
+        }
         effects
     }
 

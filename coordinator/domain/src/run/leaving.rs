@@ -68,7 +68,10 @@ impl State {
     /// Has the ranks meet for those of them whose process was told to end, unless they all leave anyway.
     pub(super) fn let_the_draining_go(&mut self) -> Vec<Effect> {
         let under_way = match self.phase {
-            Phase::Evaluating { .. } => true,
+            // With all scores here the ranks are at its end.
+            Phase::Evaluating { step, .. } => {
+                step < self.total_steps() || self.scores_are_missing(step)
+            }
             // The step's commit, with which an evaluation begins, may not be known yet.
             Phase::Training => self.steps_done < self.total_steps(),
             _ => false,

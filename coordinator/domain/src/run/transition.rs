@@ -192,9 +192,9 @@ impl State {
             return effects;
         }
         match &self.phase {
-            Phase::Waiting => self.stop_from_disk(by, now),
+            Phase::Waiting => self.stop_from_disk(by, &cause, now),
             Phase::Forming if self.steps_done == self.durable_state().0 => {
-                self.stop_from_disk(by, now)
+                self.stop_from_disk(by, &cause, now)
             }
             Phase::Forming | Phase::Regrouping { .. } => {
                 self.wish_to_stop(by, cause, now);
@@ -226,7 +226,14 @@ impl State {
     }
 
     /// Nobody holds more than what is on disk.
-    fn stop_from_disk(&mut self, by: &str, now: Millis) -> Vec<Effect> {
+    fn stop_from_disk(&mut self, by: &str, cause: &StopCause, now: Millis) -> Vec<Effect> {
+        if *cause == StopCause::Early {
+            let reason = format!(
+                "finished early after {} ({by})",
+                steps(self.durable_state().0)
+            );
+            return self.finished(reason, now);
+        }
         let reason = match self.durable_state() {
             (_, Source::Seed) => format!("stopped before the first step (asked by {by})"),
             (step, _) => {

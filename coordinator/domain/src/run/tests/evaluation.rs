@@ -104,6 +104,23 @@ fn a_person_who_asks_for_a_stop_while_the_run_ends_early_has_it_stopped_and_not_
     assert_eq!(sim.ending().exit_code, 75);
 }
 
+#[test]
+fn figures_that_a_resumed_run_finds_to_be_one_too_many_without_a_better_one_finish_it() {
+    // Its coordinator was killed when it had all scores, and its workers with it.
+    let mut config = config(2, true);
+    config.shape.epochs = 4;
+    config.shape.early_stopping = Some(1);
+    (config.begins_at_step, config.from_checkpoint) = (4, true);
+    config.maps = [(2, 0.25_f64.to_bits())].into();
+    let mut sim = Sim::new(config);
+    evaluate_to(&mut sim, 4, Some(0.25));
+    let reason = format!("finished early after 4 steps ({WHY})");
+    assert_eq!(
+        (sim.ending().kind, sim.ending().reason.as_str()),
+        (EndKind::Finished, reason.as_str())
+    );
+}
+
 const WHY: &str = "train.early_stopping = 1: no mAP since above the 25.00 % after epoch 1";
 
 /// A run that stops after one evaluation without a better mAP, its second evaluation, and what came of that.

@@ -414,16 +414,19 @@ fn a_process_that_executes_itself_again_is_let_go_and_taken_in_and_counts_as_a_c
 
     // Then nobody waits for it any longer, nor is another process started beside it
     assert_eq!(sim.warnings(), [told.as_str()]);
-    let class = LossClass::Crash;
-    assert!(effects.contains(&Effect::Loss { class }), "{effects:?}");
+    let charged = Effect::Loss {
+        class: LossClass::Crash,
+    };
+    assert!(!effects.contains(&charged), "{effects:?}");
     let next = begun(&effects).unwrap();
     assert_eq!((next.1, next.2), (1, Source::Peers(vec![0])));
     sim.ready(0);
     let effects = sim.progress(0, 1);
     assert!(!launched(&effects).contains(&"worker-1"), "{effects:?}");
 
-    // and it comes in as a new one
+    // and it comes in as a new one, which counts as a crash
     let effects = sim.join(1);
+    assert!(effects.contains(&charged), "{effects:?}");
     assert!(effects.iter().any(|effect| matches!(
         effect,
         Effect::Regroup {
@@ -445,4 +448,7 @@ fn a_process_that_executes_itself_again_is_let_go_and_taken_in_and_counts_as_a_c
         sim.beat(0, "", false);
     }
     assert!(sim.warnings().last().unwrap().contains("did not set up"));
+    assert!(!sim.effects.contains(&charged), "not yet");
+    let effects = sim.exited(1, ProcessEnd::Signal(9));
+    assert!(effects.contains(&charged), "{effects:?}");
 }
