@@ -153,7 +153,7 @@ def check_figures(left, recipe, finished, reference, disk_was_full):
         maps = left.maps()
     except (ValueError, OSError, KeyError) as problem:
         return [f"the figures cannot be read: {problem}"]
-    due = [step for step in range(STEPS_PER_EPOCH, recipe.steps + 1, STEPS_PER_EPOCH)]
+    due = range(STEPS_PER_EPOCH, recipe.steps + 1, STEPS_PER_EPOCH)
     missing = [step for step in due if step not in maps]
     # What could not be written is gone with a coordinator that is killed then.
     if finished and missing and not disk_was_full:

@@ -184,19 +184,6 @@ pub struct Scores {
     pub skipped: Vec<u32>,
 }
 
-impl Scores {
-    /// None, of that state.
-    #[must_use]
-    pub fn none(step: u64) -> Self {
-        Self {
-            step,
-            sample_ids: Vec::new(),
-            logits: Vec::new(),
-            skipped: Vec::new(),
-        }
-    }
-}
-
 /// The store, open for writing.
 #[derive(Debug)]
 pub struct Store {

@@ -12,15 +12,19 @@ use std::time::Duration;
 
 use proto::v1::{self, fault::Class, session_request::Message};
 
+use crate::error::exit;
 use crate::session::Link;
 
 /// How long the coordinator's word is waited for.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
-/// What the coordinator lets a worker go with that may come again.
-const RETRY: u8 = 75;
 
-/// Tells the coordinator why, and executes this program again. Returns only if that is not to be, and says why not.
-pub(crate) fn execute_again(link: &Link, why: &str) -> io::Error {
+/// Tells the coordinator why, and executes this program again. Returns only if that is not to be; the log says why not.
+pub(crate) fn execute_again(link: &Link, why: &str) {
+    let problem = attempt(link, why);
+    tracing::error!("this process cannot execute itself again: {problem}");
+}
+
+fn attempt(link: &Link, why: &str) -> io::Error {
     if !link.pulse().has_passed() {
         // What fails before anything was done fails again.
         return io::Error::other("it has done nothing yet");
@@ -33,7 +37,7 @@ pub(crate) fn execute_again(link: &Link, why: &str) -> io::Error {
         message: why.to_owned(),
     }));
     match link.inbox.released_within(TOLD_WITHIN) {
-        Some(ended) if ended.exit_code == RETRY => {}
+        Some(ended) if ended.exit_code == exit::RETRY => {}
         Some(ended) => return io::Error::other(ended.reason),
         // It could not tell a process of this name from the one that it still waits for.
         None => return io::Error::other("the coordinator does not answer"),

@@ -12,7 +12,7 @@ use proto::v1::{self, fault::Class, generation::State, leaving::Reason, session_
 use tch::Device;
 
 use crate::again::execute_again;
-use crate::error::WorkerError;
+use crate::error::{WorkerError, exit};
 use crate::session::{Link, RemoteStore};
 use crate::snapshot::About;
 use crate::train::feed::Feed;
@@ -287,11 +287,10 @@ const AT_EXIT: Duration = Duration::from_secs(3);
 fn end_or_begin_again(link: &Link, why: &str) {
     let ended = link.inbox.ended();
     if ended.is_none() {
-        let problem = execute_again(link, why);
-        tracing::error!("this process cannot execute itself again: {problem}");
+        execute_again(link, why);
     }
     tracing::error!("{why}, ending the process");
-    let code = ended.map_or(75, |ended| ended.exit_code);
+    let code = ended.map_or(exit::RETRY, |ended| ended.exit_code);
     std::process::exit(i32::from(code));
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::run::Event;
 use domain::score_table::Scored;
 use proto::v1::{SubmitScoresRequest, SubmitScoresResponse};
 use tokio::sync::oneshot;
@@ -113,15 +114,12 @@ pub(crate) fn conclude_kept(context: &Arc<Context>, generation: u64, complete: V
     tokio::spawn(async move {
         for step in complete {
             let samples = context.evaluations.samples();
-            let known = Message::Scored {
+            let known = Event::Scored {
                 step,
                 scored: samples,
                 samples,
-                began: false,
-                skipped: Vec::new(),
-                scores: Box::new(Scores::none(step)),
             };
-            if context.tell(known).await.is_err() {
+            if context.tell(Message::Event(known)).await.is_err() {
                 return; // the run is over
             }
             conclude(&context, generation, step).await;

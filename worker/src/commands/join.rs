@@ -125,8 +125,7 @@ fn join(arguments: &Join) -> Result<(), WorkerError> {
             Some(ended) if ended.exit_code == 0 => return Ok(()),
             Some(ended) => ended.into(),
             None if device != Device::Cpu && error.is_of_device() => {
-                let problem = execute_again(&link, &error.to_string());
-                tracing::error!("this process cannot execute itself again: {problem}");
+                execute_again(&link, &error.to_string());
                 error
             }
             None => report(&link, error),

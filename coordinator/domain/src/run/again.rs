@@ -2,7 +2,7 @@
 
 use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, State};
-use crate::membership::{Process, Session, WorkerId};
+use crate::membership::{Process, WorkerId};
 
 impl State {
     /// A worker's process executes itself again. That is a crash like any other, but for its process, which lives: it is
@@ -14,16 +14,9 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         let text = format!("{text}; its process executes itself again");
-        let Some(mut member) = self.roster.get_mut(worker) else {
+        let Some(process) = self.end_session(worker) else {
             return Vec::new();
         };
-        if member.session != Session::Open {
-            return Vec::new();
-        }
-        member.session = Session::Lost;
-        let elsewhere = member.process == Process::Elsewhere;
-        drop(member);
-        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
         let mut effects = vec![
             Effect::Warn { text: text.clone() },
             Effect::Release {
@@ -35,13 +28,9 @@ impl State {
                 worker: worker.clone(),
             },
         ];
-        let surplus = self.roster.get(worker);
-        let surplus = surplus.is_some_and(|member| self.roster.is_surplus(member));
         effects.extend(self.lose(worker, text.clone(), now));
-        if elsewhere {
-            if !surplus {
-                effects.extend(self.charge(LossClass::Crash, text, now));
-            }
+        if process == Process::Elsewhere {
+            effects.extend(self.replace(worker, LossClass::Crash, text, now));
             self.roster.forget(worker);
         } else {
             if let Some(mut member) = self.roster.get_mut(worker) {

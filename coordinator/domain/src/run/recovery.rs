@@ -8,7 +8,7 @@ use super::event::{FaultClass, ProcessEnd};
 use super::restart::LossClass;
 use super::words::steps;
 use super::{Deadline, Effect, Millis, Phase, State, StopCause};
-use crate::membership::{Group, Place, Process, Session, WorkerId};
+use crate::membership::{Group, Member, Place, Process, Session, WorkerId};
 
 /// Failed collectives in a row that nobody's death explains, before the first to report them is taken for the cause.
 const UNEXPLAINED: u32 = 3;
@@ -62,25 +62,33 @@ impl State {
         }
     }
 
+    /// Nothing more is heard of a worker; what is known of its process. `None`: it had no session that was open.
+    pub(super) fn end_session(&mut self, worker: &WorkerId) -> Option<Process> {
+        let mut member = self.roster.get_mut(worker)?;
+        if member.session != Session::Open {
+            return None;
+        }
+        member.session = Session::Lost;
+        let process = member.process.clone();
+        drop(member);
+        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        Some(process)
+    }
+
     pub(super) fn on_stream_lost(
         &mut self,
         worker: &WorkerId,
         detail: &str,
         now: Millis,
     ) -> Vec<Effect> {
-        let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
-        let Some(mut member) = self.roster.get_mut(worker) else {
+        let Some(process) = self.end_session(worker) else {
             return Vec::new();
         };
-        if member.session != Session::Open {
-            return Vec::new();
-        }
-        member.session = Session::Lost;
-        let elsewhere = member.process == Process::Elsewhere;
+        let elsewhere = process == Process::Elsewhere;
+        let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
+        let leaves = |member: &Member| member.leaving.is_some();
         // It has done its part, unless its generation was over before all had.
-        let left = member.leaving.is_some() && !wanted_again;
-        drop(member);
-        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        let left = self.roster.get(worker).is_some_and(leaves) && !wanted_again;
         if self.is_ending() {
             return Vec::new();
         }
@@ -142,7 +150,6 @@ impl State {
             effects.extend(self.form_if_possible(now));
             return effects;
         }
-        let was_open = member.session == Session::Open;
         let left = member.leaving.is_some_and(|(reason, _)| {
             matches!(
                 reason,
@@ -179,11 +186,7 @@ impl State {
             // Else people were told why it was given up, and this is what came of it.
             effects.push(Effect::Warn { text: text.clone() });
         }
-        if was_open {
-            if let Some(mut member) = self.roster.get_mut(worker) {
-                member.session = Session::Lost;
-            }
-            self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        if self.end_session(worker).is_some() {
             effects.push(Effect::Close {
                 worker: worker.clone(),
             });

@@ -2,6 +2,7 @@ use super::*;
 use crate::membership::Process;
 
 mod adoption;
+mod again;
 mod budgets;
 mod cluster;
 mod degraded;
