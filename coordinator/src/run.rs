@@ -47,6 +47,8 @@ pub struct RunSetup {
     pub keep_checkpoints: u32,
     /// `fault.timeout`: the one timeout for people; every other is derived from it.
     pub fault_timeout: Duration,
+    /// `fault.grace`: how long a worker that was told to end may take to leave.
+    pub grace: Duration,
     /// What the run does while it has fewer workers than it wants, and how many failures it survives.
     pub membership: Membership,
     /// Whether this goes on with an earlier run: if its coordinator was lost, workers of it may be training still, and

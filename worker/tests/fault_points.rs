@@ -335,3 +335,29 @@ fn a_rank_whose_training_thread_is_stuck_executes_itself_again_and_comes_back() 
     assert_eq!(events.matches(r#""class":"restart""#).count(), 1);
     faulty.end();
 }
+
+#[test]
+fn a_worker_that_cannot_come_to_a_boundary_in_its_grace_goes_without_one_and_was_preempted() {
+    // Given a rank that is told to end while its training thread hangs, in a run that survives no crash and no hang
+    let settings = ["fault.crashes=0", "fault.hangs=0", "fault.grace=1.5"];
+    let mut faulty =
+        Faulty::with(&[&["train.epochs=10000", "fault.timeout=20"], &settings[..]].concat());
+    faulty.whole_again();
+    let before = faulty.workers();
+    until_met(&faulty.lay("worker-1", "added-up", "hang"));
+    signal("-TERM", before[1]);
+    let named = |status: &serde_json::Value| {
+        let deadlines = status["deadlines"].as_array().unwrap().iter();
+        let mut names = deadlines.filter_map(|deadline| deadline["name"].as_str());
+        names.any(|name| name == "worker-1 was told to end and must leave")
+    };
+    let generation = faulty.run().wait_until(named)["generation"].clone();
+
+    // Then the others go on without it as soon as its time is over, and another one is started
+    faulty
+        .run()
+        .wait_until(|status| status["generation"] != generation);
+    faulty.whole_again();
+    assert_ne!(faulty.workers()[1], before[1]);
+    faulty.end();
+}

@@ -22,6 +22,7 @@ use crate::membership::{Roster, WorkerId};
 use crate::run_plan::{RunPlan, RunShape};
 use crate::shares::Shares;
 
+mod adopted;
 mod again;
 mod balance;
 mod deadlines;
@@ -46,6 +47,7 @@ mod timing;
 mod transition;
 mod words;
 
+pub use adopted::Adopted;
 pub use early::{Maps, verdict as early_stopping_verdict};
 pub use effect::{Beginning, Effect};
 pub use ending::{EndKind, Ending, Measure};
@@ -64,22 +66,6 @@ pub enum World {
     Fixed,
     /// It goes on with those who are here.
     Elastic,
-}
-
-/// The generation that a lost coordinator has left behind, as far as it is known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Adopted {
-    /// The workers by rank. They may be training still.
-    pub members: Vec<WorkerId>,
-    /// The generation before it: members that have not heard of the newer one still speak for this.
-    pub previous: u64,
-    /// Steps that are known to be committed.
-    pub steps_done: u64,
-    /// The evaluations that have their figures, by the steps committed before them.
-    pub evaluated: Vec<u64>,
-    /// How long its steps took; 0: not known.
-    #[serde(default)]
-    pub usual_step: Millis,
 }
 
 /// What is fixed for this process's part of a run.

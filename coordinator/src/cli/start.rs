@@ -145,6 +145,7 @@ pub(super) async fn start(prepared: Prepared) -> Result<u8, Failure> {
         shape: *plan.shape(),
         keep_checkpoints: config.run.keep_checkpoints.get(),
         fault_timeout: config.fault.timeout,
+        grace: config.fault.grace,
         membership: config.membership(),
         adopt: prepared.adopt,
         resume: prepared.resume,

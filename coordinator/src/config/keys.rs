@@ -210,6 +210,7 @@ pub const KEYS: &[Key] = &[
     free("run.listen", Kind::Address, "'127.0.0.1:0'", "where gRPC is served; port 0: any free one"),
 
     free("fault.timeout", Kind::Number(0.1, 86_400.0), "5.0", "seconds without a sign of life after which a worker counts as lost; every other timeout follows from it"),
+    free("fault.grace", Kind::Number(0.1, 86_400.0), "25.0", "seconds that a worker that was told to end (SIGTERM) has to come to a boundary and leave; keep it below the time after which it would be killed (Kubernetes: 30)"),
     free("fault.crashes", Kind::Whole(0, UNBOUNDED), "20", "workers that may be lost within an hour, each replaced; one more ends the run with a checkpoint"),
     free("fault.hangs", Kind::Whole(0, UNBOUNDED), "10", "the same for workers that live and do nothing"),
     free("fault.preemptions", Kind::Whole(0, UNBOUNDED), "1000", "the same for workers that were told to end from outside"),

@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use data::files::OnBadImage;
-use domain::run::{Budgets, World};
+use domain::run::World;
 use domain::scoring::TrainFigures;
 
 use super::Config;
 use super::settings::Settings;
+
+mod fault;
+
+pub use fault::Fault;
 
 /// `model.*`: which variant of HGAT_FC, and how wide.
 #[derive(Clone, Debug, PartialEq)]
@@ -231,17 +234,6 @@ pub struct Run {
     pub listen: SocketAddr,
 }
 
-/// `fault.*`: when something counts as failed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fault {
-    /// `fault.timeout`: the one timeout for people, from which every other follows.
-    pub timeout: Duration,
-    /// `fault.crashes`, `fault.hangs`, `fault.preemptions`, `fault.out_of_memory`: failures survived within an hour.
-    pub budgets: Budgets,
-    /// `fault.sentinel_steps`: replicas are compared every so many steps; 0: never.
-    pub sentinel_steps: u64,
-}
-
 impl Config {
     /// Reads checked settings; their kinds make every conversion here succeed.
     pub(super) fn from_settings(settings: Settings) -> Self {
@@ -250,16 +242,7 @@ impl Config {
             data: Data::read(&settings),
             train: Train::read(&settings),
             run: Run::read(&settings),
-            fault: Fault {
-                timeout: Duration::from_secs_f64(settings.number("fault.timeout")),
-                budgets: Budgets {
-                    crash: settings.whole("fault.crashes"),
-                    hang: settings.whole("fault.hangs"),
-                    preemption: settings.whole("fault.preemptions"),
-                    memory: settings.whole("fault.out_of_memory"),
-                },
-                sentinel_steps: settings.whole("fault.sentinel_steps"),
-            },
+            fault: Fault::read(&settings),
             settings,
         }
     }

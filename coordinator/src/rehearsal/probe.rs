@@ -191,6 +191,7 @@ fn setup(leg: &Leg<'_>, run_id: String, run_dir: &RunDir) -> Result<RunSetup, Ru
         shape,
         keep_checkpoints: config.run.keep_checkpoints.get(),
         fault_timeout: config.fault.timeout,
+        grace: config.fault.grace,
         membership: Membership {
             min_workers: membership.min_workers.min(leg.launch.workers()),
             ..membership

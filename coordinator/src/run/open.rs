@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use domain::ledger::Ledger;
-use domain::membership::WorkerId;
 use domain::run::{Adopted, BUDGET_WINDOW, Config, LossClass, Millis, Timeouts};
 use domain::run_plan::RunPlan;
 
@@ -59,7 +59,10 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         .flatten();
     let evaluate_first =
         plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
-    let millis = u64::try_from(setup.fault_timeout.as_millis()).unwrap_or(u64::MAX);
+    let timeouts = Timeouts {
+        grace: millis(setup.grace),
+        ..Timeouts::from_fault_timeout(millis(setup.fault_timeout))
+    };
     let local = matches!(setup.launch, Launch::Local { .. });
     let config = Config {
         workers,
@@ -84,7 +87,7 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
             .filter_map(|known| Some((known.step, known.metrics.average_precision.map?.to_bits())))
             .collect(),
         stop_after: setup.stop_after,
-        timeouts: Timeouts::from_fault_timeout(Millis(millis)),
+        timeouts,
     };
     Ok(Opened {
         config,
@@ -95,6 +98,10 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
         history,
         scores: recorded.scores,
     })
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The losses that still count, and how long ago each was. One that the wall clock puts into the future was just now.
@@ -113,18 +120,6 @@ fn adopt(ledger: &mut Ledger, newest_step: Option<u64>, history: &History) -> Op
     if let Some(step) = newest_step {
         let _ = ledger.commit_through(number, step);
     }
-    let generations = ledger.generations();
-    let current = generations.last()?;
-    let before = generations.len().checked_sub(2);
-    Some(Adopted {
-        members: current.members.iter().cloned().map(WorkerId::new).collect(),
-        previous: before.map_or(0, |before| generations[before].number),
-        steps_done: ledger.steps_done(),
-        evaluated: history
-            .evaluations()
-            .iter()
-            .map(|known| known.step)
-            .collect(),
-        usual_step: Millis(u64::try_from(history.usual_step().as_millis()).unwrap_or(u64::MAX)),
-    })
+    let evaluated = history.evaluations().into_iter().map(|known| known.step);
+    Adopted::of(ledger, evaluated.collect(), millis(history.usual_step()))
 }

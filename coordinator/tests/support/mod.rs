@@ -101,6 +101,7 @@ pub(crate) fn setup(run_dir: &Path, launch: Launch) -> RunSetup {
         shape: shape(),
         keep_checkpoints: 3,
         fault_timeout: Duration::from_secs(5),
+        grace: Duration::from_secs(25),
         membership: Membership {
             world: World::Elastic,
             balance: false,

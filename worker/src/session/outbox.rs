@@ -25,7 +25,7 @@ struct State {
     welcomed: bool,
     /// Of the generation under way, oldest first.
     reports: VecDeque<v1::Progress>,
-    /// What this worker last said of where it stands, and has not changed since.
+    /// What this worker last said of where it stands, and neither it nor the coordinator has changed since.
     standing: Option<Message>,
 }
 
@@ -71,6 +71,12 @@ impl Outbox {
         if let Some(standing) = &state.standing {
             state.send(standing.clone());
         }
+    }
+
+    /// Another generation was announced. Where this worker stood before is not to be told to a coordinator in the place of a
+    /// lost one, to which it would look as if it had left this one already, with what it held then.
+    pub(super) fn is_sent_on(&self) {
+        self.lock().standing = None;
     }
 
     /// The stream is over.
@@ -159,6 +165,18 @@ mod tests {
                 "standby 9"
             ]
         );
+    }
+
+    #[test]
+    fn who_was_sent_on_does_not_say_again_where_it_stood_before() {
+        let outbox = Outbox::default();
+        outbox.say(progress(4));
+        outbox.say(standby(5));
+        outbox.is_sent_on();
+        let (up, mut stream) = mpsc::unbounded_channel();
+        outbox.open(up, v1::Join::default());
+        outbox.tell_again(0);
+        assert_eq!(heard(&mut stream), ["join", "step 4"]);
     }
 
     #[test]

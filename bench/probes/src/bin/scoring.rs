@@ -68,6 +68,7 @@ async fn main() -> Result<()> {
         },
         keep_checkpoints: 1,
         fault_timeout: Duration::from_secs(60),
+        grace: Duration::from_secs(25),
         membership: Membership {
             world: World::Elastic,
             balance: false,

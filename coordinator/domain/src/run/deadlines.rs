@@ -57,6 +57,7 @@ pub(super) fn expire(state: &mut State, deadline: &Deadline, now: Millis) -> Vec
             state.give_up_on(worker, LossClass::Crash, text, now)
         }
         Deadline::Handover => state.form_if_possible(now),
+        Deadline::Drain(worker) => state.on_grace_expired(worker, now),
         Deadline::Stop => {
             let missing = state
                 .roster

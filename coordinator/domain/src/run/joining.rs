@@ -76,7 +76,7 @@ impl State {
         let comes_back = self.roster.get(worker).is_some_and(|member| {
             member.is_member()
                 && member.session == Session::Never
-                && (generation == self.generation || self.was_left_behind_in(generation))
+                && (generation == self.generation || self.was_left_behind_in(worker, generation))
                 && matches!(self.phase, Phase::Regrouping { .. })
         });
         if comes_back {
@@ -161,7 +161,7 @@ impl State {
         micro_batches: &[u32],
         now: Millis,
     ) -> Vec<Effect> {
-        let left_behind = self.was_left_behind_in(generation);
+        let left_behind = self.was_left_behind_in(worker, generation);
         let (newest, total) = (self.generation, self.total_steps());
         let Some(member) = self.roster.get(worker) else {
             return Vec::new();

@@ -3,8 +3,8 @@
 use super::event::LeaveReason;
 use super::restart::LossClass;
 use super::words::{counted, resumes, steps};
-use super::{Effect, Millis, Phase, State, StopCause};
-use crate::membership::{Group, Member, Names, WorkerId};
+use super::{Deadline, Effect, Millis, Phase, State, StopCause};
+use crate::membership::{Group, Member, Names, Session, WorkerId};
 use crate::numbers::grouped;
 
 impl State {
@@ -54,15 +54,44 @@ impl State {
 
     /// A worker says whether its process was told to end. In a step it says so to the other ranks as well, in what they sum;
     /// in an evaluation they sum nothing, so they are asked to come to a boundary before its end.
-    pub(super) fn on_heartbeat(&mut self, worker: &WorkerId, draining: bool) -> Vec<Effect> {
+    pub(super) fn on_heartbeat(
+        &mut self,
+        worker: &WorkerId,
+        draining: bool,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let ending = self.is_ending();
         let Some(mut member) = self.roster.get_mut(worker).filter(|_| draining) else {
             return Vec::new();
         };
-        if std::mem::replace(&mut member.draining, true) || !member.is_member() {
+        let told_before = std::mem::replace(&mut member.draining, true);
+        if told_before || member.session != Session::Open || ending {
             return Vec::new();
         }
+        let has_a_rank = member.is_member();
         drop(member);
-        self.let_the_draining_go()
+        let until = now.after(self.config.timeouts.grace);
+        self.set(Deadline::Drain(worker.clone()), until);
+        if has_a_rank {
+            self.let_the_draining_go()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A worker that was told to end has not come to a boundary in the time that it has: whoever told it to will kill it soon,
+    /// and then its peers would find out by themselves.
+    pub(super) fn on_grace_expired(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
+        let stays = |member: &Member| member.session == Session::Open && member.leaving.is_none();
+        if !self.roster.get(worker).is_some_and(stays) {
+            return Vec::new();
+        }
+        let text = format!(
+            "{} was told to end and came to no boundary within {} (fault.grace)",
+            self.name(worker),
+            self.config.timeouts.grace
+        );
+        self.give_up_on(worker, LossClass::Preemption, text, now)
     }
 
     /// Has the ranks meet for those of them whose process was told to end, unless they all leave anyway.
@@ -90,6 +119,9 @@ impl State {
         let who = self.name(worker);
         let after = steps(step);
         let text = format!("{who} was told to end by a signal from outside after {after}");
+        if let Some(mut member) = self.roster.get_mut(worker) {
+            member.leaving = Some((LeaveReason::Signalled, step));
+        }
         self.give_up_on(worker, LossClass::Preemption, text, now)
     }
 
@@ -163,9 +195,6 @@ impl State {
         let mut effects = Vec::new();
         let leaving: Vec<WorkerId> = self.roster.group(Group::Leaving).iter().cloned().collect();
         for worker in leaving {
-            if let Some(mut member) = self.roster.get_mut(&worker) {
-                member.leaving = None;
-            }
             effects.extend(self.on_drained(&worker, step, now));
         }
         effects

@@ -72,6 +72,7 @@ impl State {
         let process = member.process.clone();
         drop(member);
         self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
+        self.deadlines.remove(&Deadline::Drain(worker.clone()));
         Some(process)
     }
 
@@ -213,25 +214,20 @@ impl State {
             return Vec::new();
         };
         member.verdict = Some((class, text.clone()));
+        let elsewhere = member.process == Process::Elsewhere;
+        let in_order = class == LossClass::Preemption && member.leaving.is_some();
+        drop(member);
         let mut effects = vec![Effect::Warn { text: text.clone() }];
-        if member.session == Session::Open {
-            member.session = Session::Lost;
+        if self.end_session(worker).is_some() {
             effects.push(Effect::Release {
                 worker: worker.clone(),
                 reason: format!("the run goes on without this worker: {text}"),
-                exit_code: if class == LossClass::Preemption {
-                    0
-                } else {
-                    75
-                },
+                exit_code: if in_order { 0 } else { 75 },
             });
             effects.push(Effect::Close {
                 worker: worker.clone(),
             });
         }
-        let elsewhere = member.process == Process::Elsewhere;
-        drop(member);
-        self.deadlines.remove(&Deadline::Heartbeat(worker.clone()));
         if !elsewhere {
             if class == LossClass::Hang {
                 // It hears nothing.
@@ -358,10 +354,17 @@ impl State {
         looks_like: LossClass,
         text: &str,
     ) -> (LossClass, String) {
-        self.roster
-            .get_mut(worker)
-            .and_then(|mut member| member.verdict.take())
-            .unwrap_or_else(|| (looks_like, text.to_owned()))
+        let Some(mut member) = self.roster.get_mut(worker) else {
+            return (looks_like, text.to_owned());
+        };
+        let looks_like = if member.draining {
+            // Whoever told it to end did not wait for it.
+            LossClass::Preemption
+        } else {
+            looks_like
+        };
+        let decided = member.verdict.take();
+        decided.unwrap_or_else(|| (looks_like, text.to_owned()))
     }
 
     /// Whether no generation of this part has begun: what fails now fails for reasons that a restart does not mend.

@@ -275,9 +275,14 @@ impl State {
 
     /// Whether a member may still speak for `generation` although it is not the newest: it was left behind there, and
     /// stood by when its coordinator was lost.
-    pub(super) fn was_left_behind_in(&self, generation: u64) -> bool {
-        let previous = self.config.adopted.as_ref().map(|adopted| adopted.previous);
-        generation != 0 && previous == Some(generation)
+    pub(super) fn was_left_behind_in(&self, worker: &WorkerId, generation: u64) -> bool {
+        let rank = self.roster.get(worker).and_then(|member| member.rank);
+        let (Some(adopted), Some(rank)) = (&self.config.adopted, rank) else {
+            return false;
+        };
+        let since = adopted.since.get(rank as usize);
+        let since = since.copied().unwrap_or(adopted.previous);
+        since != 0 && (since..=adopted.previous).contains(&generation)
     }
 
     pub(super) fn is_member(&self, worker: &WorkerId) -> bool {

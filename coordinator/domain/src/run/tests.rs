@@ -6,6 +6,7 @@ mod again;
 mod budgets;
 mod cluster;
 mod degraded;
+mod draining;
 mod evaluation;
 mod hang;
 mod kept;

@@ -56,6 +56,8 @@ pub enum Deadline {
     Arrival(WorkerId),
     /// Until the last checkpoint is handed over again.
     Handover,
+    /// Until a worker that was told to end has come to a boundary and left.
+    Drain(WorkerId),
     /// Until all ranks have stopped and left.
     Stop,
     /// Until the figures of the last evaluation are known.
@@ -82,6 +84,7 @@ impl fmt::Display for Deadline {
             Self::Respawn(worker) => write!(f, "{worker} is started again"),
             Self::Arrival(worker) => write!(f, "{worker} must set up"),
             Self::Handover => f.write_str("the last checkpoint is handed over again"),
+            Self::Drain(worker) => write!(f, "{worker} was told to end and must leave"),
             Self::Stop => f.write_str("ranks must stop"),
             Self::Evaluation => f.write_str("figures of the evaluation"),
             Self::Checkpoint(step) => write!(f, "checkpoint of step {}", grouped(*step)),
@@ -90,6 +93,13 @@ impl fmt::Display for Deadline {
             Self::Kill => f.write_str("killed workers must be gone"),
         }
     }
+}
+
+/// `fault.grace` unless it is set.
+const DEFAULT_GRACE: Millis = Millis(25_000);
+
+fn no_end() -> Millis {
+    Millis(u64::MAX)
 }
 
 /// How long each deadline is.
@@ -109,6 +119,9 @@ pub struct Timeouts {
     pub forming: Millis,
     /// [`Deadline::Progress`] before any step's time is known; a step may take as long as it takes.
     pub progress: Millis,
+    /// [`Deadline::Drain`]: `fault.grace`. Records from before it was a setting had none.
+    #[serde(default = "no_end")]
+    pub grace: Millis,
     /// [`Deadline::Stop`]: a step, then a snapshot. A second request does not wait for it.
     pub stop: Millis,
     /// [`Deadline::Evaluation`]: scores are all there, only figures are computed.
@@ -127,7 +140,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// All from the one timeout that people set.
+    /// All from the one timeout that people set; whoever is told to end has the time that Kubernetes gives by default (30 s),
+    /// less some for its process to end.
     #[must_use]
     pub fn from_fault_timeout(fault: Millis) -> Self {
         let times = |factor: u64| Millis(fault.0.saturating_mul(factor));
@@ -140,6 +154,7 @@ impl Timeouts {
             reconnect: at_least(60, times(12)),
             forming: at_least(120, times(24)),
             progress: at_least(60, times(12)),
+            grace: DEFAULT_GRACE,
             stop: at_least(600, times(120)),
             evaluation: at_least(30, times(6)),
             checkpoint: at_least(120, times(24)),

@@ -13,7 +13,7 @@ pub(super) fn apply(state: &mut State, event: &Event, now: Millis) -> Vec<Effect
         Event::Tick => Vec::new(),
         Event::Heartbeat {
             worker, draining, ..
-        } => state.on_heartbeat(worker, *draining),
+        } => state.on_heartbeat(worker, *draining, now),
         Event::Standby {
             worker,
             generation,

@@ -9,6 +9,7 @@ fn left_behind(local: bool) -> Sim {
         adopted: Some(Adopted {
             members: (0..3).map(WorkerId::local).collect(),
             previous: 5,
+            since: Vec::new(),
             steps_done: 2,
             evaluated: vec![2],
             usual_step: Millis(0),

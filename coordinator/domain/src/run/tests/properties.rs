@@ -198,6 +198,7 @@ fn any_config(local: bool, fixed: bool, adopted: bool) -> Config {
     let left_behind = Adopted {
         members: (0..2).map(WorkerId::local).collect(),
         previous: 5,
+        since: Vec::new(),
         steps_done: 1,
         evaluated: Vec::new(),
         usual_step: Millis(0),

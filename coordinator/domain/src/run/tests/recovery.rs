@@ -251,23 +251,6 @@ fn a_death_before_anyone_has_the_first_state_begins_again_from_disk() {
 }
 
 #[test]
-fn a_drained_worker_leaves_at_a_boundary_and_is_replaced() {
-    let mut sim = Sim::training_as(elastic(2));
-    sim.all_do(2, 0);
-    let effects = sim.leave(1, 1, LeaveReason::Signalled);
-    assert!(effects.iter().any(|effect| matches!(
-        effect,
-        Effect::Release { worker, .. } if worker.as_str() == "worker-1"
-    )));
-    let next = begun(&sim.standby(0, 1)).unwrap();
-    assert_eq!((next.1, next.2), (1, Source::Peers(vec![0])));
-    sim.stream_lost(1);
-    sim.exited(1, ProcessEnd::Code(0));
-    sim.ready(0);
-    assert_eq!(launched(&sim.progress(0, 1)), ["worker-1"]);
-}
-
-#[test]
 fn spares_take_over_without_a_start() {
     let mut sim = Sim::new(Config {
         local: false,

@@ -13,13 +13,18 @@ impl Cluster {
                 Effect::Launch { worker, .. } => {
                     let process = Process {
                         place: Place::Starting,
-                        joined: false,
+                        connected: false,
+                        adopted: false,
                         stopped: false,
+                        draining: None,
                         held: None,
+                        to_score: None,
                         generation: 0,
                         boundary: false,
                         pending: None,
                         heard: VecDeque::new(),
+                        reports: Vec::new(),
+                        standing: None,
                     };
                     assert!(
                         self.processes.insert(worker.clone(), process).is_none(),
@@ -28,7 +33,7 @@ impl Cluster {
                 }
                 Effect::Kill { worker } | Effect::Terminate { worker } => self.kill(worker),
                 // The process sees its stream end, and ends.
-                Effect::Close { worker } => self.kill(worker),
+                Effect::Close { worker } if self.is_connected(worker) => self.kill(worker),
                 Effect::Release { worker, .. } => self.hear(worker, &effect),
                 Effect::Regroup { workers, .. } => {
                     workers.iter().for_each(|worker| self.hear(worker, &effect));
@@ -55,15 +60,18 @@ impl Cluster {
                         arrived: BTreeMap::new(),
                         entered: BTreeMap::new(),
                         asked: BTreeMap::new(),
+                        draining: BTreeMap::new(),
                         gone: BTreeSet::new(),
                     };
                     self.worlds.insert(*number, world);
+                    self.evaluated.retain(|step| step <= begins_at_step);
+                    self.durable = self.ledger.clone();
                     members.iter().for_each(|worker| self.hear(worker, &effect));
                 }
                 Effect::Commit {
                     generation, step, ..
                 } => {
-                    self.ledger.commit(*generation, *step).unwrap();
+                    self.ledger.commit_through(*generation, *step).unwrap();
                 }
                 _ => {}
             }
@@ -71,16 +79,34 @@ impl Cluster {
     }
 
     fn hear(&mut self, worker: &WorkerId, effect: &Effect) {
-        if let Some(process) = self.processes.get_mut(worker) {
+        if let Some(process) = self.processes.get_mut(worker)
+            && process.connected
+        {
             process.heard.push_back(effect.clone());
         }
     }
 
+    pub(super) fn is_connected(&self, worker: &WorkerId) -> bool {
+        let process = self.processes.get(worker);
+        process.is_some_and(|process| process.connected)
+    }
+
     pub(super) fn kill(&mut self, worker: &WorkerId) {
+        self.end(worker, ProcessEnd::Signal(9));
+    }
+
+    pub(super) fn end(&mut self, worker: &WorkerId, end: ProcessEnd) {
         if let Some(process) = self.processes.remove(worker) {
-            let stream = process.joined;
-            self.corpses
-                .insert(worker.clone(), Corpse { stream, exit: true });
+            let corpse = Corpse {
+                stream: process.connected,
+                exit: true,
+                end: if process.adopted {
+                    ProcessEnd::Unseen
+                } else {
+                    end
+                },
+            };
+            self.corpses.insert(worker.clone(), corpse);
             self.leave(worker, process.generation);
         }
     }

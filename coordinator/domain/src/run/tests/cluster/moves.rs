@@ -6,6 +6,7 @@ use super::*;
 pub(super) enum Move {
     Hear(WorkerId),
     Act(WorkerId),
+    ComeBack(WorkerId),
     LoseStream(WorkerId),
     Exit(WorkerId),
 }
@@ -20,12 +21,18 @@ impl Cluster {
             }
             if !process.heard.is_empty() {
                 moves.push(Move::Hear(worker.clone()));
+            } else if !process.connected && process.place != Place::Starting && self.away.is_none()
+            {
+                moves.push(Move::ComeBack(worker.clone()));
             }
             if self.can_act(worker, process) {
                 moves.push(Move::Act(worker.clone()));
             }
         }
         for (worker, corpse) in &self.corpses {
+            if self.away.is_some() {
+                break;
+            }
             if corpse.stream {
                 moves.push(Move::LoseStream(worker.clone()));
             }
@@ -38,20 +45,20 @@ impl Cluster {
 
     fn can_act(&self, worker: &WorkerId, process: &Process) -> bool {
         match process.place {
-            Place::Starting => true,
+            Place::Starting => self.away.is_none(),
             Place::Apart | Place::Left => false,
+            Place::Settling(_) if process.to_score.is_some() => process.connected,
+            Place::Settling(_) => process.pending.is_none() || self.is_settled(process),
             Place::Forming => {
                 let world = &self.worlds[&process.generation];
                 !world.arrived.contains_key(worker)
                     || world.arrived.len() == world.members.len()
                     || !world.gone.is_empty()
             }
+            Place::Working { .. } if process.to_score.is_some() => process.connected,
             Place::Working { entered } => {
                 let world = &self.worlds[&process.generation];
                 let step = process.held.as_ref().map_or(0, Vec::len) as u64;
-                if step == 4 && process.pending.is_some() {
-                    return self.is_settled(process);
-                }
                 let all = world
                     .entered
                     .get(&step)
@@ -63,16 +70,18 @@ impl Cluster {
 
     pub(super) fn is_settled(&self, process: &Process) -> bool {
         let held = self.sim.state().steps_held_by_all();
-        process
-            .pending
-            .as_ref()
-            .is_some_and(|state| state.len() as u64 <= held)
+        process.connected
+            && process
+                .pending
+                .as_ref()
+                .is_some_and(|state| state.len() as u64 <= held)
     }
 
     pub(super) fn do_move(&mut self, what: &Move) {
         match what {
             Move::Hear(worker) => self.hears(worker),
             Move::Act(worker) => self.acts(worker),
+            Move::ComeBack(worker) => self.comes_back(worker),
             Move::LoseStream(worker) => {
                 self.corpses.get_mut(worker).unwrap().stream = false;
                 self.say(Event::StreamLost {
@@ -81,9 +90,11 @@ impl Cluster {
                 });
             }
             Move::Exit(worker) => {
-                self.corpses.get_mut(worker).unwrap().exit = false;
+                let corpse = self.corpses.get_mut(worker).unwrap();
+                corpse.exit = false;
+                let end = corpse.end;
                 // An operating system tells of both before it starts another of that name.
-                if std::mem::take(&mut self.corpses.get_mut(worker).unwrap().stream) {
+                if std::mem::take(&mut corpse.stream) {
                     self.say(Event::StreamLost {
                         worker: worker.clone(),
                         detail: "reset".to_owned(),
@@ -91,29 +102,23 @@ impl Cluster {
                 }
                 self.say(Event::Exited {
                     worker: worker.clone(),
-                    end: ProcessEnd::Signal(9),
+                    end,
                     log: Vec::new(),
                 });
             }
         }
     }
 
-    /// Nothing moves any more: time passes, and those who live say so.
+    /// Nothing moves any more: time passes, those who live say so, and what is known is written.
     pub(super) fn wait(&mut self) {
-        let beating: Vec<_> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.joined && !process.stopped)
-            .map(|(worker, _)| worker.clone())
-            .collect();
-        for worker in beating {
-            self.say(Event::Heartbeat {
-                worker,
-                collective: String::new(),
-                in_collective: false,
-                draining: false,
-            });
+        let running = |(_, process): &(&WorkerId, &Process)| !process.stopped;
+        let running: Vec<_> = self.processes.iter().filter(running).collect();
+        let running: Vec<_> = running.into_iter().map(|(name, _)| name.clone()).collect();
+        for worker in running {
+            self.beats(&worker);
+            self.runs_out_of_patience(&worker);
         }
+        self.durable = self.ledger.clone();
         self.sim.now = self.sim.now.after(Millis(1000));
         self.say(Event::Tick);
     }

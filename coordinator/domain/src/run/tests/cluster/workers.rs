@@ -12,6 +12,7 @@ impl Cluster {
             Effect::Release { .. } => self.kill(worker),
             Effect::BeginGeneration(Beginning { number, .. }) => {
                 process.generation = number;
+                process.standing = None;
                 process.boundary = false;
                 process.place = Place::Forming;
             }
@@ -23,19 +24,102 @@ impl Cluster {
         }
     }
 
+    /// Says something to the coordinator, and remembers it for the next one as far as it matters.
+    fn tell(&mut self, worker: &WorkerId, event: Event) {
+        let process = self.processes.get_mut(worker).unwrap();
+        match &event {
+            Event::Progress { .. } => process.reports.push(event.clone()),
+            Event::Ready { .. } => {
+                process.reports.clear();
+                process.standing = None;
+            }
+            Event::Standby { .. } | Event::Leaving { .. } => process.standing = Some(event.clone()),
+            _ => {}
+        }
+        if process.connected {
+            self.say(event);
+        }
+    }
+
+    pub(super) fn is_told_to_end(&mut self, worker: &WorkerId) {
+        let Some(process) = self.processes.get_mut(worker) else {
+            return;
+        };
+        process.draining = Some(0);
+        let apart = matches!(process.place, Place::Starting | Place::Apart);
+        if apart && process.held.is_none() {
+            // Nobody needs it.
+            self.end(worker, ProcessEnd::Code(0));
+        } else if !process.stopped {
+            self.beats(worker);
+        }
+    }
+
+    pub(super) fn beats(&mut self, worker: &WorkerId) {
+        let draining = self.processes[worker].draining.is_some();
+        if self.is_connected(worker) {
+            self.say(Event::Heartbeat {
+                worker: worker.clone(),
+                collective: String::new(),
+                in_collective: false,
+                draining,
+            });
+        }
+    }
+
+    /// A worker that was told to end waits 8 s for others to take what it holds.
+    pub(super) fn runs_out_of_patience(&mut self, worker: &WorkerId) {
+        let Some(process) = self.processes.get_mut(worker) else {
+            return;
+        };
+        if let (Place::Apart, Some(waited)) = (process.place, &mut process.draining) {
+            *waited += 1;
+            if *waited >= 8 {
+                self.end(worker, ProcessEnd::Code(0));
+            }
+        }
+    }
+
+    /// Opens a session; whoever is not let in ends.
+    pub(super) fn joins(&mut self, worker: &WorkerId, generation: u64) -> bool {
+        self.processes.get_mut(worker).unwrap().connected = true;
+        let before = self.sim.effects.len();
+        self.say(Event::Joined {
+            worker: worker.clone(),
+            host: String::new(),
+            pid: 1,
+            device: String::new(),
+            generation,
+        });
+        let welcome = Effect::Welcome {
+            worker: worker.clone(),
+        };
+        let welcomed = self.sim.effects[before..].contains(&welcome);
+        if !welcomed {
+            self.end(worker, ProcessEnd::Code(75));
+        }
+        welcomed
+    }
+
     fn stands_by(&mut self, worker: &WorkerId, generation: u64) {
         self.leave(worker, generation);
         let micro_batches = self.micro_batches_done(worker);
         let process = self.processes.get_mut(worker).unwrap();
         process.place = Place::Apart;
         process.pending = None;
+        process.to_score = None;
         let step = process.held.as_ref().map(|held| held.len() as u64);
-        self.say(Event::Standby {
+        if step.is_none() && process.draining.is_some() && generation != 0 {
+            self.leaves(worker, generation, LeaveReason::Signalled);
+            return self.end(worker, ProcessEnd::Code(0));
+        }
+        let standby = Event::Standby {
             worker: worker.clone(),
             generation,
             step,
             micro_batches,
-        });
+        };
+        self.tell(worker, standby);
     }
 
     /// What it has done of the step in flight: everything once it has entered the all-reduce, or else, by chance, some.
@@ -62,27 +146,24 @@ impl Cluster {
     }
 
     pub(super) fn acts(&mut self, worker: &WorkerId) {
+        let settled = self.is_settled(&self.processes[worker]);
         let process = self.processes.get_mut(worker).unwrap();
         match process.place {
             Place::Starting => {
-                process.joined = true;
                 process.place = Place::Apart;
-                self.say(Event::Joined {
-                    worker: worker.clone(),
-                    host: String::new(),
-                    pid: 1,
-                    device: String::new(),
-                    generation: 0,
-                });
-                self.say(Event::Standby {
-                    worker: worker.clone(),
-                    generation: 0,
-                    step: None,
-                    micro_batches: Vec::new(),
-                });
+                if self.joins(worker, 0) {
+                    self.stands_by(worker, 0);
+                }
             }
             Place::Forming => self.forms(worker),
+            Place::Working { .. } | Place::Settling(_) if process.to_score.is_some() => {
+                self.scores(worker);
+            }
+            Place::Working { .. } | Place::Settling(_) if settled => {
+                self.hands_over(worker);
+            }
             Place::Working { entered } => self.works(worker, entered),
+            Place::Settling(way) => self.has_settled(worker, way),
             Place::Apart | Place::Left => {}
         }
     }
@@ -118,24 +199,87 @@ impl Cluster {
         process.held = Some(state);
         process.place = Place::Working { entered: false };
         let opening = world.opening;
-        self.say(Event::Ready {
+        let ready = Event::Ready {
             worker: worker.clone(),
             generation: number,
-        });
+        };
+        self.tell(worker, ready);
         self.at_a_place(worker, number, opening.evaluate, opening.snapshot);
         if opening.finish {
-            self.leaves(worker, number);
+            self.settles(worker, Way::Finished);
+        }
+    }
+
+    fn settles(&mut self, worker: &WorkerId, way: Way) {
+        if let Some(process) = self.processes.get_mut(worker) {
+            process.place = Place::Settling(way);
+        }
+    }
+
+    fn scores(&mut self, worker: &WorkerId) {
+        let process = self.processes.get_mut(worker).unwrap();
+        let Some(step) = process.to_score.take() else {
+            return;
+        };
+        // Figures are computed of scores that are on disk, by whichever coordinator.
+        self.evaluated.insert(step);
+        self.say(Event::Scored {
+            step,
+            scored: VAL,
+            samples: VAL,
+        });
+        self.say(Event::Evaluated {
+            step,
+            problem: None,
+            map_bits: None,
+        });
+    }
+
+    /// The ledger is written before a checkpoint is in place.
+    fn hands_over(&mut self, worker: &WorkerId) {
+        let process = self.processes.get_mut(worker).unwrap();
+        let Some(state) = process.pending.take() else {
+            return;
+        };
+        let step = state.len() as u64;
+        self.durable = self.ledger.clone();
+        self.checkpoint = Some(state);
+        self.say(Event::CheckpointEnded {
+            step,
+            problem: None,
+        });
+    }
+
+    fn has_settled(&mut self, worker: &WorkerId, way: Way) {
+        let process = &self.processes[worker];
+        let (generation, told) = (process.generation, process.draining.is_some());
+        match way {
+            Way::Finished => self.leaves(worker, generation, LeaveReason::Finished),
+            Way::Stopped => self.leaves(worker, generation, LeaveReason::Stopped),
+            Way::Drained if told => self.leaves(worker, generation, LeaveReason::Signalled),
+            Way::Drained | Way::Boundary => {
+                let process = self.processes.get_mut(worker).unwrap();
+                process.place = Place::Apart;
+                let standby = Event::Standby {
+                    worker: worker.clone(),
+                    generation,
+                    step: process.held.as_ref().map(|held| held.len() as u64),
+                    micro_batches: Vec::new(),
+                };
+                self.tell(worker, standby);
+            }
         }
     }
 
     fn fails(&mut self, worker: &WorkerId, generation: u64) {
-        self.say(Event::Fault {
+        let fault = Event::Fault {
             worker: worker.clone(),
             generation,
             step: 0,
             class: FaultClass::Collective,
             message: "connection closed by peer".to_owned(),
-        });
+        };
+        self.tell(worker, fault);
         if self.processes.contains_key(worker) {
             self.stands_by(worker, generation);
         }
@@ -145,24 +289,6 @@ impl Cluster {
         let process = self.processes.get_mut(worker).unwrap();
         let number = process.generation;
         let step = process.held.as_ref().unwrap().len() as u64;
-        if process.pending.is_some() {
-            let process = process.clone();
-            if self.is_settled(&process) {
-                self.checkpoint.clone_from(&process.pending);
-                self.processes.get_mut(worker).unwrap().pending = None;
-                let step = process.pending.map_or(0, |state| state.len() as u64);
-                self.say(Event::CheckpointEnded {
-                    step,
-                    problem: None,
-                });
-                return;
-            }
-        }
-        if step == 4 {
-            self.leaves(worker, number);
-            return;
-        }
-        let process = self.processes.get_mut(worker).unwrap();
         let world = self.worlds.get_mut(&number).unwrap();
         if !entered {
             process.place = Place::Working { entered: true };
@@ -172,72 +298,64 @@ impl Cluster {
                 .or_default()
                 .insert(worker.clone());
             *world.asked.entry(step).or_default() |= process.boundary;
+            *world.draining.entry(step).or_default() += u32::from(process.draining.is_some());
             return;
         }
         if world.entered[&step].len() < world.members.len() {
             self.fails(worker, number);
             return;
         }
-        let boundary = world.asked[&step];
+        let way = match world.draining[&step] as usize {
+            draining if draining == world.members.len() => Some(Way::Stopped),
+            1.. => Some(Way::Drained),
+            0 => world.asked[&step].then_some(Way::Boundary),
+        };
         process.held.as_mut().unwrap().push(number);
         process.place = Place::Working { entered: false };
-        self.say(Event::Progress {
+        let progress = Event::Progress {
             worker: worker.clone(),
             generation: number,
             report: report(step),
-        });
-        let plan = RunPlan::new(self.sim.state().config().shape, 1).unwrap();
-        let (evaluate, snapshot) = (
-            plan.evaluated_epoch(step + 1).is_some(),
-            plan.has_snapshot(step + 1),
-        );
-        self.at_a_place(worker, number, evaluate, snapshot);
-        if boundary {
-            let process = self.processes.get_mut(worker).unwrap();
-            process.place = Place::Apart;
-            process.pending = None;
-            self.say(Event::Standby {
-                worker: worker.clone(),
-                generation: number,
-                step: Some(step + 1),
-                micro_batches: Vec::new(),
-            });
-        }
+        };
+        self.tell(worker, progress);
+        let Some(way) = way else {
+            let plan = RunPlan::new(self.sim.state().config().shape, 1).unwrap();
+            let evaluate = plan.evaluated_epoch(step + 1).is_some();
+            return self.at_a_place(worker, number, evaluate, plan.has_snapshot(step + 1));
+        };
+        // What comes after the step is left to the next generation, but for what is put into safety before somebody goes.
+        self.at_a_place(worker, number, false, way != Way::Boundary);
+        self.settles(worker, way);
     }
 
     /// Evaluation and checkpoint, as far as rank 0 stands for all.
     fn at_a_place(&mut self, worker: &WorkerId, number: u64, evaluate: bool, snapshot: bool) {
-        if self.worlds[&number].members.first() != Some(worker) {
+        let Some(process) = self.processes.get_mut(worker) else {
             return;
-        }
-        let held = self.processes[worker].held.clone().unwrap();
+        };
+        let held = process.held.clone().unwrap();
         let step = held.len() as u64;
-        if evaluate {
-            self.say(Event::Scored {
-                step,
-                scored: VAL,
-                samples: VAL,
-            });
-            self.say(Event::Evaluated {
-                step,
-                problem: None,
-                map_bits: None,
-            });
+        if self.worlds[&number].members.first() == Some(worker) {
+            process.to_score = evaluate.then_some(step);
+            if snapshot {
+                process.pending = Some(held);
+            }
         }
-        if snapshot {
-            self.processes.get_mut(worker).unwrap().pending = Some(held);
+        if step == 4 {
+            process.place = Place::Settling(Way::Finished);
         }
     }
 
-    fn leaves(&mut self, worker: &WorkerId, generation: u64) {
+    fn leaves(&mut self, worker: &WorkerId, generation: u64, reason: LeaveReason) {
         let process = self.processes.get_mut(worker).unwrap();
         process.place = Place::Left;
-        let step = process.held.as_ref().unwrap().len() as u64;
-        self.say(Event::Leaving {
+        let step = process.held.as_ref().map_or(0, |held| held.len() as u64);
+        let leaving = Event::Leaving {
             worker: worker.clone(),
             generation,
             step,
-            reason: LeaveReason::Finished,
-        });
+            reason,
+        };
+        self.tell(worker, leaving);
     }
 }
