@@ -288,19 +288,22 @@ fn by_speed_a_straggler_is_given_fewer_micro_batches_at_the_next_boundary() {
 
 #[test]
 fn a_replica_that_differs_takes_the_state_of_the_others_and_is_shut_out_in_the_end() {
-    differs_again_and_again("state hash", |step, differs| StepReport {
-        state_hash: Some(if differs { "bb" } else { "aa" }.to_owned()),
-        ..report(step)
-    });
+    differs_again_and_again("state hash", hash_differs);
     differs_again_and_again("loss", |step, differs| StepReport {
         loss_bits: u64::from(differs),
         ..report(step)
     });
 }
 
+fn hash_differs(step: u64, differs: bool) -> StepReport {
+    StepReport {
+        state_hash: Some(if differs { "bb" } else { "aa" }.to_owned()),
+        ..report(step)
+    }
+}
+
 /// Worker 0 reports something else than the two others, three times.
-fn differs_again_and_again(what: &str, report: impl Fn(u64, bool) -> StepReport) {
-    let mut sim = Sim::training_as(elastic(3));
+fn differ_three_times(sim: &mut Sim, report: impl Fn(u64, bool) -> StepReport) {
     for offence in 0..3u64 {
         sim.progress_of(2, report(offence, false));
         sim.progress_of(0, report(offence, true));
@@ -316,6 +319,12 @@ fn differs_again_and_again(what: &str, report: impl Fn(u64, bool) -> StepReport)
             sim.ready(n);
         }
     }
+}
+
+/// What comes of it in a run that can do with two.
+fn differs_again_and_again(what: &str, report: impl Fn(u64, bool) -> StepReport) {
+    let mut sim = Sim::training_as(elastic(3));
+    differ_three_times(&mut sim, report);
     assert_eq!(
         sim.warnings()[0],
         format!(
@@ -339,6 +348,38 @@ fn differs_again_and_again(what: &str, report: impl Fn(u64, bool) -> StepReport)
         assert_eq!(launched(&sim.progress(n, 3)), [""; 0]);
     }
     assert_eq!(sim.decided(), None);
+}
+
+#[test]
+fn a_run_that_cannot_do_without_the_one_that_is_shut_out_ends_with_a_checkpoint() {
+    let mut sim = Sim::training_as(Config {
+        min_workers: 3,
+        ..elastic(3)
+    });
+    differ_three_times(&mut sim, hash_differs);
+    sim.exited(0, ProcessEnd::Signal(9));
+
+    // The two that are left are fewer than the run may go on with; they hand over what they hold
+    sim.standby(1, 3);
+    let next = super::begun(&sim.standby(2, 3)).unwrap();
+    assert_eq!((next.1, next.3.snapshot, next.3.finish), (3, true, true));
+    for n in [1, 2] {
+        sim.ready(n);
+    }
+    sim.checkpointed(3);
+    for n in [1, 2] {
+        sim.leave(n, 3, LeaveReason::Finished);
+    }
+    let ending = sim.ending();
+    assert_eq!((ending.kind, ending.exit_code), (EndKind::Stopped, 75));
+    assert!(
+        ending.reason.contains(
+            "worker-0 is shut out, look at its device, cpu of here; 2 workers are left, which are too few: resume without \
+             that device; the state after 3 steps was handed over"
+        ),
+        "{}",
+        ending.reason
+    );
 }
 
 #[test]
