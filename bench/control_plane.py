@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib import BINARIES, Result
 
-# Run by its name alone: it takes a quarter of an hour.
+# Run by its name alone: it takes minutes, and most of what two cores have.
 BY_NAME_ONLY = True
 
 COORDINATOR, SIMULATED = BINARIES / "coordinator", BINARIES / "simulated_workers"
