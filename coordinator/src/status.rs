@@ -71,18 +71,26 @@ pub(crate) fn view<'a>(
             .collect(),
         workers_joined: state.roster().joined(),
         workers_unlisted: state.roster().len().saturating_sub(WORKERS_LIMIT) as u32,
-        deadlines: state
-            .deadlines_but_heartbeats()
-            .map(|(deadline, at)| Deadline {
-                name: deadline.to_string(),
-                remaining_millis: at.since(now).0,
-            })
-            .collect(),
+        deadlines: deadlines(state, now),
         warnings: shown.warnings.clone(),
         exit_code,
         samples_scored: evaluation.map_or(0, |evaluation| evaluation.scored.into()),
         samples_to_score: evaluation.map_or(0, |evaluation| evaluation.samples.into()),
     }
+}
+
+/// All deadlines but heartbeats'; where thousands of workers have one each, the earliest of them.
+fn deadlines(state: &State, now: Millis) -> Vec<Deadline> {
+    let mut running: Vec<_> = state.deadlines_but_heartbeats().collect();
+    if running.len() > WORKERS_LIMIT {
+        running.sort_by_key(|(_, at)| *at);
+        running.truncate(WORKERS_LIMIT);
+    }
+    let shown = running.into_iter().map(|(deadline, at)| Deadline {
+        name: deadline.to_string(),
+        remaining_millis: at.since(now).0,
+    });
+    shown.collect()
 }
 
 /// Whether a phase is one that nothing follows.

@@ -108,7 +108,7 @@ impl Driver {
         let join = guest.introduced.join.clone();
         self.guests.insert(worker.clone(), guest);
         let welcome = proto::v1::Welcome {
-            steps_known: self.state().steps_done(),
+            steps_known: self.state().steps_on_record(),
             ..self.parts.welcome.clone()
         };
         self.send(&worker, session_response::Message::Welcome(welcome));

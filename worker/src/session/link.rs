@@ -340,8 +340,8 @@ async fn attend(way: &Arc<Way>, inbox: &Inbox, identity: &Identity) -> (String, 
                     way.answer_stacks(asked.request);
                     continue;
                 }
-                if let v1::session_response::Message::Generation(_) = &message {
-                    way.outbox.is_sent_on(); // before the training thread hears of it, and stands elsewhere
+                if let v1::session_response::Message::Generation(next) = &message {
+                    way.outbox.is_sent_on(next.number); // before the training thread hears of it, and stands elsewhere
                 }
                 inbox.file(message);
                 if let Some(steps) = steps {

@@ -27,12 +27,17 @@ struct State {
     reports: VecDeque<v1::Progress>,
     /// What this worker last said of where it stands, and neither it nor the coordinator has changed since.
     standing: Option<Message>,
+    /// The generation that was announced last.
+    announced: u64,
 }
 
 impl Outbox {
     /// Says something: now if there is a way, else once there is one again. Heartbeats are of their moment only.
     pub(super) fn say(&self, message: Message) {
         let mut state = self.lock();
+        if state.is_overtaken(&message) {
+            return;
+        }
         match &message {
             Message::Progress(progress) => {
                 if state.reports.len() >= REPORTS {
@@ -73,10 +78,13 @@ impl Outbox {
         }
     }
 
-    /// Another generation was announced. Where this worker stood before is not to be told to a coordinator in the place of a
-    /// lost one, to which it would look as if it had left this one already, with what it held then.
-    pub(super) fn is_sent_on(&self) {
-        self.lock().standing = None;
+    /// Another generation was announced. Where this worker stood before, also where the training thread says so only now, is
+    /// not to be told to a coordinator in the place of a lost one, to which it would look as if it had left this one already,
+    /// with what it held then.
+    pub(super) fn is_sent_on(&self, generation: u64) {
+        let mut state = self.lock();
+        state.announced = generation;
+        state.standing = None;
     }
 
     /// The stream is over.
@@ -93,6 +101,15 @@ impl Outbox {
 }
 
 impl State {
+    /// Whether it says where this worker stood before it was sent into another generation.
+    fn is_overtaken(&self, message: &Message) -> bool {
+        match message {
+            Message::Standby(standby) => standby.generation < self.announced,
+            Message::Leaving(leaving) => leaving.generation < self.announced,
+            _ => false,
+        }
+    }
+
     fn send(&self, message: Message) {
         if let Some(up) = &self.up {
             // A stream that has just broken: what matters is told again.
@@ -172,7 +189,9 @@ mod tests {
         let outbox = Outbox::default();
         outbox.say(progress(4));
         outbox.say(standby(5));
-        outbox.is_sent_on();
+        outbox.is_sent_on(4);
+        // Its training thread may say so once more before it hears of it.
+        outbox.say(standby(5));
         let (up, mut stream) = mpsc::unbounded_channel();
         outbox.open(up, v1::Join::default());
         outbox.tell_again(0);

@@ -78,7 +78,7 @@ impl Group {
                 member.is_member() && !holds_nothing && !distrusted
             }
             Self::Silent => member.silent,
-            Self::InCollective => member.in_collective,
+            Self::InCollective => member.in_collective && member.session == Session::Open,
             Self::Present => !member.is_gone(),
             Self::Restarting => {
                 matches!(member.process, Process::Ended(_)) && member.again.is_some()

@@ -80,10 +80,19 @@ impl State {
     }
 
     /// A worker that was told to end has not come to a boundary in the time that it has: whoever told it to will kill it soon,
-    /// and then its peers would find out by themselves.
+    /// and then its peers would find out by themselves. Where nobody else is to go on, or a checkpoint is on its way, it is
+    /// what it holds that must come into safety, for as long as it lives.
     pub(super) fn on_grace_expired(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
-        let stays = |member: &Member| member.session == Session::Open && member.leaving.is_none();
-        if !self.roster.get(worker).is_some_and(stays) {
+        let open = |member: &Member| member.session == Session::Open;
+        let Some(member) = self.roster.get(worker).filter(|member| open(member)) else {
+            return Vec::new();
+        };
+        let goes_on = |other: &Member| other.is_member() && open(other) && !other.draining;
+        let others_hold = !member.is_member() || !self.roster.which(goes_on).is_empty();
+        let on_the_way = self.stop.is_some() || self.deadlines.awaits_checkpoint();
+        if member.leaving.is_some() || !others_hold || on_the_way || self.is_first_start() {
+            let again = now.after(self.config.timeouts.fault);
+            self.set(Deadline::Drain(worker.clone()), again);
             return Vec::new();
         }
         let text = format!(

@@ -357,7 +357,7 @@ impl State {
         let Some(mut member) = self.roster.get_mut(worker) else {
             return (looks_like, text.to_owned());
         };
-        let looks_like = if member.draining {
+        let looks_like = if member.draining && self.config.timeouts.has_grace() {
             // Whoever told it to end did not wait for it.
             LossClass::Preemption
         } else {

@@ -273,6 +273,14 @@ impl State {
         }]
     }
 
+    /// The steps of which no rank that comes back has to tell: what its lost predecessor had on record. That one rank has told of
+    /// more since says nothing of what the others trained on.
+    #[must_use]
+    pub fn steps_on_record(&self) -> u64 {
+        let adopted = self.config.adopted.as_ref();
+        adopted.map_or(self.steps_done, |adopted| adopted.steps_done)
+    }
+
     /// Whether a member may still speak for `generation` although it is not the newest: it was left behind there, and
     /// stood by when its coordinator was lost.
     pub(super) fn was_left_behind_in(&self, worker: &WorkerId, generation: u64) -> bool {

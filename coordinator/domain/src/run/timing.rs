@@ -140,6 +140,11 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
+    /// Whether there is an end to [`Timeouts::grace`]. In records from before, who died when told to end had crashed.
+    pub(super) fn has_grace(&self) -> bool {
+        self.grace != no_end()
+    }
+
     /// All from the one timeout that people set; whoever is told to end has the time that Kubernetes gives by default (30 s),
     /// less some for its process to end.
     #[must_use]

@@ -53,6 +53,11 @@ fn workers_that_trained_on_without_their_coordinator_are_adopted_with_all_they_d
         steps.collect::<Vec<_>>()
     };
     assert_eq!(commits(&sim), [2]);
+    assert_eq!(
+        (sim.state().steps_done(), sim.state().steps_on_record()),
+        (3, 2),
+        "whoever comes back next tells of the third step as well"
+    );
     sim.standby(0, 3);
     sim.standby(1, 2);
     let next = begun(&sim.standby(2, 3)).unwrap();

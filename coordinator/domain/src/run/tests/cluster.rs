@@ -62,7 +62,14 @@ struct Process {
     held: Option<Held>,
     /// The steps before an evaluation that it has to score.
     to_score: Option<u64>,
+    /// The generation that its training thread has taken up, and the one that it was last told of.
     generation: u64,
+    present: u64,
+    /// Whether that one was over before its training thread took it up.
+    over: bool,
+    /// Whether its training thread is about to say once more where it stands: the generation that it left at a boundary was
+    /// over meanwhile.
+    says_again: bool,
     boundary: bool,
     /// A checkpoint on its way: it is committed only when nobody's death can make its state void.
     pending: Option<Held>,

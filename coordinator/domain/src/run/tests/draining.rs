@@ -100,6 +100,60 @@ fn one_that_is_killed_after_it_was_told_to_end_was_preempted_and_did_not_crash()
 }
 
 #[test]
+fn nobody_is_let_go_without_a_boundary_while_no_other_is_to_go_on_or_a_checkpoint_is_on_its_way() {
+    // Where both were told to end, and steps are longer than that
+    let mut sim = told();
+    sim.told_to_end(0);
+    both_live_for(&mut sim, 40);
+    assert_eq!(sim.warnings(), [""; 0]);
+    sim.progress(0, 1);
+    sim.progress(1, 1);
+    // and the checkpoint that they hand over before they go takes its time
+    sim.happen(Event::CheckpointBegan { step: 2 });
+    both_live_for(&mut sim, 40);
+    assert_eq!(sim.warnings(), [""; 0]);
+    sim.checkpointed(2);
+    sim.leave(0, 2, LeaveReason::Stopped);
+    sim.leave(1, 2, LeaveReason::Stopped);
+    assert_eq!(sim.ending().exit_code, 0, "{}", sim.ending().reason);
+
+    // Where the run is to stop
+    let mut sim = told();
+    sim.happen(Event::StopAsked { by: "stop".into() });
+    both_live_for(&mut sim, 40);
+    assert_eq!(sim.warnings(), [""; 0]);
+
+    // Where a checkpoint is on its way: as soon as it is there, its time is over
+    let mut sim = told();
+    sim.happen(Event::CheckpointBegan { step: 1 });
+    both_live_for(&mut sim, 40);
+    assert_eq!(sim.warnings(), [""; 0]);
+    sim.checkpointed(1);
+    both_live_for(&mut sim, 6);
+    assert!(sim.warnings()[0].ends_with("(fault.grace)"));
+}
+
+#[test]
+fn in_records_from_before_there_was_a_grace_nothing_is_decided_otherwise() {
+    let mut config = elastic(2);
+    config.timeouts.grace = serde_json::from_value::<Timeouts>({
+        let mut recorded = serde_json::to_value(config.timeouts).unwrap();
+        recorded.as_object_mut().unwrap().remove("grace");
+        recorded
+    })
+    .unwrap()
+    .grace;
+    let mut sim = Sim::training_as(config);
+    sim.all_do(2, 0);
+    sim.told_to_end(1);
+    both_live_for(&mut sim, 50);
+    assert_eq!(sim.warnings(), [""; 0]);
+    sim.stream_lost(1);
+    sim.exited(1, ProcessEnd::Signal(9));
+    assert_eq!(losses(&sim, LossClass::Crash), 1);
+}
+
+#[test]
 fn one_that_has_done_its_part_waits_for_the_others_as_long_as_it_takes() {
     let mut sim = told();
     sim.happen(Event::StopAsked { by: "stop".into() });

@@ -88,7 +88,7 @@ impl Cluster {
 
     /// A worker has found the coordinator that was started again, and tells what that one may not know.
     pub(super) fn comes_back(&mut self, worker: &WorkerId) {
-        let generation = self.processes[worker].generation;
+        let generation = self.processes[worker].present;
         let welcomed = self.joins(worker, generation);
         assert!(welcomed, "{worker} was refused, and what it holds is lost");
         let known = self.sim.state().steps_done();

@@ -46,7 +46,8 @@ impl Cluster {
     fn can_act(&self, worker: &WorkerId, process: &Process) -> bool {
         match process.place {
             Place::Starting => self.away.is_none(),
-            Place::Apart | Place::Left => false,
+            Place::Apart => process.says_again || process.present > process.generation,
+            Place::Left => false,
             Place::Settling(_) if process.to_score.is_some() => process.connected,
             Place::Settling(_) => process.pending.is_none() || self.is_settled(process),
             Place::Forming => {

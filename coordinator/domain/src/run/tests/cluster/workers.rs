@@ -11,15 +11,17 @@ impl Cluster {
         match process.heard.pop_front().unwrap() {
             Effect::Release { .. } => self.kill(worker),
             Effect::BeginGeneration(Beginning { number, .. }) => {
-                process.generation = number;
-                process.standing = None;
+                process.present = number;
+                process.over = false;
                 process.boundary = false;
-                process.place = Place::Forming;
+                process.standing = None;
             }
             Effect::Regroup { at_boundary, .. } if at_boundary => process.boundary = true,
+            Effect::Regroup { .. } if process.present > process.generation => process.over = true,
             Effect::Regroup { .. } if process.place != Place::Apart => {
                 self.stands_by(worker, generation);
             }
+            Effect::Regroup { .. } => process.says_again = generation != 0,
             _ => {}
         }
     }
@@ -27,6 +29,11 @@ impl Cluster {
     /// Says something to the coordinator, and remembers it for the next one as far as it matters.
     fn tell(&mut self, worker: &WorkerId, event: Event) {
         let process = self.processes.get_mut(worker).unwrap();
+        if let Event::Standby { generation, .. } | Event::Leaving { generation, .. } = &event
+            && *generation < process.present
+        {
+            return;
+        }
         match &event {
             Event::Progress { .. } => process.reports.push(event.clone()),
             Event::Ready { .. } => {
@@ -155,6 +162,19 @@ impl Cluster {
                     self.stands_by(worker, 0);
                 }
             }
+            Place::Apart if process.says_again => {
+                process.says_again = false;
+                let generation = process.generation;
+                self.stands_by(worker, generation);
+            }
+            Place::Apart => {
+                process.generation = process.present;
+                process.place = Place::Forming;
+                if process.over {
+                    let generation = process.present;
+                    self.stands_by(worker, generation);
+                }
+            }
             Place::Forming => self.forms(worker),
             Place::Working { .. } | Place::Settling(_) if process.to_score.is_some() => {
                 self.scores(worker);
@@ -164,7 +184,7 @@ impl Cluster {
             }
             Place::Working { entered } => self.works(worker, entered),
             Place::Settling(way) => self.has_settled(worker, way),
-            Place::Apart | Place::Left => {}
+            Place::Left => {}
         }
     }
 
