@@ -39,6 +39,24 @@ fn a_silent_worker_hangs_unless_steps_that_need_it_are_committed() {
 }
 
 #[test]
+fn who_is_gone_is_not_said_to_wait_for_who_hangs() {
+    let mut sim = Sim::training_as(elastic(3));
+    sim.beat(0, "all-reduce of gradients, step 0", true);
+    sim.stream_lost(0);
+    sim.exited(0, ProcessEnd::Signal(9));
+    sim.standby(1, 0);
+    for _ in 0..5 {
+        sim.pass(1000);
+        sim.beat(1, "", false);
+    }
+    let said = sim.warnings().pop().unwrap();
+    assert_eq!(
+        said,
+        "worker-2 (rank 2) hangs: nothing was heard from it for 5 s; it had entered no collective, on host here"
+    );
+}
+
+#[test]
 fn whoever_stands_outside_while_the_others_wait_is_who_hangs() {
     let mut sim = Sim::training_as(elastic(3));
     sim.all_do(3, 0);
