@@ -128,17 +128,32 @@ def row_with_ratios(values: list[float], ratios: list[float], unit: str) -> dict
 
 def table(records: list[dict]) -> str:
     """The results as Markdown, as docs show them."""
-    rows = ["| what | ours | peer | ratio | spread | peer is |", "|---|---|---|---|---|---|"]
+    rows = ["| what | ours | peer | ratio | spread | repeats | peer is |", "|---|---|---|---|---|---|---|"]
     for r in records:
         low, high = r["spread"]
         if r["peer"] is None:
-            rows.append(f"| {r['name']} | {r['ours']:.4g} {r['unit']} | | | {low:.4g} to {high:.4g} {r['unit']} | nobody |")
+            rows.append(f"| {r['name']} | {r['ours']:.4g} {r['unit']} | | | {low:.4g} to {high:.4g} {r['unit']} | {r['repeats']} | nobody |")
             continue
         rows.append(
             f"| {r['name']} | {r['ours']:.4g} {r['unit']} | {r['peer']:.4g} {r['unit']} "
-            f"| **{r['ratio']:.2f}** | {low:.2f} to {high:.2f} | {r['peer_name']} |"
+            f"| **{r['ratio']:.2f}** | {low:.2f} to {high:.2f} | {r['repeats']} | {r['peer_name']} |"
         )
+        rows.extend(further_rows(r))
     return "\n".join(rows)
+
+
+def further_rows(record: dict) -> list[str]:
+    """Rows of what else was measured and compared beside the headline: other peers, and other ways of ours."""
+    rows = []
+    for name, row in record["details"].items():
+        value, ratio = row.get("value", row.get("median")), row.get("ratio")
+        if ratio is None or value is None or value == record["peer"]:
+            continue
+        low, high = row.get("spread", (ratio, ratio))
+        rows.append(
+            f"| | | | {ratio:.2f} | {low:.2f} to {high:.2f} | {len(row['repeats'])} | {name}: {value:.4g} {record['unit']} |"
+        )
+    return rows
 
 
 def machine() -> dict:

@@ -183,7 +183,7 @@ def measure(kind, peers, quick, name):
     headline = f"{peers[0]}, as shipped"
     return Result(
         name=name,
-        measured=f"{kind} {pictures()}, {transform}, to {SIZE} x {SIZE}; ours, OpenCV and DALI to uint8, "
+        measured=f"{kind} {pictures()}, {transform}, to {SIZE} x {SIZE}; ours{', OpenCV and DALI' if kind == 'train' else ' and OpenCV'} to uint8, "
         "torchvision, where nothing else is said, to float32 and normalised; one thread, files in memory, all CPU time of the process",
         unit="images per CPU second",
         higher_is_better=True,

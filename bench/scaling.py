@@ -85,6 +85,8 @@ def run(quick):
             rows[f"predicted for {ranks} H100s, assuming {reached / 1e12:.0f}e12 operations/s each; of ideal scaling"] = {
                 "value": round(compute / step, 3), "unit": f"at {ranks * 64 / step:.0f} images/s",
             }  # fmt: skip
+    for what, row in rows.items():
+        print(f"  {what}: {row['value']} {row['unit']}")
     return Result(
         name="scaling",
         measured="a step of resnet50 at 224 pixels, over sockets on a slowed loopback that all ranks share (ranks at Gbit/s: "
