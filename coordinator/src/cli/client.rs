@@ -64,6 +64,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<u8, Failure> {
 fn of_ended(summary: &Value, run_dir: Option<&Path>) -> Status {
     let text = |key: &str| summary[key].as_str().unwrap_or_default().to_owned();
     let number = |key: &str| summary[key].as_u64().unwrap_or_default();
+    let figure = |key: &str| summary[key].as_f64().unwrap_or_default();
     let small = |key: &str| u32::try_from(number(key)).unwrap_or(u32::MAX);
     let (step, total_steps, epochs) = (
         number("steps"),
@@ -85,6 +86,8 @@ fn of_ended(summary: &Value, run_dir: Option<&Path>) -> Status {
         total_steps,
         epoch: u32::try_from(step.div_ceil(steps_per_epoch)).unwrap_or(u32::MAX),
         epochs,
+        images_per_second: figure("images_per_second"),
+        data_wait_fraction: figure("data_wait_fraction"),
         last_map: summary["map"].as_f64(),
         best_map: summary["best_map"].as_f64(),
         best_epoch: small("best_epoch"),
