@@ -49,7 +49,7 @@ impl Clock {
     /// Since the run began.
     pub(super) fn millis(&self) -> Millis {
         let lasted = self.at.saturating_duration_since(self.began + self.away);
-        Millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX))
+        lasted.into()
     }
 
     /// When it will be so late, if this process runs until then.

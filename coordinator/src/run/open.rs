@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use domain::ledger::Ledger;
 use domain::run::{Adopted, BUDGET_WINDOW, Config, LossClass, Millis, Timeouts};
@@ -60,8 +59,8 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     let evaluate_first =
         plan.evaluated_epoch(begins_at_step).is_some() && !history.is_evaluated(begins_at_step);
     let timeouts = Timeouts {
-        grace: millis(setup.grace),
-        ..Timeouts::from_fault_timeout(millis(setup.fault_timeout))
+        grace: setup.grace.into(),
+        ..Timeouts::from_fault_timeout(setup.fault_timeout.into())
     };
     let local = matches!(setup.launch, Launch::Local { .. });
     let config = Config {
@@ -100,10 +99,6 @@ pub(super) async fn open(setup: &RunSetup) -> Result<Opened, RunError> {
     })
 }
 
-fn millis(duration: Duration) -> Millis {
-    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// The losses that still count, and how long ago each was. One that the wall clock puts into the future was just now.
 fn still_counting(losses: &[Loss], now: u64) -> Vec<(LossClass, Millis)> {
     let ages = losses.iter().map(|loss| {
@@ -121,5 +116,5 @@ fn adopt(ledger: &mut Ledger, newest_step: Option<u64>, history: &History) -> Op
         let _ = ledger.commit_through(number, step);
     }
     let evaluated = history.evaluations().into_iter().map(|known| known.step);
-    Adopted::of(ledger, evaluated.collect(), millis(history.usual_step()))
+    Adopted::of(ledger, evaluated.collect(), history.usual_step().into())
 }

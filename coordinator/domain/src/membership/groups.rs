@@ -28,6 +28,8 @@ pub enum Group {
     Staying,
     /// It is a member and has said that it leaves.
     Leaving,
+    /// It is a member that is here and was not told to end.
+    GoingOn,
     /// It is a member that may hold the run's state.
     Hopeful,
     /// It has been quiet for too long.
@@ -41,7 +43,7 @@ pub enum Group {
 }
 
 impl Group {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Joined,
         Self::Missing,
         Self::SettingUp,
@@ -52,6 +54,7 @@ impl Group {
         Self::Unready,
         Self::Staying,
         Self::Leaving,
+        Self::GoingOn,
         Self::Hopeful,
         Self::Silent,
         Self::InCollective,
@@ -72,13 +75,14 @@ impl Group {
             Self::Unready => member.is_member() && !member.ready,
             Self::Staying => member.is_member() && member.leaving.is_none(),
             Self::Leaving => member.is_member() && member.leaving.is_some(),
+            Self::GoingOn => member.is_member() && joined && !member.draining,
             Self::Hopeful => {
                 let holds_nothing = member.place == Place::Standby { holds: None };
                 let distrusted = member.suspect && member.place != Place::InGeneration;
                 member.is_member() && !holds_nothing && !distrusted
             }
             Self::Silent => member.silent,
-            Self::InCollective => member.in_collective && member.session == Session::Open,
+            Self::InCollective => member.in_collective && joined,
             Self::Present => !member.is_gone(),
             Self::Restarting => {
                 matches!(member.process, Process::Ended(_)) && member.again.is_some()

@@ -83,12 +83,11 @@ impl State {
     /// and then its peers would find out by themselves. Where nobody else is to go on, or a checkpoint is on its way, it is
     /// what it holds that must come into safety, for as long as it lives.
     pub(super) fn on_grace_expired(&mut self, worker: &WorkerId, now: Millis) -> Vec<Effect> {
-        let open = |member: &Member| member.session == Session::Open;
-        let Some(member) = self.roster.get(worker).filter(|member| open(member)) else {
+        let open = |member: &&Member| member.session == Session::Open;
+        let Some(member) = self.roster.get(worker).filter(open) else {
             return Vec::new();
         };
-        let goes_on = |other: &Member| other.is_member() && open(other) && !other.draining;
-        let others_hold = !member.is_member() || !self.roster.which(goes_on).is_empty();
+        let others_hold = !member.is_member() || !self.roster.group(Group::GoingOn).is_empty();
         let on_the_way = self.stop.is_some() || self.deadlines.awaits_checkpoint();
         if member.leaving.is_some() || !others_hold || on_the_way || self.is_first_start() {
             let again = now.after(self.config.timeouts.fault);

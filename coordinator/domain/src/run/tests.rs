@@ -125,6 +125,13 @@ impl Sim {
         effects
     }
 
+    /// How many failures were charged to the budget of this class.
+    pub(super) fn losses(&self, class: LossClass) -> usize {
+        let loss = Effect::Loss { class };
+        let charged = self.effects.iter().filter(|effect| **effect == loss);
+        charged.count()
+    }
+
     /// Lets time pass to the next deadline.
     pub(super) fn reach_next_deadline(&mut self) -> Option<Deadline> {
         let (deadline, at) = self

@@ -1,6 +1,7 @@
 //! Time as the domain knows it: what `now` is, which deadlines there are, and how long each is.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,12 @@ impl Millis {
     #[must_use]
     pub fn since(self, earlier: Millis) -> Self {
         Self(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<Duration> for Millis {
+    fn from(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

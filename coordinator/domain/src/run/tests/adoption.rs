@@ -173,7 +173,7 @@ fn with_nobody_left_behind_the_run_goes_on_from_its_checkpoint() {
     let next = begun(&sim.effects).unwrap();
     assert_eq!((next.0, next.1, next.2), (7, 0, Source::Seed));
     // All at once is what a machine that was switched off looks like: no worker's fault.
-    assert_eq!(losses(&sim), 0);
+    assert_eq!(sim.losses(LossClass::Crash), 0);
 }
 
 /// Three members of a generation, of which those of `ended` had ended when this coordinator was started, and the others come
@@ -193,13 +193,6 @@ fn taken_over_without(config: Config, ended: &[(u32, ProcessEnd)]) -> Sim {
     sim
 }
 
-fn losses(sim: &Sim) -> usize {
-    let loss = Effect::Loss {
-        class: LossClass::Crash,
-    };
-    sim.effects.iter().filter(|effect| **effect == loss).count()
-}
-
 #[test]
 fn a_worker_that_died_while_no_coordinator_watched_counts_as_a_crash() {
     // Given a run that survives two crashes an hour, of which its lost coordinator has seen one
@@ -210,7 +203,7 @@ fn a_worker_that_died_while_no_coordinator_watched_counts_as_a_crash() {
     let sim = taken_over_without(config.clone(), &[(1, ProcessEnd::Unseen)]);
 
     // Then that is kept as the second, people are told, and the two go on
-    assert_eq!(losses(&sim), 1);
+    assert_eq!(sim.losses(LossClass::Crash), 1);
     assert_eq!(
         sim.warnings(),
         [
@@ -245,7 +238,7 @@ fn a_worker_that_died_while_no_coordinator_watched_counts_as_a_crash() {
 fn a_death_that_the_lost_coordinator_has_seen_is_not_counted_a_second_time() {
     let config = left_behind(true).state().config().clone();
     let sim = taken_over_without(config, &[(1, ProcessEnd::Known)]);
-    assert_eq!(losses(&sim), 0);
+    assert_eq!(sim.losses(LossClass::Crash), 0);
     assert_eq!(sim.warnings(), [""; 0]);
     assert_eq!(sim.state().generation(), 7);
 }

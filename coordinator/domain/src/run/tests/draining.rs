@@ -40,11 +40,6 @@ fn both_live_for(sim: &mut Sim, seconds: u64) {
     }
 }
 
-fn losses(sim: &Sim, class: LossClass) -> usize {
-    let loss = Effect::Loss { class };
-    sim.effects.iter().filter(|effect| **effect == loss).count()
-}
-
 #[test]
 fn one_that_comes_to_no_boundary_within_its_grace_is_let_go_without_one() {
     // Given a worker that was told to end in a step that does not end
@@ -73,7 +68,7 @@ fn one_that_comes_to_no_boundary_within_its_grace_is_let_go_without_one() {
     let next = begun(&sim.standby(0, 1)).unwrap();
     assert_eq!((next.1, next.2), (1, Source::Peers(vec![0])));
     sim.exited(1, ProcessEnd::Code(75));
-    assert_eq!(losses(&sim, LossClass::Preemption), 1);
+    assert_eq!(sim.losses(LossClass::Preemption), 1);
     sim.ready(0);
     assert_eq!(launched(&sim.progress(0, 1)), ["worker-1"]);
     let due = sim.state().deadlines().get(&deadline);
@@ -85,8 +80,8 @@ fn one_that_is_killed_after_it_was_told_to_end_was_preempted_and_did_not_crash()
     let mut sim = told();
     sim.stream_lost(1);
     sim.exited(1, ProcessEnd::Signal(9));
-    assert_eq!(losses(&sim, LossClass::Preemption), 1);
-    assert_eq!(losses(&sim, LossClass::Crash), 0);
+    assert_eq!(sim.losses(LossClass::Preemption), 1);
+    assert_eq!(sim.losses(LossClass::Crash), 0);
 
     // The one that is started in its place was told nothing
     sim.standby(0, 1);
@@ -95,8 +90,8 @@ fn one_that_is_killed_after_it_was_told_to_end_was_preempted_and_did_not_crash()
     sim.join(1);
     sim.stream_lost(1);
     sim.exited(1, ProcessEnd::Signal(9));
-    assert_eq!(losses(&sim, LossClass::Preemption), 1);
-    assert_eq!(losses(&sim, LossClass::Crash), 1);
+    assert_eq!(sim.losses(LossClass::Preemption), 1);
+    assert_eq!(sim.losses(LossClass::Crash), 1);
 }
 
 #[test]
@@ -150,7 +145,7 @@ fn in_records_from_before_there_was_a_grace_nothing_is_decided_otherwise() {
     assert_eq!(sim.warnings(), [""; 0]);
     sim.stream_lost(1);
     sim.exited(1, ProcessEnd::Signal(9));
-    assert_eq!(losses(&sim, LossClass::Crash), 1);
+    assert_eq!(sim.losses(LossClass::Crash), 1);
 }
 
 #[test]

@@ -110,6 +110,10 @@ impl Cluster {
 
     fn stands_by(&mut self, worker: &WorkerId, generation: u64) {
         self.leave(worker, generation);
+        self.says_where_it_stands(worker, generation);
+    }
+
+    fn says_where_it_stands(&mut self, worker: &WorkerId, generation: u64) {
         let micro_batches = self.micro_batches_done(worker);
         let process = self.processes.get_mut(worker).unwrap();
         process.place = Place::Apart;
@@ -243,16 +247,8 @@ impl Cluster {
         };
         // Figures are computed of scores that are on disk, by whichever coordinator.
         self.evaluated.insert(step);
-        self.say(Event::Scored {
-            step,
-            scored: VAL,
-            samples: VAL,
-        });
-        self.say(Event::Evaluated {
-            step,
-            problem: None,
-            map_bits: None,
-        });
+        evaluation::evaluate(&mut self.sim, step);
+        self.carry_out();
     }
 
     /// The ledger is written before a checkpoint is in place.
@@ -277,17 +273,8 @@ impl Cluster {
             Way::Finished => self.leaves(worker, generation, LeaveReason::Finished),
             Way::Stopped => self.leaves(worker, generation, LeaveReason::Stopped),
             Way::Drained if told => self.leaves(worker, generation, LeaveReason::Signalled),
-            Way::Drained | Way::Boundary => {
-                let process = self.processes.get_mut(worker).unwrap();
-                process.place = Place::Apart;
-                let standby = Event::Standby {
-                    worker: worker.clone(),
-                    generation,
-                    step: process.held.as_ref().map(|held| held.len() as u64),
-                    micro_batches: Vec::new(),
-                };
-                self.tell(worker, standby);
-            }
+            // Its peers may still be in the last collective: the group stands until all have come.
+            Way::Drained | Way::Boundary => self.says_where_it_stands(worker, generation),
         }
     }
 
