@@ -7,90 +7,22 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
-#include "connections.hpp"
 #include "failure.hpp"
-#include "segment.hpp"
+#include "health.hpp"
 #include "store.hpp"
-
-namespace nrs {
-
-// Whether a group still works, and if not, why first. Outlives the group in works and callbacks.
-class Health {
- public:
-  // Ends the group for everybody: the first reason stays. `deliberate` if this process asked.
-  void end(const std::string& reason, bool deliberate) noexcept {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (!ended_) {
-        ended_ = true;
-        deliberate_ = deliberate;
-        try {
-          reason_ = reason;
-        } catch (...) {
-          // Without memory the group ends all the same, namelessly.
-        }
-      }
-    }
-    connections.sever();
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [told, token] : neighbours_) {
-      if (const auto segment = told.lock()) {
-        segment->end(token);
-      }
-    }
-  }
-
-  // From now on, peers that watch this segment, used with that token, learn of the end as well.
-  void tell_neighbours(const std::shared_ptr<Segment>& segment, int64_t token) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    neighbours_.emplace_back(segment, token);
-    if (ended_) {
-      segment->end(token);
-    }
-  }
-
-  bool ended() const {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return ended_;
-  }
-
-  void require_alive() const {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (ended_) {
-      throw Refusal(kAborted, reason_);
-    }
-  }
-
-  // What the exception being handled means, if a collective threw it: this process's own abort, or
-  // the failure that came first. Ends the group if it was none of both.
-  [[noreturn]] void rethrow_as_failed_collective() {
-    const std::string text = text_of(std::current_exception());
-    end(text, false);
-    std::lock_guard<std::mutex> lock(mutex_);
-    throw Refusal(deliberate_ ? kAborted : kCollective, reason_);
-  }
-
-  Connections connections;
-
- private:
-  mutable std::mutex mutex_;
-  bool ended_ = false;
-  bool deliberate_ = false;
-  std::string reason_;
-  std::vector<std::pair<std::weak_ptr<Segment>, int64_t>> neighbours_;
-};
-
-}  // namespace nrs
 
 extern "C" {
 
 struct nrs_work {
   c10::intrusive_ptr<c10d::Work> work;
   std::shared_ptr<nrs::Health> health;
-  // Zero waits for ever in words, but Gloo's collectives carry their own deadline.
+  // On the CPU what is waited for instead of `work`, see `Health::watch`.
+  nrs::Health::Future result;
+  // How long NCCL's `work` is waited for.
   std::chrono::milliseconds timeout;
 };
 
@@ -161,28 +93,27 @@ template <typename Start>
 nrs_work* launch(nrs_group& group, Start&& start) {
   std::lock_guard<std::mutex> lock(group.starting);
   group.health->require_alive();
-  c10::intrusive_ptr<c10d::Work> work;
+  auto begun = std::make_unique<nrs_work>();
+  begun->health = group.health;
+  begun->timeout = group.timeout;
   try {
-    work = start(*group.backend);
+    begun->work = start(*group.backend);
     if (!group.device.is_cuda()) {
-      work->getFuture()->addCallback([health = group.health](c10::ivalue::Future& future) {
-        if (future.hasError()) {
-          health->end(text_of(future.exception_ptr()), false);
-        }
-      });
+      begun->result = group.health->watch(*begun->work->getFuture());
     }
   } catch (...) {
     group.health->rethrow_as_failed_collective();
   }
-  const auto wait = group.device.is_cuda() ? group.timeout : ::kNoTimeout;
-  return new nrs_work{std::move(work), group.health, wait};
+  return begun.release();
 }
 
 // Returns once the result is there for the host: with a timeout NCCL's wait blocks the thread,
 // without one it would only order streams.
 inline void wait(nrs_work& work) {
   try {
-    if (!work.work->wait(work.timeout)) {
+    if (work.result) {
+      work.result->waitAndThrow();
+    } else if (!work.work->wait(work.timeout)) {
       throw Refusal(kCollective, "the collective was given up");
     }
   } catch (...) {
@@ -195,6 +126,15 @@ inline void abort(nrs_group& group, const std::string& reason) {
   if (group.device.is_cuda()) {
     group.backend->abort();
   }
+}
+
+// Frees a group. One with a thread that Gloo has not woken is freed beside what this process does next.
+inline void release(std::unique_ptr<nrs_group> group) {
+  abort(*group, "its process group was dropped");
+  if (group->health->is_left()) {
+    return;
+  }
+  std::thread([left = std::move(group)]() mutable { left.reset(); }).detach();
 }
 
 inline nrs_work* all_reduce(nrs_group& group, const at::Tensor& tensor, int op) {

@@ -151,8 +151,7 @@ nrs_failure* nrs_group_abort(nrs_group* group, const char* reason) {
 
 nrs_failure* nrs_group_free(nrs_group* group) {
   return guarded([&] {
-    std::unique_ptr<nrs_group> owned(group);
-    nrs::abort(*owned, "its process group was dropped");
+    nrs::release(std::unique_ptr<nrs_group>(group));
   });
 }
 

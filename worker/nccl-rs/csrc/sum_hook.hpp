@@ -37,7 +37,7 @@ class SumHook final : public c10d::CommHookInterface {
     const bool compress = group_.compress && buffer.scalar_type() == at::kFloat;
     const at::Tensor sent = compress ? buffer.to(at::kBFloat16) : buffer;
     std::unique_ptr<nrs_work> work(all_reduce(group_, sent, 0));
-    auto future = work->work->getFuture();
+    auto future = work->result ? work->result : work->work->getFuture();
     std::lock_guard<std::mutex> lock(mutex_);
     futures_.push_back(future);
     if (group_.device.is_cuda()) {

@@ -5,7 +5,7 @@
 mod support;
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nccl_rs::{BucketSizes, Error, ProcessGroup, ReduceOp, Reducer};
 use tch::{Device, Kind, Tensor};
@@ -81,6 +81,83 @@ fn a_killed_peer_fails_a_backward_pass_within_a_second() {
         },
         |ranks| ranks.lose_the_last(3),
     );
+}
+
+/// So much takes longer to go over sockets than a process to be killed.
+const MUCH: i64 = 64 << 20;
+
+/// Gloo does not wake who waits for a message of which a part has gone.
+#[test]
+fn a_peer_killed_in_the_middle_of_a_broadcast_costs_nobody_more_than_a_moment() {
+    on_ranks_watched(
+        "a_peer_killed_in_the_middle_of_a_broadcast_costs_nobody_more_than_a_moment",
+        3,
+        |rank| {
+            let tensor = Tensor::ones([MUCH], (Kind::Float, Device::Cpu));
+            survive_in_the_middle(&rank, |group| {
+                group.broadcast(&tensor, 0).and_then(nccl_rs::Work::wait)
+            });
+        },
+        |ranks| ranks.lose_the_last(3),
+    );
+}
+
+#[test]
+fn a_peer_killed_in_the_middle_of_an_all_reduce_costs_nobody_more_than_a_moment() {
+    on_ranks_watched(
+        "a_peer_killed_in_the_middle_of_an_all_reduce_costs_nobody_more_than_a_moment",
+        3,
+        |rank| {
+            let tensor = Tensor::ones([MUCH], (Kind::Float, Device::Cpu));
+            survive_in_the_middle(&rank, |group| {
+                let work = group.all_reduce(&tensor, ReduceOp::Sum)?;
+                work.wait()
+            });
+        },
+        |ranks| ranks.lose_the_last(3),
+    );
+}
+
+#[test]
+fn a_peer_killed_in_the_middle_of_a_reduction_costs_nobody_more_than_a_moment() {
+    on_ranks_watched(
+        "a_peer_killed_in_the_middle_of_a_reduction_costs_nobody_more_than_a_moment",
+        3,
+        |rank| {
+            // Less of it: this one is computed as well.
+            let parameters = [Tensor::ones([MUCH / 8], (Kind::Float, Device::Cpu))];
+            let parameters = parameters.map(|one| one.set_requires_grad(true));
+            survive_in_the_middle(&rank, |group| {
+                let reducer = Reducer::new(group, &parameters, small_buckets())?;
+                reducer.backward(&loss(&parameters))
+            });
+        },
+        |ranks| ranks.lose_the_last(3),
+    );
+}
+
+/// The last rank is killed in a collective; the others leave it when they are told.
+fn survive_in_the_middle(rank: &Rank, collective: impl Fn(&ProcessGroup) -> Result<(), Error>) {
+    let group = rank.group("g1");
+    let there = format!("rank {} is there", rank.rank);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            if rank.rank + 1 == rank.world_size {
+                thread::sleep(Duration::from_millis(50)); // a part has gone by then
+                rank.tell(&there);
+                rank.wait_to_be_killed();
+            }
+            rank.tell(&there);
+            rank.hear(KILLED);
+            group.abort().unwrap();
+        });
+        // Who needs nothing of the dead one has its result.
+        let _ = collective(&group);
+    });
+    drop(group);
+    let after = rank.since(KILLED);
+    assert!(after < PROMPTLY, "rank {} left after {after:?}", rank.rank);
+    survivors_go_on(rank);
 }
 
 fn told_promptly(rank: &Rank, error: &Error) {
