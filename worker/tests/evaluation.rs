@@ -6,7 +6,8 @@ mod support;
 
 use serde_json::Value;
 use support::disturbed::{
-    again, all_holds, as_if_nothing_had_happened, lay, ledger, start, until_met, until_stopped,
+    again, all_holds, as_if_nothing_had_happened, lay, ledger, start, until, until_met,
+    until_stopped,
 };
 use support::{Place, Run, signal};
 
@@ -56,6 +57,67 @@ fn whoever_dies_in_an_evaluation_its_figures_are_those_of_an_undisturbed_run() {
     let found = maps(&run);
     assert_eq!(found.len(), 3, "{found:?} {run:#?}");
     assert_eq!(found, maps(&undisturbed));
+    assert_eq!(run.hashes(), undisturbed.hashes());
+}
+
+/// Waits until some worker has applied this step (from 0), by what workers write down for themselves.
+fn until_applied(place: &Place, name: &str, step: u64) {
+    let (folder, line) = (
+        place.path(&format!("{name}-witness")),
+        format!("\"step\":{step},"),
+    );
+    until(&format!("step {step} is applied"), || {
+        let files = std::fs::read_dir(&folder).unwrap();
+        files.into_iter().any(|file| {
+            let noted = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let mut lines = noted.lines();
+            lines.any(|noted| noted.contains(&line) && noted.contains("\"applied\""))
+        })
+    });
+}
+
+#[test]
+fn without_a_coordinator_workers_score_and_train_on_and_the_next_one_has_all_figures() {
+    let place = Place::with(36, 30);
+    let settings = &["train.epochs=12", "train.world=fixed"];
+    let undisturbed = start(&place, "undisturbed", 3, settings).end();
+
+    // Given a coordinator that is killed as the first scores come in
+    let met = lay(&place, "run", "coordinator", "scored", "kill");
+    let run = start(&place, "run", 3, settings);
+    until_met(&met);
+    let pid = run.newest_pid_on_disk("worker-1");
+    assert_eq!(run.end().code, None);
+    // When its workers have gone on beyond two evaluations, and one of them dies with what it has scored
+    until_applied(&place, "run", 6);
+    signal("-KILL", pid);
+    let run = again(&place, "run").end();
+
+    // Then
+    as_if_nothing_had_happened(&place, &run);
+    let second = &ledger(&run.dir)["generations"][1]["begins_at_step"];
+    assert!(second.as_u64() >= Some(7), "{:#}", ledger(&run.dir));
+    assert_eq!(maps(&run).len(), 12, "{run:#?}");
+    assert_eq!(maps(&run), maps(&undisturbed));
+    assert_eq!(run.hashes(), undisturbed.hashes());
+}
+
+#[test]
+fn workers_that_end_their_plan_without_a_coordinator_wait_for_one_with_every_score() {
+    let place = Place::with(36, 30);
+    let settings = &["train.epochs=4", "train.world=fixed"];
+    let undisturbed = start(&place, "undisturbed", 3, settings).end();
+
+    let met = lay(&place, "run", "coordinator", "scored", "kill");
+    let run = start(&place, "run", 3, settings);
+    until_met(&met);
+    assert_eq!(run.end().code, None);
+    until_applied(&place, "run", 11);
+    let run = again(&place, "run").end();
+
+    as_if_nothing_had_happened(&place, &run);
+    assert_eq!(maps(&run).len(), 4, "{run:#?}");
+    assert_eq!(maps(&run), maps(&undisturbed));
     assert_eq!(run.hashes(), undisturbed.hashes());
 }
 

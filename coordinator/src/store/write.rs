@@ -146,8 +146,9 @@ fn write_batch(database: &Database, batch: &[Write]) -> Result<(), redb::Error> 
                 }
                 Write::Evaluation(evaluated) => {
                     evaluations.insert(evaluated.step, json(evaluated)?.as_slice())?;
-                    // Its scores have done their work, and so have all before.
-                    scores.retain_in(..(evaluated.step + 1, 0), |_, _| false)?;
+                    // Its scores have done their work. One before it may still be waiting for its figures.
+                    let own = (evaluated.step, 0)..(evaluated.step + 1, 0);
+                    scores.retain_in(own, |_, _| false)?;
                 }
                 Write::Scores(given) => write_scores(&mut scores, given)?,
                 Write::End => {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::inbox::{Answer, Break};
+use super::kept::{self, Whose};
 use super::link::{Link, LinkError};
 
 /// Largest index or checkpoint file this worker takes in, bytes. A resnet152 with its optimizer state in float64 is a
@@ -86,10 +87,10 @@ impl Link {
     }
 
     /// Sends scores of an evaluation's rows, or with `online` of training samples, `logits` being
-    /// `[sample_ids.len(), classes]`.
+    /// `[sample_ids.len(), classes]`. Without a coordinator they are kept for the next one.
     ///
     /// # Errors
-    /// [`LinkError`].
+    /// [`LinkError`], where they cannot be kept either.
     pub(crate) fn scores(
         &self,
         (generation, step): (u64, u64),
@@ -121,11 +122,42 @@ impl Link {
             skipped: skipped.to_vec(),
             online,
         }));
+        self.give(&requests, Whose::Own)
+    }
+
+    /// What this rank keeps of its scores of the state after `step` steps, for another rank's [`Link::hold`].
+    pub(crate) fn unsent(&self, step: u64) -> Vec<u8> {
+        self.kept().own(step)
+    }
+
+    /// Takes what another rank keeps, in case it dies before the next coordinator is there. Says whether it can be read.
+    ///
+    /// # Errors
+    /// As for [`Link::scores`].
+    pub(crate) fn hold(&self, unsent: &[u8]) -> Result<bool, LinkError> {
+        let Some(requests) = kept::read(unsent) else {
+            return Ok(false);
+        };
+        self.give(&requests, Whose::Peers).map(|()| true)
+    }
+
+    fn give(&self, requests: &[v1::SubmitScoresRequest], whose: Whose) -> Result<(), LinkError> {
+        if requests.is_empty() || self.kept().keep(requests, whose) {
+            return Ok(());
+        }
+        let stream = tokio_stream::iter(requests.to_vec());
         let mut client = self.client();
-        self.runtime
-            .block_on(client.submit_scores(tokio_stream::iter(requests)))
-            .map(drop)
-            .map_err(failed("SubmitScores"))
+        match self.runtime.block_on(client.submit_scores(stream)) {
+            Ok(_) => Ok(()),
+            Err(status)
+                if !kept::is_refusal(&status)
+                    && self.is_lost_soon()
+                    && self.kept().keep(requests, whose) =>
+            {
+                Ok(())
+            }
+            Err(status) => Err(failed("SubmitScores")(status)),
+        }
     }
 
     /// Starts to send a checkpoint's files, in order; training goes on meanwhile.

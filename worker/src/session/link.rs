@@ -11,17 +11,17 @@ use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use super::find::{LOOKED_FOR_EVERY, connect, find};
 use super::identity::Identity;
 use super::inbox::Inbox;
+use super::kept::KeptScores;
 use super::outbox::Outbox;
 use super::pulse::{Collective, Pulse};
 
 /// A broken stream is noticed this long after a call failed for the same reason.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
-/// A lost coordinator is looked for so often.
-const LOOKED_FOR_EVERY: Duration = Duration::from_millis(100);
 
 /// Why the coordinator cannot be talked to.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,7 @@ pub(crate) enum LinkError {
 struct Way {
     channel: RwLock<Channel>,
     outbox: Outbox,
+    kept: KeptScores,
     /// Whether the session's stream is open.
     connected: AtomicBool,
     /// How long a lost coordinator is looked for, in milliseconds; its welcome says it anew.
@@ -96,6 +97,7 @@ impl Link {
         let way = Arc::new(Way {
             channel: RwLock::new(channel),
             outbox: Outbox::default(),
+            kept: KeptScores::default(),
             connected: AtomicBool::new(true),
             patience_millis: AtomicU64::new(patience.as_millis().try_into().unwrap_or(u64::MAX)),
         });
@@ -209,40 +211,18 @@ impl Link {
         self.pulse.entering(collective)
     }
 
+    /// Scores that no coordinator has taken yet.
+    pub(super) fn kept(&self) -> &KeptScores {
+        &self.way.kept
+    }
+
     /// The way for calls beside the session.
     pub(super) fn channel(&self) -> Channel {
         self.way.channel()
     }
 
     pub(super) fn client(&self) -> WorkerServiceClient<Channel> {
-        WorkerServiceClient::new(self.channel())
-            .max_decoding_message_size(2 * proto::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(proto::MAX_MESSAGE_BYTES)
-    }
-}
-
-/// The coordinator at `address`, or the one that the run directory names by now, and its address.
-async fn connect(
-    address: &str,
-    identity: &Identity,
-    patience: Duration,
-) -> Result<(String, Channel), LinkError> {
-    let give_up = tokio::time::Instant::now() + patience;
-    let mut pause = Duration::from_millis(20);
-    loop {
-        let address = identity
-            .written_address()
-            .unwrap_or_else(|| address.to_owned());
-        match endpoint(&address)?.connect().await {
-            Ok(channel) => return Ok((address, channel)),
-            Err(error) if tokio::time::Instant::now() + pause >= give_up => {
-                let reason = std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string);
-                return Err(LinkError::Connect { address, reason });
-            }
-            Err(_) => tokio::time::sleep(pause).await,
-        }
-        pause = (pause * 2).min(Duration::from_secs(1));
+        self.way.client()
     }
 }
 
@@ -269,17 +249,12 @@ impl Way {
         let channel = self.channel.read();
         channel.unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
 
-fn endpoint(address: &str) -> Result<Endpoint, LinkError> {
-    let endpoint = Endpoint::from_shared(address.to_owned());
-    let endpoint = endpoint.map_err(|source| LinkError::Address {
-        address: address.to_owned(),
-        source,
-    })?;
-    Ok(endpoint
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(5)))
+    fn client(&self) -> WorkerServiceClient<Channel> {
+        WorkerServiceClient::new(self.channel())
+            .max_decoding_message_size(2 * proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(proto::MAX_MESSAGE_BYTES)
+    }
 }
 
 /// Keeps a session open with whichever coordinator serves the run, until one ends it or none lets this worker in for too
@@ -289,6 +264,7 @@ async fn keep(way: Arc<Way>, inbox: Arc<Inbox>, mut address: String, identity: I
     loop {
         let (what, welcomed) = attend(&way, &inbox, &identity).await;
         way.outbox.close();
+        way.kept.begin();
         way.connected.store(false, Ordering::Release);
         if inbox.ended().is_some() {
             return;
@@ -317,10 +293,11 @@ async fn attend(way: &Arc<Way>, inbox: &Inbox, identity: &Identity) -> (String, 
     let (up, messages) = mpsc::unbounded_channel();
     let generation = inbox.present();
     way.outbox.open(up, join(identity, generation));
-    let mut client = WorkerServiceClient::new(way.channel())
-        .max_decoding_message_size(2 * proto::MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(proto::MAX_MESSAGE_BYTES);
-    let mut down = match client.session(UnboundedReceiverStream::new(messages)).await {
+    let mut down = match way
+        .client()
+        .session(UnboundedReceiverStream::new(messages))
+        .await
+    {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
             let what = format!("the session was not opened: {}", status.message());
@@ -345,6 +322,11 @@ async fn attend(way: &Arc<Way>, inbox: &Inbox, identity: &Identity) -> (String, 
                 }
                 inbox.file(message);
                 if let Some(steps) = steps {
+                    // Before it hears where this worker stands, which may be beyond what these are the scores of.
+                    if let Err(status) = way.kept.deliver(way.client()).await {
+                        let what = format!("kept scores were not taken: {}", status.message());
+                        return (what, welcomed);
+                    }
                     welcomed = true;
                     way.outbox.tell_again(steps);
                     way.connected.store(true, Ordering::Release);
@@ -372,24 +354,4 @@ fn join(identity: &Identity, generation: u64) -> v1::Join {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         generation,
     }
-}
-
-/// A coordinator at the old address, or at the one that the run directory names now.
-async fn find(
-    address: &str,
-    identity: &Identity,
-    give_up: tokio::time::Instant,
-) -> Option<(String, Channel)> {
-    while tokio::time::Instant::now() < give_up {
-        let address = identity
-            .written_address()
-            .unwrap_or_else(|| address.to_owned());
-        if let Ok(endpoint) = endpoint(&address)
-            && let Ok(channel) = endpoint.connect().await
-        {
-            return Some((address, channel));
-        }
-        tokio::time::sleep(LOOKED_FOR_EVERY).await;
-    }
-    None
 }

@@ -6,8 +6,10 @@
 
 mod address;
 mod bulk;
+mod find;
 mod identity;
 mod inbox;
+mod kept;
 mod link;
 mod outbox;
 mod pulse;

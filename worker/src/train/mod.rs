@@ -4,6 +4,7 @@ pub(crate) mod average;
 pub(crate) mod batch;
 pub(crate) mod feed;
 pub(crate) mod held;
+mod meeting;
 pub(crate) mod online;
 pub(crate) mod optimizer;
 pub(crate) mod replica;
@@ -120,7 +121,7 @@ pub(crate) fn run(
                 // Ranks wait for each other here, so that a stop asked for during evaluation is one for all. Whoever has
                 // left rows to score was asked to end, so that they end here.
                 if (plan.last || !all)
-                    && let Some(outcome) = end(replica, replica.agree()?)?
+                    && let Some(outcome) = end(replica, meeting::agree(replica)?)?
                 {
                     return Ok(outcome);
                 }

@@ -13,7 +13,7 @@ use super::feed::Feed;
 use super::held::Held;
 use super::online::Online;
 use super::schedule::Rates;
-use super::tally::{Seen, Tally, Wishes};
+use super::tally::{Seen, Wishes};
 use super::transfer;
 use super::witness::Place;
 use super::work::Work;
@@ -200,7 +200,7 @@ impl<'a> Replica<'a> {
     }
 
     /// What this rank was asked for, but for snapshots.
-    fn wishes(&self) -> Wishes {
+    pub(super) fn wishes(&self) -> Wishes {
         let requests = &self.link.inbox.requests;
         Wishes {
             stop: requests.stop(),
@@ -259,7 +259,7 @@ impl<'a> Replica<'a> {
     }
 
     /// Notes that this rank is in a collective of the step in flight, until that is dropped.
-    fn entering(&self, what: &str) -> Collective<'_> {
+    pub(super) fn entering(&self, what: &str) -> Collective<'_> {
         self.link
             .entering(format!("{what} after {}", steps(self.step)))
     }
@@ -323,17 +323,6 @@ impl<'a> Replica<'a> {
         self.held.steps = Some(self.step);
     }
 
-    /// What any rank was asked for: all of them learn it here, or none.
-    pub(crate) fn agree(&self) -> Result<Seen, WorkerError> {
-        let _entered = self.entering("all-reduce of the evaluation");
-        let like = self.held.model.running_statistics();
-        // Not that of the step in flight, which may be one to go on with.
-        let mut tally = Tally::new(0, like.kind(), like.device()).map_err(self.torch())?;
-        tally.wish(self.wishes()).map_err(self.torch())?;
-        tally.all_reduce(&self.group).map_err(self.collective())?;
-        tally.read().map_err(self.torch())
-    }
-
     /// Logits `[B, C]` in evaluation mode, or normalised by the batch's own statistics; nothing of the state changes.
     pub(crate) fn score(&self, batch: &DeviceBatch, by_batch: bool) -> Result<Tensor, WorkerError> {
         Ok(tch::no_grad(|| {
@@ -374,6 +363,10 @@ impl<'a> Replica<'a> {
         trainable.map(|p| p.tensor.numel() as u64).sum()
     }
 
+    pub(super) fn group(&self) -> &ProcessGroup {
+        &self.group
+    }
+
     pub(crate) fn world_size(&self) -> usize {
         self.group.world_size()
     }
@@ -388,7 +381,8 @@ impl<'a> Replica<'a> {
         move |source| WorkerError::Torch { step, source }
     }
 
-    fn collective(&self) -> impl Fn(nccl_rs::Error) -> WorkerError + use<> {
+    /// What fails between the ranks in this step.
+    pub(super) fn collective(&self) -> impl Fn(nccl_rs::Error) -> WorkerError + use<> {
         let step = self.step;
         move |source| WorkerError::Collective { step, source }
     }
