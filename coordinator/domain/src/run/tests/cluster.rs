@@ -5,6 +5,7 @@
 mod driver;
 mod lost;
 mod moves;
+mod scores;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +19,10 @@ use crate::ledger::Ledger;
 const WORKERS: u32 = 3;
 /// Enough for any run that comes to its end at all.
 const MOVES: usize = 20_000;
+/// So many ranks after a rank hold its scores while there is no coordinator.
+const COPIES: usize = 2;
+/// What is agreed on at the evaluation after so many steps stands beside what is in the step after it.
+const MEETING: u64 = 1000;
 
 /// What a worker holds: by step, the generation that did it.
 type Held = Vec<u64>;
@@ -60,8 +65,11 @@ struct Process {
     /// Whether it was told to end, and how many seconds it has waited since for others to take what it holds.
     draining: Option<u32>,
     held: Option<Held>,
-    /// The steps before an evaluation that it has to score.
+    /// The steps before an evaluation that it has to score, and before one in which it has done so and waits for the others.
     to_score: Option<u64>,
+    meets: Option<u64>,
+    /// Rows that it has scored and no coordinator has taken, and those that it keeps for two other ranks, by steps before them.
+    kept: BTreeMap<u64, BTreeSet<u32>>,
     /// The generation that its training thread has taken up, and the one that it was last told of.
     generation: u64,
     present: u64,
@@ -101,6 +109,10 @@ struct World {
     asked: BTreeMap<u64, bool>,
     /// The same for those who were told to end.
     draining: BTreeMap<u64, u32>,
+    /// The rows to score where it begins.
+    unscored: Vec<u32>,
+    /// By the steps before an evaluation, who has scored its share, and which rows of it no coordinator has taken.
+    scored: BTreeMap<u64, BTreeMap<WorkerId, BTreeSet<u32>>>,
     gone: BTreeSet<WorkerId>,
 }
 
@@ -115,6 +127,8 @@ struct Cluster {
     /// What of it is on disk, and the evaluations that have figures there.
     durable: Ledger,
     evaluated: BTreeSet<u64>,
+    /// The rows of other evaluations that are scored there.
+    scores: BTreeMap<u64, BTreeSet<u32>>,
     /// While there is no coordinator: after how many moves there is one again.
     away: Option<usize>,
 }
@@ -131,6 +145,7 @@ impl Cluster {
             ledger: Ledger::new(),
             durable: Ledger::new(),
             evaluated: BTreeSet::new(),
+            scores: BTreeMap::new(),
             away: None,
         };
         cluster.carry_out();
@@ -238,6 +253,7 @@ proptest! {
         let plan = RunPlan::new(cluster.sim.state().config().shape, 1).unwrap();
         let verification = cluster.ledger.verify(&plan);
         prop_assert!(verification.holds(), "{verification:?}");
+        prop_assert_eq!(cluster.evaluated, BTreeSet::from([2, 4]), "all evaluations have their figures");
         prop_assert_eq!(cluster.checkpoint.map(|held| held.len()), Some(4), "its last checkpoint");
     }
 }

@@ -19,6 +19,8 @@ impl Cluster {
                         draining: None,
                         held: None,
                         to_score: None,
+                        meets: None,
+                        kept: BTreeMap::new(),
                         generation: 0,
                         present: 0,
                         over: false,
@@ -64,10 +66,13 @@ impl Cluster {
                         entered: BTreeMap::new(),
                         asked: BTreeMap::new(),
                         draining: BTreeMap::new(),
+                        unscored: self.unscored(*begins_at_step),
+                        scored: BTreeMap::new(),
                         gone: BTreeSet::new(),
                     };
                     self.worlds.insert(*number, world);
                     self.evaluated.retain(|step| step <= begins_at_step);
+                    self.scores.retain(|step, _| step <= begins_at_step);
                     self.durable = self.ledger.clone();
                     members.iter().for_each(|worker| self.hear(worker, &effect));
                 }

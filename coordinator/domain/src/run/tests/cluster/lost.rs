@@ -91,6 +91,11 @@ impl Cluster {
         let generation = self.processes[worker].present;
         let welcomed = self.joins(worker, generation);
         assert!(welcomed, "{worker} was refused, and what it holds is lost");
+        // Before it says where it stands, which may be beyond.
+        let kept = std::mem::take(&mut self.processes.get_mut(worker).unwrap().kept);
+        for (step, rows) in kept {
+            self.take_scores(step, &rows);
+        }
         let known = self.sim.state().steps_done();
         let process = &self.processes[worker];
         let reports = process.reports.iter().filter(|event| match event {

@@ -48,7 +48,11 @@ impl Cluster {
             Place::Starting => self.away.is_none(),
             Place::Apart => process.says_again || process.present > process.generation,
             Place::Left => false,
-            Place::Settling(_) if process.to_score.is_some() => process.connected,
+            Place::Working { .. } | Place::Settling(_) if process.to_score.is_some() => true,
+            Place::Working { .. } | Place::Settling(_) if process.meets.is_some() => {
+                let world = &self.worlds[&process.generation];
+                world.has_scored(process.meets) || !world.gone.is_empty()
+            }
             Place::Settling(_) => process.pending.is_none() || self.is_settled(process),
             Place::Forming => {
                 let world = &self.worlds[&process.generation];
@@ -56,7 +60,6 @@ impl Cluster {
                     || world.arrived.len() == world.members.len()
                     || !world.gone.is_empty()
             }
-            Place::Working { .. } if process.to_score.is_some() => process.connected,
             Place::Working { entered } => {
                 let world = &self.worlds[&process.generation];
                 let step = process.held.as_ref().map_or(0, Vec::len) as u64;

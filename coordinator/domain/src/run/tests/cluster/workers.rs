@@ -119,6 +119,7 @@ impl Cluster {
         process.place = Place::Apart;
         process.pending = None;
         process.to_score = None;
+        process.meets = None;
         let step = process.held.as_ref().map(|held| held.len() as u64);
         if step.is_none() && process.draining.is_some() && generation != 0 {
             self.leaves(worker, generation, LeaveReason::Signalled);
@@ -183,6 +184,9 @@ impl Cluster {
             Place::Working { .. } | Place::Settling(_) if process.to_score.is_some() => {
                 self.scores(worker);
             }
+            Place::Working { .. } | Place::Settling(_) if process.meets.is_some() => {
+                self.meets(worker);
+            }
             Place::Working { .. } | Place::Settling(_) if settled => {
                 self.hands_over(worker);
             }
@@ -234,21 +238,10 @@ impl Cluster {
         }
     }
 
-    fn settles(&mut self, worker: &WorkerId, way: Way) {
+    pub(super) fn settles(&mut self, worker: &WorkerId, way: Way) {
         if let Some(process) = self.processes.get_mut(worker) {
             process.place = Place::Settling(way);
         }
-    }
-
-    fn scores(&mut self, worker: &WorkerId) {
-        let process = self.processes.get_mut(worker).unwrap();
-        let Some(step) = process.to_score.take() else {
-            return;
-        };
-        // Figures are computed of scores that are on disk, by whichever coordinator.
-        self.evaluated.insert(step);
-        evaluation::evaluate(&mut self.sim, step);
-        self.carry_out();
     }
 
     /// The ledger is written before a checkpoint is in place.
@@ -278,7 +271,7 @@ impl Cluster {
         }
     }
 
-    fn fails(&mut self, worker: &WorkerId, generation: u64) {
+    pub(super) fn fails(&mut self, worker: &WorkerId, generation: u64) {
         let fault = Event::Fault {
             worker: worker.clone(),
             generation,
@@ -335,18 +328,16 @@ impl Cluster {
         self.settles(worker, way);
     }
 
-    /// Evaluation and checkpoint, as far as rank 0 stands for all.
-    fn at_a_place(&mut self, worker: &WorkerId, number: u64, evaluate: bool, snapshot: bool) {
+    /// Evaluation, and the checkpoint, as far as rank 0 stands for all.
+    pub(super) fn at_a_place(&mut self, worker: &WorkerId, number: u64, evaluate: bool, snapshot: bool) {
         let Some(process) = self.processes.get_mut(worker) else {
             return;
         };
         let held = process.held.clone().unwrap();
         let step = held.len() as u64;
-        if self.worlds[&number].members.first() == Some(worker) {
-            process.to_score = evaluate.then_some(step);
-            if snapshot {
-                process.pending = Some(held);
-            }
+        process.to_score = evaluate.then_some(step);
+        if snapshot && self.worlds[&number].members.first() == Some(worker) {
+            process.pending = Some(held);
         }
         if step == 4 {
             process.place = Place::Settling(Way::Finished);
