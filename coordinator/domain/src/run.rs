@@ -194,6 +194,8 @@ pub struct State {
     handovers: u32,
     /// Steps in a row that changed nothing.
     passed_over_in_a_row: u32,
+    /// Times in a row that ranks were found not to get on and none stood out.
+    standstills: u32,
     /// Who first reported a failed collective since the last generation began.
     witness: Option<WorkerId>,
     /// Whether someone's loss explains why the generation is over.

@@ -5,9 +5,9 @@
 mod support;
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nccl_rs::{BucketSizes, Error, ProcessGroup, ReduceOp, Reducer};
+use nccl_rs::{BucketSizes, Error, ProcessGroup, ReduceOp, Reducer, Work};
 use tch::{Device, Kind, Tensor};
 
 use support::{KILLED, PROMPTLY, Rank, Ranks, on_ranks, on_ranks_watched, summed};
@@ -92,12 +92,7 @@ fn a_peer_killed_in_the_middle_of_a_broadcast_costs_nobody_more_than_a_moment() 
     on_ranks_watched(
         "a_peer_killed_in_the_middle_of_a_broadcast_costs_nobody_more_than_a_moment",
         3,
-        |rank| {
-            let tensor = Tensor::ones([MUCH], (Kind::Float, Device::Cpu));
-            survive_in_the_middle(&rank, |group| {
-                group.broadcast(&tensor, 0).and_then(nccl_rs::Work::wait)
-            });
-        },
+        |rank| survive_in_the_middle(&rank, |group, tensor| group.broadcast(tensor, 0)),
         |ranks| ranks.lose_the_last(3),
     );
 }
@@ -108,51 +103,38 @@ fn a_peer_killed_in_the_middle_of_an_all_reduce_costs_nobody_more_than_a_moment(
         "a_peer_killed_in_the_middle_of_an_all_reduce_costs_nobody_more_than_a_moment",
         3,
         |rank| {
-            let tensor = Tensor::ones([MUCH], (Kind::Float, Device::Cpu));
-            survive_in_the_middle(&rank, |group| {
-                let work = group.all_reduce(&tensor, ReduceOp::Sum)?;
-                work.wait()
+            survive_in_the_middle(&rank, |group, tensor| {
+                group.all_reduce(tensor, ReduceOp::Sum)
             });
         },
         |ranks| ranks.lose_the_last(3),
     );
 }
 
-#[test]
-fn a_peer_killed_in_the_middle_of_a_reduction_costs_nobody_more_than_a_moment() {
-    on_ranks_watched(
-        "a_peer_killed_in_the_middle_of_a_reduction_costs_nobody_more_than_a_moment",
-        3,
-        |rank| {
-            // Less of it: this one is computed as well.
-            let parameters = [Tensor::ones([MUCH / 8], (Kind::Float, Device::Cpu))];
-            let parameters = parameters.map(|one| one.set_requires_grad(true));
-            survive_in_the_middle(&rank, |group| {
-                let reducer = Reducer::new(group, &parameters, small_buckets())?;
-                reducer.backward(&loss(&parameters))
-            });
-        },
-        |ranks| ranks.lose_the_last(3),
-    );
-}
-
-/// The last rank is killed in a collective; the others leave it when they are told.
-fn survive_in_the_middle(rank: &Rank, collective: impl Fn(&ProcessGroup) -> Result<(), Error>) {
+/// The last rank is killed when a part of the collective's result is there; the others leave it when they are told.
+fn survive_in_the_middle(
+    rank: &Rank,
+    collective: impl Fn(&ProcessGroup, &Tensor) -> Result<Work, Error>,
+) {
     let group = rank.group("g1");
     let there = format!("rank {} is there", rank.rank);
+    let tensor = Tensor::full([MUCH], rank.rank as f64, (Kind::Float, Device::Cpu));
+    if rank.rank + 1 == rank.world_size {
+        let _work = collective(&group, &tensor).unwrap();
+        while tensor.narrow(0, 0, 1).double_value(&[0]) == rank.rank as f64 {
+            thread::yield_now();
+        }
+        rank.tell(&there);
+        rank.wait_to_be_killed();
+    }
+    rank.tell(&there);
     thread::scope(|scope| {
         scope.spawn(|| {
-            if rank.rank + 1 == rank.world_size {
-                thread::sleep(Duration::from_millis(50)); // a part has gone by then
-                rank.tell(&there);
-                rank.wait_to_be_killed();
-            }
-            rank.tell(&there);
             rank.hear(KILLED);
             group.abort().unwrap();
         });
         // Who needs nothing of the dead one has its result.
-        let _ = collective(&group);
+        let _ = collective(&group, &tensor).and_then(Work::wait);
     });
     drop(group);
     let after = rank.since(KILLED);

@@ -149,6 +149,7 @@ impl State {
         self.generation += 1;
         self.phase = Phase::Forming;
         self.last_commit = None;
+        self.standstills = 0;
         self.boundary = None;
         self.waited_until = None;
         self.reports.clear();

@@ -5,6 +5,12 @@ use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Crowd, Group, Session, WorkerId};
 
+/// So often in a row ranks may be found not to get on, none of them standing out, before they are taken to hang: thirty times
+/// as long as the longest step took.
+const STANDSTILLS: u32 = 3;
+/// The same where no step has been done yet: kernels may be chosen and caches filled in the first.
+const STANDSTILLS_AT_FIRST: u32 = 10;
+
 impl State {
     /// Those who have not left the generation in time are in the way of those who have.
     pub(super) fn give_up_on_those_inside(&mut self, now: Millis) -> Vec<Effect> {
@@ -106,10 +112,25 @@ impl State {
             .roster
             .which(|member| member.is_member() && !member.waits_for_others());
         if outside.len() > self.world_size() as usize / 2 {
-            // Nobody waits for anybody: steps are slow, which is no fault.
-            return vec![Effect::Warn {
-                text: format!("{nothing_came} for {timeout}; no worker stands out"),
-            }];
+            // Nobody waits for anybody: steps are slow, which is no fault. For how long they may be is known once there were some.
+            let known = self.longest_step > Millis(0);
+            let patience = if known {
+                STANDSTILLS
+            } else {
+                STANDSTILLS_AT_FIRST
+            };
+            self.standstills += 1;
+            let text = format!("{nothing_came} for {timeout}; no worker stands out");
+            if self.standstills < patience {
+                return vec![Effect::Warn { text }];
+            }
+            // Whoever does not hang leaves, with what it holds.
+            let text =
+                format!("{text}, {patience} times in a row: all are to leave the generation");
+            self.explained = true;
+            let mut effects = vec![Effect::Warn { text: text.clone() }];
+            effects.extend(self.regroup(text, now));
+            return effects;
         }
         if outside.is_empty() {
             let text = format!("{nothing_came} for {timeout} and all ranks wait for each other");

@@ -268,11 +268,13 @@ impl State {
         if let Some(last) = self.last_commit.replace(now) {
             self.longest_step = self.longest_step.max(now.since(last));
         }
+        self.standstills = 0;
         self.set(Deadline::Progress, now.after(self.progress_timeout()));
     }
 
     /// Something came of the ranks' work, be it no step.
     pub(super) fn ranks_get_on(&mut self, now: Millis) {
+        self.standstills = 0;
         if self.deadlines.runs(&Deadline::Progress) {
             self.set(Deadline::Progress, now.after(self.progress_timeout()));
         }

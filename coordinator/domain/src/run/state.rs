@@ -52,6 +52,7 @@ impl State {
             checkpoint_problem: None,
             handovers: 0,
             passed_over_in_a_row: 0,
+            standstills: 0,
             witness: None,
             explained: false,
             unexplained: 0,

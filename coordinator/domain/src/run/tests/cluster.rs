@@ -27,9 +27,10 @@ const MEETING: u64 = 1000;
 /// What a worker holds: by step, the generation that did it.
 type Held = Vec<u64>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Place {
     /// Loading.
+    #[default]
     Starting,
     /// Joined and welcomed, or out of a generation.
     Apart,
@@ -54,7 +55,7 @@ enum Way {
     Finished,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Process {
     place: Place,
     /// Whether its session is open.
@@ -62,6 +63,8 @@ struct Process {
     /// Whether the coordinator that started it is gone.
     adopted: bool,
     stopped: bool,
+    /// Whether its training thread hangs, while its session goes on.
+    hangs: bool,
     /// Whether it was told to end, and how many seconds it has waited since for others to take what it holds.
     draining: Option<u32>,
     held: Option<Held>,
@@ -189,6 +192,7 @@ enum Fault {
     Kill(u32),
     Stop(u32),
     TellToEnd(u32),
+    Hang(u32),
     /// The coordinator dies: of what it has said, each worker still hears so many messages; it is away for so many moves.
     Coordinator {
         heard: usize,
@@ -202,6 +206,7 @@ fn any_faults() -> impl Strategy<Value = Vec<(usize, Fault)>> {
         5 => (0..WORKERS).prop_map(Fault::Kill),
         2 => (0..WORKERS).prop_map(Fault::Stop),
         2 => (0..WORKERS).prop_map(Fault::TellToEnd),
+        2 => (0..WORKERS).prop_map(Fault::Hang),
         3 => (0usize..3, prop_oneof![Just(0usize), 0usize..40])
             .prop_map(|(heard, away)| Fault::Coordinator { heard, away }),
     ];

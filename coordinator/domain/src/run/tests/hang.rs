@@ -80,6 +80,42 @@ fn whoever_stands_outside_while_the_others_wait_is_who_hangs() {
 }
 
 #[test]
+fn where_nobody_waits_for_anybody_steps_may_be_slow_but_not_for_ever() {
+    for (workers, done, minutes) in [(1, 3, 3), (1, 0, 10), (3, 3, 3)] {
+        // Given ranks of which none waits in a collective
+        let mut sim = Sim::training_as(elastic(workers));
+        for step in 0..done {
+            sim.pass(100);
+            sim.all_do(workers, step);
+            if step == 1 {
+                super::evaluation::evaluate(&mut sim, 2);
+            }
+        }
+        let asked = Effect::Regroup {
+            workers: (0..workers).map(WorkerId::local).collect(),
+            at_boundary: false,
+            reason: format!(
+                "no step was committed for 60 s; no worker stands out, {minutes} times in a row: all are to leave the generation"
+            ),
+        };
+        let pass = |sim: &mut Sim, seconds: u32| {
+            for _ in 0..seconds {
+                sim.pass(1000);
+                for n in 0..workers {
+                    sim.beat(n, "", false);
+                }
+            }
+            sim.pass(1);
+        };
+        // Then all are asked to leave when it has been so for several times as long as a step may take
+        pass(&mut sim, 60 * (minutes - 1) + 30);
+        assert!(!sim.effects.contains(&asked), "{:?}", sim.warnings());
+        pass(&mut sim, 31);
+        assert!(sim.effects.contains(&asked), "{:?}", sim.warnings());
+    }
+}
+
+#[test]
 fn whoever_is_in_no_collective_keeps_the_others_from_being_ready() {
     for (inside, lost) in [
         ([true, false, true], vec!["worker-1"]),

@@ -1,6 +1,6 @@
 //! What a driver does with the effects of the run, and what becomes of a process that it ends.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -11,26 +11,7 @@ impl Cluster {
             self.seen += 1;
             match &effect {
                 Effect::Launch { worker, .. } => {
-                    let process = Process {
-                        place: Place::Starting,
-                        connected: false,
-                        adopted: false,
-                        stopped: false,
-                        draining: None,
-                        held: None,
-                        to_score: None,
-                        meets: None,
-                        kept: BTreeMap::new(),
-                        generation: 0,
-                        present: 0,
-                        over: false,
-                        says_again: false,
-                        boundary: false,
-                        pending: None,
-                        heard: VecDeque::new(),
-                        reports: Vec::new(),
-                        standing: None,
-                    };
+                    let process = Process::default();
                     assert!(
                         self.processes.insert(worker.clone(), process).is_none(),
                         "{worker} was started beside itself"

@@ -13,9 +13,16 @@ impl Cluster {
             }
             Fault::TellToEnd(victim) => {
                 // With all of them told to end the run would end, and rightly.
-                let told = |process: &Process| process.draining.is_some();
-                if !self.processes.values().any(told) {
+                let told = |process: &&Process| process.draining.is_some();
+                let told = self.processes.values().filter(told).count();
+                if told + 1 < self.processes.len() {
                     self.is_told_to_end(&WorkerId::local(*victim));
+                }
+            }
+            Fault::Hang(victim) => {
+                if let Some(process) = self.processes.get_mut(&WorkerId::local(*victim)) {
+                    // A start that hangs has a deadline of its own.
+                    process.hangs = process.place != Place::Starting;
                 }
             }
             Fault::Coordinator { heard, away } => self.lose_coordinator(*heard, *away),

@@ -25,7 +25,7 @@ impl Cluster {
             {
                 moves.push(Move::ComeBack(worker.clone()));
             }
-            if self.can_act(worker, process) {
+            if !process.hangs && self.can_act(worker, process) {
                 moves.push(Move::Act(worker.clone()));
             }
         }

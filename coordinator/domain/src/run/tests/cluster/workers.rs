@@ -19,7 +19,11 @@ impl Cluster {
             Effect::Regroup { at_boundary, .. } if at_boundary => process.boundary = true,
             Effect::Regroup { .. } if process.present > process.generation => process.over = true,
             Effect::Regroup { .. } if process.place != Place::Apart => {
-                self.stands_by(worker, generation);
+                if process.hangs {
+                    self.executes_again(worker);
+                } else {
+                    self.stands_by(worker, generation);
+                }
             }
             Effect::Regroup { .. } => process.says_again = generation != 0,
             _ => {}
@@ -63,14 +67,55 @@ impl Cluster {
     }
 
     pub(super) fn beats(&mut self, worker: &WorkerId) {
-        let draining = self.processes[worker].draining.is_some();
+        let process = &self.processes[worker];
+        let draining = process.draining.is_some();
+        let in_collective = match process.place {
+            Place::Working { entered } => entered || process.meets.is_some(),
+            Place::Settling(_) => process.meets.is_some(),
+            Place::Forming => self.worlds[&process.generation]
+                .arrived
+                .contains_key(worker),
+            Place::Starting | Place::Apart | Place::Left => false,
+        };
         if self.is_connected(worker) {
             self.say(Event::Heartbeat {
                 worker: worker.clone(),
-                collective: String::new(),
-                in_collective: false,
+                collective: "all-reduce".to_owned(),
+                in_collective,
                 draining,
             });
+        }
+    }
+
+    /// Its training thread does not leave a generation that is over: it cuts its connections, and says that it begins again.
+    fn executes_again(&mut self, worker: &WorkerId) {
+        let process = self.processes.get_mut(worker).unwrap();
+        let generation = process.generation;
+        if !process.connected {
+            // It could not be told from one that ended and was started again.
+            return self.end(worker, ProcessEnd::Code(75));
+        }
+        let adopted = process.adopted;
+        process.connected = false;
+        self.leave(worker, generation);
+        let before = self.sim.effects.len();
+        self.say(Event::Fault {
+            worker: worker.clone(),
+            generation,
+            step: 0,
+            class: FaultClass::Restart,
+            message: "its training thread did not leave it".to_owned(),
+        });
+        let released = Effect::Close {
+            worker: worker.clone(),
+        };
+        if self.processes.contains_key(worker) {
+            assert!(self.sim.effects[before..].contains(&released));
+            let process = Process {
+                adopted,
+                ..Process::default()
+            };
+            self.processes.insert(worker.clone(), process);
         }
     }
 
@@ -79,6 +124,9 @@ impl Cluster {
         let Some(process) = self.processes.get_mut(worker) else {
             return;
         };
+        if process.hangs {
+            return;
+        }
         if let (Place::Apart, Some(waited)) = (process.place, &mut process.draining) {
             *waited += 1;
             if *waited >= 8 {
@@ -329,7 +377,13 @@ impl Cluster {
     }
 
     /// Evaluation, and the checkpoint, as far as rank 0 stands for all.
-    pub(super) fn at_a_place(&mut self, worker: &WorkerId, number: u64, evaluate: bool, snapshot: bool) {
+    pub(super) fn at_a_place(
+        &mut self,
+        worker: &WorkerId,
+        number: u64,
+        evaluate: bool,
+        snapshot: bool,
+    ) {
         let Some(process) = self.processes.get_mut(worker) else {
             return;
         };
