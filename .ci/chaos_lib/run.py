@@ -159,6 +159,8 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
             return False
         if code not in (0, RESUMABLE):
             return False
+        if not (self.run_dir / "summary.json").exists():
+            return False  # on a full disk; on another, whoever looks after the run misses it
         return json.loads((self.run_dir / "summary.json").read_text())["ended"] == "stopped"
 
     def stop(self):

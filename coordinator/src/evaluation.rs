@@ -22,6 +22,7 @@ use crate::online::Online;
 
 pub mod json;
 pub mod kept;
+mod resumed;
 pub(crate) mod scores_folder;
 
 /// Labels predicted per picture for the second set of figures.
@@ -94,6 +95,8 @@ pub struct Receipt {
     pub began: bool,
     /// Whether these completed the split: the figures are to be computed now, by whoever gets this.
     pub completed: bool,
+    /// Whether it was complete before, so that nothing came of these.
+    pub too_late: bool,
 }
 
 /// The evaluations of this process. Cheap to clone; all clones are one.
@@ -215,8 +218,9 @@ impl Evaluations {
             return Ok(Receipt {
                 received: samples,
                 samples,
-                began,
+                began: false,
                 completed: false,
+                too_late: true,
             });
         };
         for (&sample, row) in sample_ids
@@ -234,7 +238,17 @@ impl Evaluations {
             samples,
             began,
             completed: received == samples,
+            too_late: false,
         })
+    }
+
+    /// The first evaluation that is complete and whose figures nobody computes yet.
+    #[must_use]
+    pub fn first_complete(&self) -> Option<u64> {
+        let tables = self.lock();
+        let complete = |table: &Table| matches!(&table.stage, Stage::Gathering(scores) if scores.is_complete());
+        let mut found = tables.iter().filter(|(_, table)| complete(table));
+        found.next().map(|(step, _)| *step)
     }
 
     /// Computes the figures of a complete evaluation; `None` if someone else does or did. Takes a while: call it from
@@ -319,23 +333,6 @@ impl Evaluations {
     /// older generations scored up to there is of the same lineage, and stays.
     pub fn begin_generation(&self, steps_done: u64) {
         self.lock().retain(|step, _| *step <= steps_done);
-    }
-
-    /// Takes over what an earlier coordinator held: by (step, sample) the logits, or that the sample was skipped. Returns the
-    /// steps whose evaluations are complete with it and lack nothing but their figures: ranks may have trained on long since.
-    pub fn restore(&self, scores: &BTreeMap<(u64, u32), Option<Vec<f32>>>) -> Vec<u64> {
-        let mut complete = Vec::new();
-        for (&(step, sample), logits) in scores {
-            let receipt = match logits {
-                Some(logits) => self.submit(step, &[sample], logits, &[]),
-                None => self.submit(step, &[], &[], &[sample]),
-            };
-            // What does not fit this data set is scored again.
-            if receipt.is_ok_and(|receipt| receipt.completed) {
-                complete.push(step);
-            }
-        }
-        complete
     }
 
     /// The samples that lack a score of the state after `step` steps, ascending.

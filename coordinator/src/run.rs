@@ -245,6 +245,7 @@ pub async fn serve(
         plan: RunPlan::new(setup.shape, setup.launch.workers())?,
     };
     let evaluations = Evaluations::of_sheet(sheet, val, train)?;
+    evaluations.have_figures(history.steps_and_maps());
     let complete = evaluations.restore(&opened.scores);
     let dataset = Arc::clone(&setup.dataset);
     let scores = Arc::new(ScoresFolder::new(&setup.run_dir, &setup.run_id, dataset));

@@ -223,6 +223,8 @@ impl Driver {
             self.parts.history.void_from(begins_at_step);
             (self.shown.last_map, self.shown.best) = self.parts.history.maps();
         }
+        // Scores of what is void are not to come in once it is dropped.
+        self.parts.live.send_replace(None);
         self.parts.evaluations.begin_generation(begins_at_step);
         let store = &self.parts.store;
         store.void_from(begins_at_step);

@@ -45,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) status: watch::Receiver<v1::Status>,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) evaluations: Evaluations,
+    /// Held by whoever computes figures.
+    concluding: Arc<tokio::sync::Mutex<()>>,
     pub(crate) scores: Arc<ScoresFolder>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) history: Arc<History>,
@@ -83,6 +85,7 @@ impl Context {
             status,
             rendezvous,
             evaluations,
+            concluding: Arc::default(),
             scores,
             checkpoints,
             history,

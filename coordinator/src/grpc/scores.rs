@@ -81,7 +81,12 @@ async fn take(context: &Context, batch: SubmitScoresRequest) -> Result<Receipt, 
         samples,
         began,
         completed,
+        too_late,
     } = receipt;
+    if too_late {
+        // Another rank has sent them for this one.
+        return Ok(receipt);
+    }
     let skipped = skipped
         .into_iter()
         .map(|skipped| (skipped.sample_id, skipped.reason))
@@ -127,13 +132,17 @@ pub(crate) fn conclude_kept(context: &Arc<Context>, generation: u64, complete: V
     });
 }
 
-/// Computes the figures of a complete evaluation, apart from the call that completed it.
-async fn conclude(context: &Context, generation: u64, step: u64) {
+/// Computes the figures of a complete evaluation, apart from the call that completed it. Several may be complete at once, where
+/// workers have come back with what they kept: figures come in the order of steps, since decisions are made by them.
+async fn conclude(context: &Context, generation: u64, completed: u64) {
     let (evaluations, driver) = (context.evaluations.clone(), context.driver.clone());
-    let folder = Arc::clone(&context.scores);
-    let last_step = step.saturating_sub(1);
-    let epoch = u32::try_from(last_step / context.steps_per_epoch).unwrap_or(u32::MAX);
+    let (folder, turn) = (Arc::clone(&context.scores), Arc::clone(&context.concluding));
+    let steps_per_epoch = context.steps_per_epoch;
     tokio::spawn(async move {
+        let _turn = turn.lock().await;
+        let step = evaluations.first_complete().unwrap_or(completed);
+        let last_step = step.saturating_sub(1);
+        let epoch = u32::try_from(last_step / steps_per_epoch).unwrap_or(u32::MAX);
         let own = evaluations.clone();
         let computed = tokio::task::spawn_blocking(move || {
             let Computed { took, outcome } = own.compute(step)?;

@@ -134,7 +134,12 @@ inline void release(std::unique_ptr<nrs_group> group) {
   if (group->health->is_left()) {
     return;
   }
-  std::thread([left = std::move(group)]() mutable { left.reset(); }).detach();
+  nrs_group* const left = group.release();
+  try {
+    std::thread([left] { delete left; }).detach();
+  } catch (...) {
+    // Without a thread it stays: to wait for it here could take as long as a collective may.
+  }
 }
 
 inline nrs_work* all_reduce(nrs_group& group, const at::Tensor& tensor, int op) {

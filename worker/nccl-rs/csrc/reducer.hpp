@@ -327,8 +327,12 @@ void reduce(nrs_reducer& reducer, Backward&& backward) {
       reducer.own = false;
       reducer.reduced = true;
     } else if (reducer.beside.defined()) {
-      std::unique_ptr<nrs_work> work(all_reduce(*reducer.group, reducer.beside, 0));
+      // In memory of its own: a thread of a group that has ended may still be in it when this one goes on.
+      at::NoGradGuard no_grad;
+      const at::Tensor sum = reducer.beside.clone();
+      std::unique_ptr<nrs_work> work(all_reduce(*reducer.group, sum, 0));
       wait(*work);
+      reducer.beside.copy_(sum);
     }
   } catch (...) {
     if (reducer.shared) {

@@ -9,7 +9,8 @@ use proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Most that is kept, bytes: all of COCO's validation scores twenty times over. Beyond that the ranks wait for a coordinator.
+/// Most that is kept, bytes: what a rank of one scores of COCO's validation split in five evaluations (of 2014's, 40,504 pictures).
+/// Beyond that the ranks wait for a coordinator.
 const MOST_BYTES: usize = 64 << 20;
 
 /// Whose scores are kept.
@@ -84,12 +85,16 @@ impl KeptScores {
         mut client: WorkerServiceClient<Channel>,
     ) -> Result<(), Status> {
         loop {
+            // One evaluation at a time: what is refused of one says nothing of the others.
             let requests: Vec<_> = {
                 let mut state = self.lock();
                 // Under the same lock, or what is kept in between would stay behind.
                 state.alone = !state.kept.is_empty();
-                let kept = state.kept.iter();
-                kept.map(|(_, request)| request.clone()).collect()
+                let mut alike = state.kept.chunk_by(|(_, one), (_, next)| {
+                    (one.step, one.online) == (next.step, next.online)
+                });
+                let first = alike.next().unwrap_or_default().iter();
+                first.map(|(_, request)| request.clone()).collect()
             };
             if requests.is_empty() {
                 return Ok(());

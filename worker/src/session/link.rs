@@ -322,12 +322,13 @@ async fn attend(way: &Arc<Way>, inbox: &Inbox, identity: &Identity) -> (String, 
                 }
                 inbox.file(message);
                 if let Some(steps) = steps {
+                    welcomed = true;
+                    way.outbox.is_welcome();
                     // Before it hears where this worker stands, which may be beyond what these are the scores of.
                     if let Err(status) = way.kept.deliver(way.client()).await {
                         let what = format!("kept scores were not taken: {}", status.message());
                         return (what, welcomed);
                     }
-                    welcomed = true;
                     way.outbox.tell_again(steps);
                     way.connected.store(true, Ordering::Release);
                 }

@@ -21,8 +21,10 @@ pub(super) struct Outbox(Mutex<State>);
 struct State {
     /// The way up, while there is one.
     up: Option<UnboundedSender<SessionRequest>>,
-    /// Whether the coordinator has let this worker in: before, what is said would come ahead of what is told again.
+    /// Whether the coordinator has let this worker in.
     welcomed: bool,
+    /// Whether it has been told again what it may have missed: before, what is said would come ahead of that.
+    told_again: bool,
     /// Of the generation under way, oldest first.
     reports: VecDeque<v1::Progress>,
     /// What this worker last said of where it stands, and neither it nor the coordinator has changed since.
@@ -52,9 +54,14 @@ impl Outbox {
             Message::Standby(_) | Message::Leaving(_) => state.standing = Some(message.clone()),
             Message::Join(_) | Message::Heartbeat(_) | Message::Fault(_) | Message::Stacks(_) => {}
         }
-        if state.welcomed {
+        if state.told_again || (state.welcomed && matches!(message, Message::Heartbeat(_))) {
             state.send(message);
         }
+    }
+
+    /// The coordinator has let this worker in: from here on it hears that this worker lives.
+    pub(super) fn is_welcome(&self) {
+        self.lock().welcomed = true;
     }
 
     /// A stream to a coordinator is open: begins with `join`.
@@ -64,10 +71,10 @@ impl Outbox {
         state.send(Message::Join(join));
     }
 
-    /// The coordinator has let this worker in again and knows of `steps`: everything it may have missed is told again.
+    /// The coordinator has let this worker in and knows of `steps`: everything it may have missed is told again.
     pub(super) fn tell_again(&self, steps: u64) {
         let mut state = self.lock();
-        state.welcomed = true;
+        state.told_again = true;
         for report in &state.reports {
             if report.step + TOLD_AGAIN >= steps {
                 state.send(Message::Progress(report.clone()));
@@ -92,6 +99,7 @@ impl Outbox {
         let mut state = self.lock();
         state.up = None;
         state.welcomed = false;
+        state.told_again = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -169,7 +177,13 @@ mod tests {
         let (up, mut second) = mpsc::unbounded_channel();
         outbox.open(up, v1::Join::default());
         outbox.say(progress(9));
+        let beat = || Message::Heartbeat(v1::Heartbeat::default());
+        outbox.say(beat());
         assert_eq!(heard(&mut second), ["join"], "it is not let in yet");
+        outbox.is_welcome();
+        outbox.say(progress(10));
+        outbox.say(beat());
+        assert_eq!(heard(&mut second), ["beat"], "scores come first");
         outbox.tell_again(7);
         assert_eq!(
             heard(&mut second),
@@ -179,6 +193,7 @@ mod tests {
                 "step 7",
                 "step 8",
                 "step 9",
+                "step 10",
                 "standby 9"
             ]
         );

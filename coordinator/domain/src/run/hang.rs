@@ -5,11 +5,11 @@ use super::restart::LossClass;
 use super::{Deadline, Effect, Millis, Phase, State};
 use crate::membership::{Crowd, Group, Session, WorkerId};
 
-/// So often in a row ranks may be found not to get on, none of them standing out, before they are taken to hang: thirty times
-/// as long as the longest step took.
-const STANDSTILLS: u32 = 3;
-/// The same where no step has been done yet: kernels may be chosen and caches filled in the first.
-const STANDSTILLS_AT_FIRST: u32 = 10;
+/// So often in a row ranks may be found not to get on, none of them standing out, before they are taken to hang: ten minutes at
+/// least, and a hundred times as long as the longest step took. A storage that all of them read from may be away for a while.
+const STANDSTILLS: u32 = 10;
+/// The same where it is not known how long steps take: kernels may be chosen and caches filled in the first.
+const STANDSTILLS_AT_FIRST: u32 = 30;
 
 impl State {
     /// Those who have not left the generation in time are in the way of those who have.
@@ -130,6 +130,8 @@ impl State {
             self.explained = true;
             let mut effects = vec![Effect::Warn { text: text.clone() }];
             effects.extend(self.regroup(text, now));
+            // What they are in the middle of takes long.
+            self.set(Deadline::Regroup, now.after(timeout));
             return effects;
         }
         if outside.is_empty() {
