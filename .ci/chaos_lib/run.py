@@ -19,6 +19,7 @@ PATIENCE_SECONDS = 600
 # After a request to stop.
 STOP_SECONDS = 60
 RESUMABLE = 75
+USAGE = 64
 
 
 class Undo:
@@ -140,6 +141,8 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
         """Whether a coordinator that ended is started again: only a full disk is a reason to end early."""
         if code == 0 or len(problems) > 3:
             return False
+        if code == USAGE and self.has_ended("finished"):
+            return False  # killed when it had done everything, and resumed
         if not self.disk.is_to_blame():
             problems.append(f"exit code {code}")
             return False
@@ -159,9 +162,14 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
             return False
         if code not in (0, RESUMABLE):
             return False
-        if not (self.run_dir / "summary.json").exists():
-            return False  # on a full disk; on another, whoever looks after the run misses it
-        return json.loads((self.run_dir / "summary.json").read_text())["ended"] == "stopped"
+        return self.has_ended("stopped")
+
+    def has_ended(self, how):
+        """By its summary. On a full disk there is none; where there should be one, whoever looks after the run misses it."""
+        try:
+            return json.loads((self.run_dir / "summary.json").read_text())["ended"] == how
+        except FileNotFoundError:
+            return False
 
     def stop(self):
         """Time is up: a checkpoint at the next step boundary, and everyone leaves."""
