@@ -95,6 +95,36 @@ fn one_that_is_killed_after_it_was_told_to_end_was_preempted_and_did_not_crash()
 }
 
 #[test]
+fn one_that_is_told_to_end_before_the_first_generation_is_started_again() {
+    for end in [ProcessEnd::Code(0), ProcessEnd::Signal(15)] {
+        let mut sim = Sim::new(config(2, true));
+        sim.join(0);
+        sim.join(1);
+        sim.standby(0, 0);
+        sim.happen(Event::Heartbeat {
+            worker: WorkerId::local(1),
+            collective: String::new(),
+            in_collective: false,
+            draining: true,
+        });
+        sim.stream_lost(1);
+        let effects = sim.exited(1, end);
+        let charged = Effect::Loss {
+            class: LossClass::Preemption,
+        };
+        assert!(effects.contains(&charged), "{effects:?}");
+        while !launched(&sim.effects[2..]).contains(&"worker-1") {
+            assert!(sim.reach_next_deadline().is_some(), "{}", sim.reason);
+            sim.beat(0, "", false);
+        }
+        sim.join(1);
+        sim.standby(0, 0);
+        let effects = sim.standby(1, 0);
+        assert!(begun(&effects).is_some(), "{}", sim.reason);
+    }
+}
+
+#[test]
 fn nobody_is_let_go_without_a_boundary_while_no_other_is_to_go_on_or_a_checkpoint_is_on_its_way() {
     // Where both were told to end, and steps are longer than that
     let mut sim = told();
