@@ -72,6 +72,7 @@ def terminate_all(run, chance):
         raise Missed
     everybody = [*run.living().values(), process.pid]
     chance.shuffle(everybody)
+    run.told_to_end = True
     for pid in everybody:
         send(pid, signal.SIGTERM)
     pause = chance.uniform(0.0, 3.0)
@@ -79,6 +80,7 @@ def terminate_all(run, chance):
     def again():
         if run.is_stopped_within(STOP_SECONDS):
             time.sleep(pause)
+            run.told_to_end = False
             run.start(resume=True)
 
     return again

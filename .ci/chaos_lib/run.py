@@ -71,6 +71,7 @@ class Run:
         self.wrapper.write_text(self.wrapper_script())
         self.wrapper.chmod(0o755)
         self.process, self.seconds, self.stopped, self.went_on = None, 0.0, False, 0
+        self.told_to_end = False  # everything was, and what has come of it was not seen to
         self.output = self.left.output.open("ab")
 
     def wrapper_script(self):
@@ -139,6 +140,11 @@ exec {inside} '{self.recipe.worker}' "${{arguments[@]}}" --coordinator "http://{
 
     def goes_on(self, code, problems):
         """Whether a coordinator that ended is started again: only a full disk is a reason to end early."""
+        if code == 0 and self.told_to_end and self.has_ended("stopped"):
+            # Its coordinator was killed meanwhile, and the next one found workers that were told to end.
+            self.told_to_end = False
+            self.start(resume=True)
+            return True
         if code == 0 or len(problems) > 3:
             return False
         if code == USAGE and self.has_ended("finished"):
