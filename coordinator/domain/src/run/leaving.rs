@@ -102,6 +102,12 @@ impl State {
         self.give_up_on(worker, LossClass::Preemption, text, now)
     }
 
+    pub(super) fn was_told_to_end(&self, worker: &WorkerId) -> bool {
+        self.roster
+            .get(worker)
+            .is_some_and(|member| member.draining)
+    }
+
     /// Has the ranks meet for those of them whose process was told to end, unless they all leave anyway.
     pub(super) fn let_the_draining_go(&mut self) -> Vec<Effect> {
         let under_way = match self.phase {

@@ -130,11 +130,7 @@ impl State {
         now: Millis,
     ) -> Vec<Effect> {
         // What fails then fails again. One that was told to end has not failed.
-        let told_to_end = self
-            .roster
-            .get(worker)
-            .is_some_and(|member| member.draining);
-        let first_start = self.is_first_start() && !told_to_end;
+        let first_start = self.is_first_start() && !self.was_told_to_end(worker);
         let (who, place) = (self.name(worker), self.place(worker));
         let wanted_again = matches!(self.phase, Phase::Regrouping { .. });
         let Some(mut member) = self.roster.get_mut(worker) else {
