@@ -76,18 +76,23 @@ fn until_applied(place: &Place, name: &str, step: u64) {
     });
 }
 
+/// Starts a run whose coordinator is killed as the first scores come in; returns worker-1's process.
+fn left_alone(place: &Place, settings: &[&str]) -> u32 {
+    let met = lay(place, "run", "coordinator", "scored", "kill");
+    let run = start(place, "run", 3, settings);
+    until_met(&met);
+    let pid = run.newest_pid_on_disk("worker-1");
+    assert_eq!(run.end().code, None);
+    pid
+}
+
 #[test]
 fn without_a_coordinator_workers_score_and_train_on_and_the_next_one_has_all_figures() {
     let place = Place::with(36, 30);
     let settings = &["train.epochs=12", "train.world=fixed"];
     let undisturbed = start(&place, "undisturbed", 3, settings).end();
 
-    // Given a coordinator that is killed as the first scores come in
-    let met = lay(&place, "run", "coordinator", "scored", "kill");
-    let run = start(&place, "run", 3, settings);
-    until_met(&met);
-    let pid = run.newest_pid_on_disk("worker-1");
-    assert_eq!(run.end().code, None);
+    let pid = left_alone(&place, settings);
     // When its workers have gone on beyond two evaluations, and one of them dies with what it has scored
     until_applied(&place, "run", 6);
     signal("-KILL", pid);
@@ -108,10 +113,7 @@ fn workers_that_end_their_plan_without_a_coordinator_wait_for_one_with_every_sco
     let settings = &["train.epochs=4", "train.world=fixed"];
     let undisturbed = start(&place, "undisturbed", 3, settings).end();
 
-    let met = lay(&place, "run", "coordinator", "scored", "kill");
-    let run = start(&place, "run", 3, settings);
-    until_met(&met);
-    assert_eq!(run.end().code, None);
+    left_alone(&place, settings);
     until_applied(&place, "run", 11);
     let run = again(&place, "run").end();
 

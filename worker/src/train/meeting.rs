@@ -2,7 +2,7 @@
 //! taken.
 
 use nccl_rs::Gathering;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::replica::Replica;
 use super::tally::{Seen, Tally};
@@ -79,10 +79,10 @@ fn gather(replica: &Replica<'_>, mut bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, Wor
     }
     bytes.resize(longest, 0);
     let gathered = all(Tensor::from_slice(&bytes))?;
-    let gathered = gathered
-        .f_to_kind(Kind::Uint8)
-        .and_then(|all| all.f_reshape(-1));
-    let gathered: Vec<u8> = gathered.and_then(Vec::try_from).map_err(torch)?;
+    let gathered: Vec<u8> = gathered
+        .f_reshape(-1)
+        .and_then(Vec::try_from)
+        .map_err(torch)?;
     let parts = gathered.chunks(longest).zip(lengths);
     Ok(parts
         .map(|(part, length)| part[..length.clamp(0, longest as i64) as usize].to_vec())

@@ -101,18 +101,10 @@ fn one_that_is_told_to_end_before_the_first_generation_is_started_again() {
         sim.join(0);
         sim.join(1);
         sim.standby(0, 0);
-        sim.happen(Event::Heartbeat {
-            worker: WorkerId::local(1),
-            collective: String::new(),
-            in_collective: false,
-            draining: true,
-        });
+        sim.told_to_end(1);
         sim.stream_lost(1);
-        let effects = sim.exited(1, end);
-        let charged = Effect::Loss {
-            class: LossClass::Preemption,
-        };
-        assert!(effects.contains(&charged), "{effects:?}");
+        sim.exited(1, end);
+        assert_eq!(sim.losses(LossClass::Preemption), 1, "{}", sim.reason);
         while !launched(&sim.effects[2..]).contains(&"worker-1") {
             assert!(sim.reach_next_deadline().is_some(), "{}", sim.reason);
             sim.beat(0, "", false);
